@@ -1,0 +1,1 @@
+//! Floor 2: who may do what. Token to identity, names, room policy, the one gate. Knows no table.

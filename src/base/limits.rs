@@ -1,0 +1,84 @@
+//! Every bound of the core, with the relations between them checked at compile time.
+
+use std::time::Duration;
+
+/// One message of a client, assembled and unmasked, bytes.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Fragments of one message (`RFC 6455` section 5.4).
+pub const FRAGMENTS_MAX: u32 = 16_384;
+/// An HTTP request head, bytes.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// From the first byte of a connection to the end of its head.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Nesting of JSON that a client sends.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Bytes read from one connection in one turn.
+pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
+/// `id` of a request, bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// `cid` of a publish, bytes.
+pub const CID_BYTES_MAX: usize = 128;
+/// Rooms that one request may name.
+pub const ROOMS_PER_REQUEST_MAX: usize = 100;
+/// Rooms that one connection may be in.
+pub const ROOMS_PER_CONN_MAX: usize = 1_000;
+/// Requests of one connection that wait for an answer from other shards.
+pub const CALLS_PER_CONN_MAX: usize = 256;
+/// Automatic pongs queued for one connection.
+pub const PONGS_PENDING_MAX: u32 = 60;
+
+/// Bytes accepted for a connection and not yet written. An empty outbox takes one message of any
+/// size, so what is held is at most this and one message.
+pub const OUTBOX_BYTES_MAX: usize = 1 << 20;
+/// Above this, transient pushes to the connection are dropped.
+pub const OUTBOX_BYTES_SLOW: usize = OUTBOX_BYTES_MAX / 4;
+/// A replay takes its next page once the outbox is below this.
+pub const OUTBOX_BYTES_RESUME: usize = OUTBOX_BYTES_MAX / 8;
+/// A connection that took no byte for this long is slow: transient pushes to it are dropped.
+pub const STALL_TIME_SLOW: Duration = Duration::from_secs(1);
+/// A connection that took no byte for this long is closed.
+pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between the close frame and the reset of a connection that does not answer it.
+pub const LINGER: Duration = Duration::from_secs(5);
+
+/// Messages kept per room: entries, bytes, age.
+pub const HISTORY_ENTRIES_MAX: usize = 512;
+pub const HISTORY_BYTES_MAX: usize = 4 << 20;
+pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
+/// Answers kept for repeated client ids, per room; the oldest goes first.
+pub const CIDS_PER_ROOM_MAX: usize = 65_536;
+/// How long a client id is remembered.
+pub const CID_AGE_MAX: Duration = Duration::from_secs(600);
+/// One page of a replay or of `room:history`, entries and bytes.
+pub const PAGE_ENTRIES_MAX: usize = 100;
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// One page of `room:online`, users.
+pub const ONLINE_PAGE_MAX: usize = 1_000;
+/// Rooms larger than this do not tell of members that come and go.
+pub const MEMBER_EVENTS_MAX: usize = 100;
+/// `room:update` data, bytes.
+pub const ROOM_DETAILS_BYTES_MAX: usize = 16 * 1024;
+
+/// Mails under way between two shards, one direction.
+pub const LANE_ENTRIES_MAX: usize = 4_096;
+/// Requests of one shard that another has not answered.
+pub const CALLS_PER_PEER_MAX: usize = 1_024;
+/// Shards of one process: `mid` has eight bits for them.
+pub const SHARDS_MAX: usize = 64;
+/// Dialects of one process: a set of them is one word.
+pub const DIALECTS_MAX: usize = 64;
+/// Connections of one user that are moved to the user's home; later ones stay where they were accepted.
+pub const USER_CONNS_MOVED_MAX: u32 = 64;
+
+/// Interval of heartbeats, and how long a silent peer is kept.
+pub const HEARTBEAT: Duration = Duration::from_secs(25);
+pub const HEARTBEAT_TIME_OUT: Duration = Duration::from_secs(60);
+/// A connection without a request and without a delivery is closed after this.
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+
+const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SLOW < OUTBOX_BYTES_MAX);
+const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_MAX);
+const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
+const _: () = assert!(ROOMS_PER_REQUEST_MAX <= CALLS_PER_PEER_MAX);
+const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
+const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

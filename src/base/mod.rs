@@ -1,0 +1,10 @@
+//! Floor 0: what any program could use. Ids, units, bounds, tables, timer wheel, shared bytes.
+//! Knows no domain word, no clock and no system call.
+
+pub mod base32;
+pub mod hash;
+pub mod limits;
+pub mod random;
+pub mod table;
+pub mod time;
+pub mod wheel;

@@ -1,0 +1,1 @@
+//! Floor 6: runtime, listener, connection pumps, lanes, clock. The only floor that names monoio, flume and quanta.

@@ -1,0 +1,1 @@
+//! Floor 3: connections, rooms, order, delivery. Knows no feature by name.

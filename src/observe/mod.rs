@@ -1,0 +1,1 @@
+//! Floor 7: what an operator sees. Health and statistics on the ops port.
