@@ -1,0 +1,30 @@
+//! What a step asks of the world. The edge empties it after each step; the simulation does too.
+
+use crate::kernel::ids::{ConnId, ShardId};
+use crate::kernel::mail::Mail;
+
+#[derive(Default)]
+pub struct Effects {
+    /// To be put into the lanes, in this order. The core counts credit: there is always room.
+    pub mail: Vec<(ShardId, Mail)>,
+    /// Outboxes that have something to write and are not waiting for their sockets. Each
+    /// connection is listed once until it is gathered.
+    pub dirty: Vec<ConnId>,
+    /// Reading may go on.
+    pub resumed: Vec<ConnId>,
+    /// The last frame is in the outbox: once written, shut the sending side down and read on
+    /// until the peer closes too.
+    pub closing: Vec<ConnId>,
+    /// Close the socket at once (the peer did not answer the close in time), then report it gone.
+    pub reset: Vec<ConnId>,
+}
+
+impl Effects {
+    pub fn is_empty(&self) -> bool {
+        self.mail.is_empty()
+            && self.dirty.is_empty()
+            && self.resumed.is_empty()
+            && self.closing.is_empty()
+            && self.reset.is_empty()
+    }
+}
