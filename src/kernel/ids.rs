@@ -92,6 +92,13 @@ impl fmt::Display for Mid {
     }
 }
 
+/// Where a message stands: its name and its number in its room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub mid: Mid,
+    pub seq: Seq,
+}
+
 /// A place in one incarnation of a room's order, as clients hold it: `<epoch>-<seq>`, opaque.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pos {
