@@ -66,9 +66,8 @@ pub const MEMBER_EVENTS_MAX: usize = 100;
 /// `room:update` data, bytes.
 pub const ROOM_DETAILS_BYTES_MAX: usize = 16 * 1024;
 
-/// Names that clients choose, bytes: a room, an event, a user's id, a tenant's id.
+/// Other names that clients choose, bytes: a room, a user's id, a tenant's id.
 pub const ROOM_NAME_BYTES_MAX: usize = 128;
-pub const EVENT_BYTES_MAX: usize = 64;
 pub const USER_BYTES_MAX: usize = 128;
 pub const TENANT_BYTES_MAX: usize = 64;
 /// A token, bytes.

@@ -3,17 +3,19 @@
 
 use crate::base::table::Table;
 use crate::kernel::feature::{Answer, DeclaredId, RoomAnswer};
-use crate::kernel::ids::{CallId, ConnId, RoomId, ShardId};
-use crate::wire::codes::WireError;
+use crate::kernel::ids::{CallId, ConnId};
 use crate::wire::envelope::RequestId;
 
 /// Who is to hear the answer.
 pub enum Asker {
-    Client { id: Option<RequestId>, declared: DeclaredId },
+    Client {
+        id: Option<RequestId>,
+        declared: DeclaredId,
+    },
     /// The join of the user's own room, after which the client is told that it is connected.
     Inbox,
-    /// A replay of this room (at that home) to the connection.
-    Replay { home: ShardId, room: RoomId },
+    /// A replay to the connection.
+    Replay,
 }
 
 pub struct Call {
@@ -58,44 +60,39 @@ impl Calls {
         CallId(self.table.insert(Call { conn, asker, parts: Parts::One }))
     }
 
-    /// A call with an answer for each of `rooms`. Those that are refused at once have theirs.
-    pub fn open_many(&mut self, conn: ConnId, asker: Asker, rooms: Vec<(Box<str>, Option<WireError>)>) -> CallId {
-        let missing = rooms.iter().filter(|(_, refused)| refused.is_none()).count();
-        let answer = |(room, refused): (Box<str>, Option<WireError>)| RoomAnswer {
-            room,
-            answer: refused.map_or_else(|| Ok(Vec::new()), Err),
-        };
-        let answers = rooms.into_iter().map(answer).collect();
+    /// A call with an answer to come for each of `rooms`, of which there is one at least.
+    pub fn open_many(&mut self, conn: ConnId, asker: Asker, rooms: impl Iterator<Item = Box<str>>) -> CallId {
+        let answers: Vec<RoomAnswer> = rooms.map(|room| RoomAnswer { room, answer: Ok(Vec::new()) }).collect();
+        let missing = answers.len();
+        assert!(missing > 0, "a call is about a room");
         CallId(self.table.insert(Call { conn, asker, parts: Parts::Many { answers, missing } }))
     }
 
-    /// The connection and asker of a call that waits.
-    pub fn get(&self, call: CallId) -> Option<&Call> {
-        self.table.get(call.0)
+    /// The connection that a call belongs to, and whether it is a replay's.
+    pub fn asked_by(&self, call: CallId) -> Option<(ConnId, bool)> {
+        let call = self.table.get(call.0)?;
+        Some((call.conn, matches!(call.asker, Asker::Replay)))
     }
 
     /// Notes an answer; gives the call back once it has them all.
     pub fn answer(&mut self, id: CallId, part: u16, answer: Answer) -> Option<Answered> {
         let call = self.table.get_mut(id.0)?;
-        let Parts::Many { answers, missing } = &mut call.parts else {
+        if let Parts::Many { answers, missing } = &mut call.parts {
+            answers[part as usize].answer = answer;
+            *missing -= 1;
+            if *missing > 0 {
+                return None;
+            }
             let call = self.table.remove(id.0)?;
-            return Some(Answered { conn: call.conn, asker: call.asker, answers: Answers::One(answer) });
-        };
-        answers[part as usize].answer = answer;
-        *missing -= 1;
-        if *missing > 0 {
-            return None;
+            let Parts::Many { answers, .. } = call.parts else { unreachable!("looked at above") };
+            return Some(Answered { conn: call.conn, asker: call.asker, answers: Answers::Many(answers) });
         }
-        self.close(id)
+        let call = self.table.remove(id.0)?;
+        Some(Answered { conn: call.conn, asker: call.asker, answers: Answers::One(answer) })
     }
 
-    /// Takes a call off the table as it stands.
-    pub fn close(&mut self, id: CallId) -> Option<Answered> {
-        let call = self.table.remove(id.0)?;
-        let answers = match call.parts {
-            Parts::One => Answers::One(Ok(Vec::new())),
-            Parts::Many { answers, .. } => Answers::Many(answers),
-        };
-        Some(Answered { conn: call.conn, asker: call.asker, answers })
+    /// Takes a call off the table whose connection has gone before it was asked.
+    pub fn forget(&mut self, id: CallId) {
+        self.table.remove(id.0);
     }
 }

@@ -5,7 +5,7 @@
 use crate::admission::identity::Identity;
 use crate::base::table::Key;
 use crate::base::time::Instant;
-use crate::kernel::ids::{ConnId, Epoch, RoomId, Seq, ShardId};
+use crate::kernel::ids::{CallId, ConnId, Epoch, RoomId, Seq, ShardId};
 use crate::kernel::membership::ConnSlot;
 use crate::kernel::outbox::Outbox;
 use crate::wire::dialect::{DialectId, NATIVE_JSON};
@@ -74,14 +74,16 @@ pub struct Replay {
     pub room: RoomId,
     pub epoch: Epoch,
     pub after: Seq,
-    /// A page is on its way.
-    pub asked: bool,
+    /// The page that is on its way.
+    pub asked: Option<CallId>,
 }
 
 /// What a fan-out does not touch.
 pub struct Cold {
     pub identity: Identity,
     pub replays: Vec<Replay>,
+    /// Parts of requests that wait for an answer.
+    pub pending: u32,
     /// When the socket last took a byte while it was blocked.
     pub progress: Instant,
     /// When the linger of a closing connection ends.
@@ -129,7 +131,7 @@ impl Conns {
         row.flags.set(Flags::LIVE);
         row.heard_s = seconds(now);
         row.active_s = seconds(now);
-        let cold = Cold { identity, replays: Vec::new(), progress: now, linger_until: Instant::NEVER };
+        let cold = Cold { identity, replays: Vec::new(), pending: 0, progress: now, linger_until: Instant::NEVER };
         self.cold[id.0.slot as usize] = Some(Box::new(cold));
     }
 

@@ -73,7 +73,7 @@ pub trait Feature {
     }
 
     /// A request for one room, at that room's home.
-    fn on_room_request(&mut self, _scope: &mut RoomScope<'_>, request: &Admitted<Request>, data: &[u8]) -> Answer {
+    fn on_room_request(&mut self, _scope: &mut RoomScope<'_>, request: &Admitted<Request>, _data: &[u8]) -> Answer {
         unreachable!("{} is not declared with a room's home", request.room.name.as_str())
     }
 
@@ -86,40 +86,46 @@ pub trait Feature {
     fn on_fact(&mut self, _scope: &mut RoomScope<'_>, _fact: &Fact) {}
 }
 
-/// A request of a feature of this process, by number.
+/// A request of a feature of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DeclaredId(pub u16);
+pub struct DeclaredId {
+    /// Which feature.
+    pub feature: u16,
+    /// Which of its declared requests.
+    pub nth: u16,
+}
 
 /// All features of a process and who answers what.
 pub struct Registry {
     features: Vec<Box<dyn Feature>>,
-    declared: Vec<(usize, &'static Declared)>,
     events: HashMap<&'static str, DeclaredId>,
 }
 
 impl Registry {
     /// Panics when two features declare the same event: that is a mistake in the program.
     pub fn new(features: Vec<Box<dyn Feature>>) -> Self {
-        let mut registry = Registry { features, declared: Vec::new(), events: HashMap::new() };
-        for (place, feature) in registry.features.iter().enumerate() {
-            for declared in feature.declaration().requests {
-                let id = DeclaredId(u16::try_from(registry.declared.len()).expect("fewer than 65,536 events"));
-                registry.declared.push((place, declared));
-                let before = registry.events.insert(declared.event, id);
+        let mut events = HashMap::new();
+        for (feature, declaration) in features.iter().map(|feature| feature.declaration()).enumerate() {
+            for (nth, declared) in declaration.requests.iter().enumerate() {
+                let id = DeclaredId { feature: feature as u16, nth: nth as u16 };
+                let before = events.insert(declared.event, id);
                 assert!(before.is_none(), "{} is declared once", declared.event);
             }
         }
-        registry
+        Registry { features, events }
     }
 
     pub fn find(&self, event: &str) -> Option<(DeclaredId, &'static Declared)> {
         let id = *self.events.get(event)?;
-        Some((id, self.declared[id.0 as usize].1))
+        Some((id, self.declared(id)))
     }
 
-    pub fn get(&mut self, id: DeclaredId) -> (&mut dyn Feature, &'static Declared) {
-        let (place, declared) = self.declared[id.0 as usize];
-        (&mut *self.features[place], declared)
+    pub fn declared(&self, id: DeclaredId) -> &'static Declared {
+        &self.features[id.feature as usize].declaration().requests[id.nth as usize]
+    }
+
+    pub fn feature(&mut self, id: DeclaredId) -> &mut dyn Feature {
+        &mut *self.features[id.feature as usize]
     }
 
     pub fn all(&mut self) -> &mut [Box<dyn Feature>] {

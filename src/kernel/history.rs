@@ -46,8 +46,8 @@ impl History {
     /// Lets go of what is too old or too much.
     pub fn expire(&mut self, now: Instant) {
         while let Some(oldest) = self.entries.front() {
-            let too_much = self.entries.len() > HISTORY_ENTRIES_MAX
-                || (self.bytes > HISTORY_BYTES_MAX && self.entries.len() > 1);
+            let too_much =
+                self.entries.len() > HISTORY_ENTRIES_MAX || (self.bytes > HISTORY_BYTES_MAX && self.entries.len() > 1);
             if !too_much && now.since(oldest.at) <= HISTORY_AGE_MAX {
                 break;
             }
@@ -83,6 +83,13 @@ impl History {
             None => 0,
         };
         Ok(self.entries.range(skipped.min(self.entries.len())..))
+    }
+
+    /// The entries before `end` that are kept, oldest first.
+    pub fn kept_before(&self, end: Seq) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
+        let first = self.first().unwrap_or(end);
+        let count = end.0.saturating_sub(first.0).min(self.entries.len() as u64);
+        self.entries.range(..count as usize)
     }
 
     /// Where `mid` stands. Mids of a room grow with its order.

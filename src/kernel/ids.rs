@@ -155,7 +155,9 @@ mod tests {
 
     #[test]
     fn cursors_of_strangers_are_refused() {
-        for text in ["", "-", "0000000000000-", "0000000000000-+1", "ZZZZZZZZZZZZZ-1", "0000000000000-99999999999999999999"] {
+        for text in
+            ["", "-", "0000000000000-", "0000000000000-+1", "ZZZZZZZZZZZZZ-1", "0000000000000-99999999999999999999"]
+        {
             assert_eq!(Cursor::parse(text), None, "{text}");
         }
     }

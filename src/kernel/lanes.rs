@@ -15,7 +15,11 @@ use std::collections::VecDeque;
 pub enum Held {
     Mail(Mail),
     /// Entries of a room, to be taken from its history when their turn comes.
-    Run { room: RoomId, from: Seq, to: Seq },
+    Run {
+        room: RoomId,
+        from: Seq,
+        to: Seq,
+    },
 }
 
 /// Requests of one connection that go together.

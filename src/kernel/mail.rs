@@ -34,6 +34,8 @@ pub struct Request {
     pub from: ConnAt,
     pub user: Arc<str>,
     pub dialect: DialectId,
+    /// Rooms that the connection is in, or may be in once its other requests are answered.
+    pub rooms: u32,
     pub ask: Ask,
 }
 
@@ -80,18 +82,22 @@ pub enum Change {
         room: RoomId,
         name: RoomRef,
         epoch: Epoch,
-        head: Seq,
         replay_after: Option<Seq>,
     },
     Detach {
         room: RoomId,
     },
-    /// Some entries of a replay, up to and with `upto`. `is_head`: what follows is live.
-    Page {
-        entries: Vec<Arc<Entry>>,
-        upto: Seq,
-        is_head: bool,
-    },
+    Page(Page),
     /// A replay cannot go on: what it needs is no longer in the history.
     PageLost,
+}
+
+/// Some entries of a replay.
+#[derive(Debug)]
+pub struct Page {
+    pub entries: Vec<Arc<Entry>>,
+    /// The last place that the page covers.
+    pub upto: Seq,
+    /// That is the room's last message: what the lane brings after this page is live.
+    pub is_head: bool,
 }

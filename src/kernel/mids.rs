@@ -19,7 +19,8 @@ impl Mids {
     pub fn next(&mut self, unix_ms: u64) -> Mid {
         self.last_ms = self.last_ms.max(unix_ms & 0xffff_ffff_ffff);
         self.count += 1;
-        let place = (self.origin as u128) << 56 | (self.shard.0 as u128) << 48 | (self.count as u128 & 0xffff_ffff_ffff);
+        let place =
+            (self.origin as u128) << 56 | (self.shard.0 as u128) << 48 | (self.count as u128 & 0xffff_ffff_ffff);
         Mid((self.last_ms as u128) << 80 | place)
     }
 }

@@ -14,7 +14,8 @@ const INLINE: usize = 4;
 #[derive(Default, Debug)]
 pub struct Outbox {
     inline: [Option<Shared>; INLINE],
-    /// Frames behind the inline ones. Empty or none unless all inline places are taken.
+    /// Frames behind the inline ones. None unless all inline places are taken.
+    #[allow(clippy::box_collection, reason = "a pointer where four would not fit the row's cache line")]
     spill: Option<Box<VecDeque<Shared>>>,
     /// Bytes queued and not written.
     bytes: u32,

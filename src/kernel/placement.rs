@@ -25,8 +25,8 @@ impl Placement {
     /// `user:{id}` lives with its user.
     pub fn of_room(&self, tenant: &str, name: &str) -> ShardId {
         match name.strip_prefix("user:") {
-            Some(user) if !user.contains(['.', ':']) => self.of_user(tenant, user),
-            _ => self.place(hash::stable(&[b"room", tenant.as_bytes(), name.as_bytes()])),
+            Some(user) => self.of_user(tenant, user),
+            None => self.place(hash::stable(&[b"room", tenant.as_bytes(), name.as_bytes()])),
         }
     }
 
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn an_inbox_lives_with_its_user() {
         let placement = Placement::new(7);
-        for user in ["alice", "bob", "carol", "x-1"] {
+        for user in ["alice", "bob", "a.b", "x:1"] {
             assert_eq!(placement.of_room("t", &format!("user:{user}")), placement.of_user("t", user));
         }
     }

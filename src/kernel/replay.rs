@@ -4,21 +4,20 @@
 //! that reaches the head makes the connection live at that very place of the lane, so nothing is
 //! lost, doubled or out of order, however long the replay, and the outbox stays in its bounds.
 
+use crate::admission::gate;
+use crate::admission::rights::Right;
 use crate::base::limits::OUTBOX_BYTES_RESUME;
 use crate::base::time::Now;
 use crate::kernel::Kernel;
 use crate::kernel::calls::Asker;
 use crate::kernel::conns::{Flags, Replay};
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::{Entry, Frame};
-use crate::kernel::ids::{ConnAt, ConnId, RoomId, Seq, ShardId};
+use crate::kernel::entry::Frame;
+use crate::kernel::ids::{CallId, ConnAt, ConnId};
 use crate::kernel::lanes::Parked;
-use crate::kernel::mail::{Ask, Request};
-use crate::admission::gate;
-use crate::admission::rights::Right;
+use crate::kernel::mail::{Ask, Page, Request};
 use crate::wire::codes::CloseCode;
 use std::rc::Rc;
-use std::sync::Arc;
 
 impl Kernel {
     pub fn start_replay(&mut self, conn: ConnId, replay: Replay) {
@@ -55,7 +54,7 @@ impl Kernel {
             return false;
         }
         // One page at a time for a connection: what is asked for has its place in the outbox.
-        if !has_room || cold.replays.iter().any(|replay| replay.asked) {
+        if !has_room || cold.replays.iter().any(|replay| replay.asked.is_some()) {
             return true;
         }
         let replay = &cold.replays[0];
@@ -67,7 +66,7 @@ impl Kernel {
         if !self.lanes.may_request(home) {
             return true;
         }
-        let call = self.calls.open(conn, Asker::Replay { home, room });
+        let call = self.calls.open(conn, Asker::Replay);
         let request = Request {
             call,
             part: 0,
@@ -76,43 +75,34 @@ impl Kernel {
             from: ConnAt { shard: self.id, conn },
             user,
             dialect,
+            rooms: 0,
             ask: Ask::Page { epoch, after },
         };
         let requests = vec![(home, Box::new(gate::admit_own(request)))];
         let sent = self.lanes.request(Parked { conn, requests }, effects);
         assert!(sent, "asked with credit");
         if let Some(cold) = self.conns.cold_mut(conn) {
-            cold.replays[0].asked = true;
+            cold.replays[0].asked = Some(call);
         }
         true
     }
 
-    /// A page came. With `is_head`, what the lane brings from here on is live.
-    #[allow(clippy::too_many_arguments, reason = "a page has these parts")]
-    pub fn take_page(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        (home, room): (ShardId, RoomId),
-        entries: &[Arc<Entry>],
-        upto: Seq,
-        is_head: bool,
-        effects: &mut Effects,
-    ) {
-        let is_this = |replay: &Replay| replay.home == home && replay.room == room;
+    /// The page that `call` asked for came.
+    pub fn take_page(&mut self, now: Now, conn: ConnId, call: CallId, page: &Page, effects: &mut Effects) {
         let Some(cold) = self.conns.cold_mut(conn) else { return };
         // Left, or closed, while the page was on its way.
-        let Some(nth) = cold.replays.iter().position(is_this) else { return };
-        if is_head {
+        let Some(nth) = cold.replays.iter().position(|replay| replay.asked == Some(call)) else { return };
+        let (home, room) = (cold.replays[nth].home, cold.replays[nth].room);
+        if page.is_head {
             cold.replays.remove(nth);
         } else {
-            cold.replays[nth].asked = false;
-            cold.replays[nth].after = upto;
+            cold.replays[nth].asked = None;
+            cold.replays[nth].after = page.upto;
         }
         let Some(local) = self.membership.find(home, room) else { return };
         let Some(dialect) = self.conns.row(conn).map(|row| row.dialect) else { return };
         let me = ConnAt { shard: self.id, conn };
-        for entry in entries.iter().filter(|entry| entry.excluded != Some(me)) {
+        for entry in page.entries.iter().filter(|entry| entry.excluded != Some(me)) {
             let Some(bytes) = entry.form(dialect).cloned() else {
                 debug_assert!(false, "a page is encoded for its reader");
                 continue;
@@ -121,13 +111,17 @@ impl Kernel {
             self.counters.replayed += 1;
             self.membership.correct_delivered(conn.0.slot, local, 1);
         }
-        if is_head && self.conns.is_open(conn) {
+        if page.is_head && self.conns.is_open(conn) {
             self.membership.make_live(conn.0.slot, local);
         }
     }
 
     /// A replay cannot go on: the reader was slower than the history is long.
-    pub fn lose_page(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
+    pub fn lose_page(&mut self, now: Now, conn: ConnId, call: CallId, effects: &mut Effects) {
+        let is_this = |replay: &Replay| replay.asked == Some(call);
+        if !self.conns.cold(conn).is_some_and(|cold| cold.replays.iter().any(is_this)) {
+            return;
+        }
         self.counters.lost += 1;
         self.close(now, conn, CloseCode::SlowConsumer, "the replay fell out of the history; join again", effects);
     }

@@ -136,7 +136,7 @@ impl Kernel {
             };
             let (room, seq, is_last) = (*room, *from, from == to);
             *from = from.next();
-            let row = self.rooms.get_mut(room).filter(|row| row.audience.shard_mut(peer).is_some());
+            let row = self.rooms.get_mut(room).filter(|row| row.audience.has(peer));
             let entry = row.map(|row| row.history.get(seq).cloned());
             if is_last || !matches!(entry, Some(Some(_))) {
                 self.lanes.skip(peer);

@@ -126,6 +126,13 @@ pub fn error_push(out: &mut Vec<u8>, event: Option<&str>, error: &WireError) {
     });
 }
 
+/// Appends the error as a JSON object of its own, for answers that hold several.
+pub fn error_object(out: &mut Vec<u8>, error: &WireError) {
+    out.push(b'{');
+    put_error(out, error);
+    out.push(b'}');
+}
+
 const ID: &str = r#"{"id":"#;
 
 fn put(out: &mut Vec<u8>, text: &str) {
