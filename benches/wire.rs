@@ -13,12 +13,16 @@ use std::hint::black_box;
 
 /// A publish whose whole message is `len` bytes of what chats send.
 fn message(len: usize) -> Vec<u8> {
+    message_of(len, "hello there, it is a nice day")
+}
+
+fn message_of(len: usize, words: &str) -> Vec<u8> {
     let head = r#"{"id":"c1024","event":"room:publish","data":{"room":"chat:1","event":"chat","cid":"7f3a1c9e","data":{"items":["#;
     let tail = "]}}}";
-    let item = r#"{"id":17,"from":"alice","text":"hello there, it is a nice day","ok":true},"#;
+    let item = format!(r#"{{"id":17,"from":"alice","text":"{words}","ok":true}},"#);
     let mut text = head.to_owned();
     while text.len() + item.len() + tail.len() + 1 < len {
-        text.push_str(item);
+        text.push_str(&item);
     }
     let rest = len - text.len() - tail.len() - 2;
     text.push_str(&format!("\"{}\"", "x".repeat(rest)));
@@ -53,6 +57,11 @@ fn unmask(criterion: &mut Criterion) {
 fn envelopes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("envelope");
     let mut scratch = Scratch::default();
+    let foreign = message_of(1024, "привет, как дела");
+    group.throughput(Throughput::Bytes(1024));
+    group.bench_function("parse_cyrillic/1024", |bench| {
+        bench.iter(|| envelope::parse(&mut scratch, black_box(&foreign)).expect("well formed"));
+    });
     for len in [241, 1024, 16 * 1024] {
         let message = message(len);
         group.throughput(Throughput::Bytes(len as u64));

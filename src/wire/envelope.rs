@@ -38,17 +38,10 @@ pub fn parse<'a>(_scratch: &mut Scratch, message: &'a [u8]) -> Result<Envelope<'
     let mut id: Slot<'_> = Slot::Absent;
     let mut event: Slot<'_> = Slot::Absent;
     let mut data: Slot<'_> = Slot::Absent;
-    let walked = json::walk(message, |key, value| match key {
-        b"\"id\"" => id.fill(value),
-        b"\"event\"" => event.fill(value),
-        b"\"data\"" => data.fill(value),
-        // Rare: a key can be spelled with escapes.
-        _ if key.contains(&b'\\') => match json::string(key).as_deref() {
-            Some("id") => id.fill(value),
-            Some("event") => event.fill(value),
-            Some("data") => data.fill(value),
-            _ => {}
-        },
+    let walked = json::walk(message, |key, value| match &*json::key_bytes(key) {
+        b"id" => id.fill(value),
+        b"event" => event.fill(value),
+        b"data" => data.fill(value),
         _ => {}
     });
     let id = read_id(id);
@@ -159,18 +152,18 @@ pub struct PublishFields<'a> {
 /// Reads the data of a publish, which has been checked as part of its envelope. Unknown fields are
 /// ignored; a `null` is an absent field, except as `data`.
 pub fn publish_fields(data: &[u8]) -> Result<PublishFields<'_>, WireError> {
-    let fields = json::object(data).ok_or_else(|| bad_request("the data of a publish must be an object"))?;
+    let mut fields = json::object(data).ok_or_else(|| bad_request("the data of a publish must be an object"))?;
     let (mut room, mut rooms, mut user, mut event) = (Slot::Absent, Slot::Absent, Slot::Absent, Slot::Absent);
     let (mut payload, mut cid, mut exclude_self) = (Slot::Absent, Slot::Absent, Slot::Absent);
-    for (key, value) in fields {
-        match &*key {
-            "room" => room.fill(value),
-            "rooms" => rooms.fill(value),
-            "user" => user.fill(value),
-            "event" => event.fill(value),
-            "data" => payload.fill(value),
-            "cid" => cid.fill(value),
-            "exclude_self" => exclude_self.fill(value),
+    while let Some((key, value)) = fields.next_raw() {
+        match &*json::key_bytes(key) {
+            b"room" => room.fill(value),
+            b"rooms" => rooms.fill(value),
+            b"user" => user.fill(value),
+            b"event" => event.fill(value),
+            b"data" => payload.fill(value),
+            b"cid" => cid.fill(value),
+            b"exclude_self" => exclude_self.fill(value),
             _ => {}
         }
     }

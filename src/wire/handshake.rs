@@ -212,6 +212,9 @@ pub fn accepted(upgrade: &Upgrade<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::assembler::{Assembler, Event, MessageLimits};
+    use crate::wire::codes::CloseCode;
+    use crate::wire::frame;
     use crate::wire::http::parse_head;
 
     const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
@@ -333,5 +336,61 @@ mod tests {
     fn a_token_is_not_printed() {
         let token = Token { text: "secret".into(), source: TokenSource::Query };
         assert_eq!(format!("{token:?}"), "Token(Query, 6 bytes)");
+    }
+
+    /// A server on the other end of a second implementation's client.
+    #[derive(Default)]
+    struct Server {
+        received: Vec<u8>,
+        /// Where the frames begin, once the head was answered.
+        head_len: Option<usize>,
+        answer: std::collections::VecDeque<u8>,
+    }
+
+    impl std::io::Write for Server {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.received.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl std::io::Read for Server {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            if self.head_len.is_none() {
+                let head = parse_head(&self.received).expect("well formed").expect("whole");
+                self.answer.extend(accepted(&upgrade(&head).expect("an upgrade")));
+                self.head_len = Some(head.len);
+                let mut frames = Vec::new();
+                for len in [5, 126, 65_536] {
+                    frame::header(&mut frames, frame::TEXT, len);
+                    frames.resize(frames.len() + len, b'x');
+                }
+                frame::close(&mut frames, CloseCode::Restart, "retry_ms=100");
+                self.answer.extend(frames);
+            }
+            self.answer.read(out)
+        }
+    }
+
+    #[test]
+    fn a_second_implementations_client_opens_a_websocket_and_both_sides_understand_each_other() {
+        let (mut client, answer) = tungstenite::client("ws://h/ws?token=t", Server::default()).expect("it opens");
+        assert_eq!(answer.status(), 101);
+        for len in [5, 126, 65_536] {
+            assert_eq!(client.read().expect("a text").to_text().map(str::len).ok(), Some(len));
+        }
+        client.send("hello".into()).expect("sent");
+        let closed = client.read().expect("a close");
+        let tungstenite::Message::Close(Some(close)) = closed else { panic!("{closed:?}") };
+        assert_eq!((u16::from(close.code), close.reason.as_str()), (1012, "retry_ms=100"));
+        let server = client.get_mut();
+        let mut at = server.head_len.expect("answered");
+        let mut assembler = Assembler::new(MessageLimits::default());
+        let event = assembler.next(&mut server.received, &mut at);
+        assert_eq!(event, Ok(Some(Event::Text(&mut b"hello".to_owned()))));
     }
 }

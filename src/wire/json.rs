@@ -2,7 +2,12 @@
 //!
 //! Invariant: [`check`] accepts exactly `RFC 8259` texts in UTF-8 of at most `JSON_DEPTH_MAX`
 //! levels. It walks the bytes once, without recursion, allocation or copy: the open brackets are
-//! the bits of one word. Numbers of any size pass, since `data` travels as its sender wrote it.
+//! the bits of one word. Numbers of any size and escapes of half a surrogate pair pass, since
+//! `data` travels as its sender wrote it.
+//!
+//! Why not `simd-json`: it refuses numbers beyond 64 bits and half surrogate pairs, both of which
+//! browsers write, it needs a copy, and building its tape takes longer than the whole reading of an
+//! envelope here (241 B: 218 ns against 168; 16 KiB: 13.9 us against 8.6; `benches/wire.rs`).
 
 use crate::base::limits::JSON_DEPTH_MAX;
 use std::borrow::Cow;
@@ -46,8 +51,9 @@ pub fn check(_scratch: &mut Scratch, raw: &[u8]) -> Result<(), JsonError> {
 /// by: the key in its quotes, and the value without the white space around it. After an error, the
 /// fields before it have been handed on.
 pub fn walk<'a>(raw: &'a [u8], mut field: impl FnMut(&'a [u8], &'a [u8])) -> Result<(), JsonError> {
-    if let Err(error) = std::str::from_utf8(raw) {
-        return Err(JsonError::Utf8 { at: error.valid_up_to() });
+    if simdutf8::basic::from_utf8(raw).is_err() {
+        let at = std::str::from_utf8(raw).map_or_else(|error| error.valid_up_to(), str::len);
+        return Err(JsonError::Utf8 { at });
     }
     let syntax = |at, expected| Err(JsonError::Syntax { at, expected });
     let mut at = skip_space(raw, 0);
@@ -246,19 +252,39 @@ pub struct Fields<'a> {
     at: usize,
 }
 
+impl<'a> Fields<'a> {
+    /// The next key in its quotes, and the value without the white space around it.
+    #[inline]
+    pub fn next_raw(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let key_end = key_end(self.raw, self.at).ok()?;
+        let key = &self.raw[self.at..key_end];
+        let start = colon_end(self.raw, key_end).ok()?;
+        let end = value_end(self.raw, start)?;
+        self.at = next_start(self.raw, end);
+        Some((key, &self.raw[start..end]))
+    }
+}
+
 impl<'a> Iterator for Fields<'a> {
     /// The key, unescaped, and the value without the white space around it.
     type Item = (Cow<'a, str>, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let key_end = key_end(self.raw, self.at).ok()?;
-        let key = string(&self.raw[self.at..key_end]);
-        let start = colon_end(self.raw, key_end).ok()?;
-        let end = value_end(self.raw, start)?;
-        self.at = next_start(self.raw, end);
+        let (key, value) = self.next_raw()?;
         // A key with half a surrogate pair has no name in UTF-8; it equals no known key either way.
-        Some((key.unwrap_or(Cow::Borrowed("\u{FFFD}")), &self.raw[start..end]))
+        Some((string(key).unwrap_or(Cow::Borrowed("\u{FFFD}")), value))
     }
+}
+
+/// The bytes of a key that is still in its quotes: how [`walk`] and [`Fields::next_raw`] give it.
+/// Keys are compared, not kept, so the common one is not even looked at as text.
+#[inline]
+pub fn key_bytes(quoted: &[u8]) -> Cow<'_, [u8]> {
+    let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    if !inner.contains(&b'\\') {
+        return Cow::Borrowed(inner);
+    }
+    Cow::Owned(string(quoted).unwrap_or_default().into_owned().into_bytes())
 }
 
 /// The items of an array, or `None` where `raw` is something else; like [`object`].
