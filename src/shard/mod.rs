@@ -255,9 +255,7 @@ impl Shard {
         {
             cold.progress = now.at;
         }
-        if flags.has(Flags::REPLAYING) {
-            self.kernel.pump_replays(effects);
-        }
+        self.kernel.pump_replay(conn, effects);
     }
 
     fn on_blocked(&mut self, now: Now, conn: ConnId) {
