@@ -8,6 +8,8 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub const FRAGMENTS_MAX: u32 = 16_384;
 /// An HTTP request head, bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of a request.
+pub const HEADERS_MAX: usize = 64;
 /// From the first byte of a connection to the end of its head.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Nesting of JSON that a client sends.
@@ -16,6 +18,8 @@ pub const JSON_DEPTH_MAX: usize = 64;
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 /// `id` of a request, bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Name of an event, bytes.
+pub const EVENT_BYTES_MAX: usize = 64;
 /// `cid` of a publish, bytes.
 pub const CID_BYTES_MAX: usize = 128;
 /// Rooms that one request may name.
