@@ -1,3 +1,8 @@
 //! Floor 2: who may do what. Token to identity, names, room policy, the one gate. Knows no table.
 
+pub mod identity;
+pub mod names;
+pub mod pattern;
+pub mod policy;
 pub mod rights;
+pub mod token;

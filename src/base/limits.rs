@@ -63,6 +63,21 @@ pub const MEMBER_EVENTS_MAX: usize = 100;
 /// `room:update` data, bytes.
 pub const ROOM_DETAILS_BYTES_MAX: usize = 16 * 1024;
 
+/// Names that clients choose, bytes: a room, an event, a user's id, a tenant's id.
+pub const ROOM_NAME_BYTES_MAX: usize = 128;
+pub const EVENT_BYTES_MAX: usize = 64;
+pub const USER_BYTES_MAX: usize = 128;
+pub const TENANT_BYTES_MAX: usize = 64;
+/// A token, bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Roles of one token, and bytes of one role.
+pub const ROLES_MAX: usize = 32;
+pub const ROLE_BYTES_MAX: usize = 64;
+/// Room patterns of one token, for each right.
+pub const PATTERNS_MAX: usize = 64;
+/// `name` and `device` of a token, bytes each.
+pub const LABEL_BYTES_MAX: usize = 128;
+
 /// Mails under way between two shards, one direction.
 pub const LANE_ENTRIES_MAX: usize = 4_096;
 /// Requests of one shard that another has not answered.
@@ -80,6 +95,7 @@ pub const HEARTBEAT_TIME_OUT: Duration = Duration::from_secs(60);
 /// A connection without a request and without a delivery is closed after this.
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
+const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SLOW < OUTBOX_BYTES_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
