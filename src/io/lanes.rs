@@ -7,13 +7,14 @@
 //! consumer makes room (store), fences, takes `starving` (swap). As with bells, one fence is first:
 //! either the consumer sees the word and rings, or the producer sees the room.
 
-use crate::base::limits::LANE_ENTRIES_MAX;
 use crate::kernel::ids::ShardId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// The ends of one shard. `M` is the kernel's mail.
 pub struct Lanes<M> {
+    /// Mails that each holds.
+    entries: usize,
     /// By peer; none to itself.
     to: Vec<Option<Sender<M>>>,
     from: Vec<Option<Receiver<M>>>,
@@ -29,13 +30,13 @@ struct Receiver<M> {
     starving: Arc<AtomicBool>,
 }
 
-/// The lanes between `shards` shards, the ends of each in its place.
-pub fn weave<M>(shards: usize) -> Vec<Lanes<M>> {
+/// The lanes between `shards` shards, the ends of each in its place; each holds `entries` mails.
+pub fn weave<M>(shards: usize, entries: usize) -> Vec<Lanes<M>> {
     let mut ends: Vec<Lanes<M>> =
-        (0..shards).map(|_| Lanes { to: none_of(shards), from: none_of(shards) }).collect();
+        (0..shards).map(|_| Lanes { entries, to: none_of(shards), from: none_of(shards) }).collect();
     for from in 0..shards {
         for to in (0..shards).filter(|to| *to != from) {
-            let (producer, consumer) = rtrb::RingBuffer::new(LANE_ENTRIES_MAX);
+            let (producer, consumer) = rtrb::RingBuffer::new(entries);
             let starving = Arc::new(AtomicBool::new(false));
             ends[from].to[to] = Some(Sender { ring: producer, starving: Arc::clone(&starving) });
             ends[to].from[from] = Some(Receiver { ring: consumer, starving });
@@ -53,6 +54,10 @@ impl<M> Lanes<M> {
     pub fn peers(&self) -> impl Iterator<Item = ShardId> + use<M> {
         let own = self.to.iter().position(Option::is_none).unwrap_or(usize::MAX);
         (0..self.to.len()).filter(move |peer| *peer != own).map(|peer| ShardId(peer as u8))
+    }
+
+    pub fn entries(&self) -> usize {
+        self.entries
     }
 
     pub fn send(&mut self, peer: ShardId, mail: M) {
@@ -98,12 +103,13 @@ mod tests {
     use crate::io::socket;
     use std::os::fd::{AsFd, AsRawFd};
 
+    const ENTRIES: usize = 1_024;
     const A: ShardId = ShardId(0);
     const B: ShardId = ShardId(1);
 
     #[test]
     fn each_pair_of_shards_has_a_lane_of_its_own() {
-        let mut ends = weave::<(u8, u8)>(3);
+        let mut ends = weave::<(u8, u8)>(3, ENTRIES);
         for from in 0..3 {
             for to in ends[from].peers().collect::<Vec<_>>() {
                 ends[from].send(to, (from as u8, to.0));
@@ -123,8 +129,8 @@ mod tests {
 
     #[test]
     fn a_lane_has_room_for_its_bound_and_no_more() {
-        let mut ends = weave::<u32>(2);
-        for mail in 0..LANE_ENTRIES_MAX as u32 {
+        let mut ends = weave::<u32>(2, ENTRIES);
+        for mail in 0..ENTRIES as u32 {
             ends[0].send(B, mail);
         }
         assert_eq!(ends[0].free(B), 0);
@@ -146,9 +152,9 @@ mod tests {
     /// Many times the lane's size, so both ends sleep often: one for mail, one for room.
     #[test]
     fn neither_mail_nor_relief_is_lost_between_two_threads() {
-        const MAILS: u32 = 40 * LANE_ENTRIES_MAX as u32;
+        const MAILS: u32 = 40 * ENTRIES as u32;
         let bells: Arc<[Bell; 2]> = Arc::new([Bell::new().unwrap(), Bell::new().unwrap()]);
-        let mut ends = weave::<u32>(2);
+        let mut ends = weave::<u32>(2, ENTRIES);
         let (mut taking, mut sending) = (ends.pop().unwrap(), ends.pop().unwrap());
         let sender = std::thread::spawn({
             let bells = Arc::clone(&bells);

@@ -127,34 +127,6 @@ pub fn usable() -> Vec<Driver> {
     ring.into_iter().chain([Driver::Epoll]).collect()
 }
 
-/// Binds this thread to one processor.
-pub fn pin(cpu: usize) -> io::Result<()> {
-    // SAFETY: all zeroes is an empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    if cpu >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: `cpu` lies inside the set.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the size is that of the set, and 0 names this thread.
-    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// The processors that this process may use.
-pub fn allowed_cpus() -> io::Result<Vec<usize>> {
-    // SAFETY: all zeroes is an empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the size is that of the set, and 0 names this thread.
-    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: every number lies inside the set.
-    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,17 +154,5 @@ mod tests {
         let remedy_of = |code| remedy(&io::Error::from_raw_os_error(code));
         assert!(remedy_of(libc::EPERM).contains("seccomp"));
         assert!(remedy_of(libc::ENOMEM).contains("locked memory"));
-    }
-
-    #[test]
-    fn a_thread_can_be_bound_to_each_allowed_cpu() {
-        for cpu in allowed_cpus().unwrap() {
-            let bound = std::thread::spawn(move || {
-                pin(cpu).unwrap();
-                allowed_cpus().unwrap()
-            });
-            assert_eq!(bound.join().unwrap(), [cpu]);
-        }
-        assert!(pin(1 << 20).is_err());
     }
 }
