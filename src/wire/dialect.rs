@@ -10,7 +10,7 @@ const _: () = assert!(DIALECTS_MAX <= u64::BITS as usize);
 
 /// One form of encoding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub struct DialectId(u8);
+pub struct DialectId(pub(crate) u8);
 
 /// The protocol's own envelope as a JSON text frame.
 pub const NATIVE_JSON: DialectId = DialectId(0);

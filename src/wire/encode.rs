@@ -126,6 +126,13 @@ pub fn error_push(out: &mut Vec<u8>, event: Option<&str>, error: &WireError) {
     });
 }
 
+/// Appends the error as a JSON object of its own, for answers that hold several.
+pub fn error_object(out: &mut Vec<u8>, error: &WireError) {
+    out.push(b'{');
+    put_error(out, error);
+    out.push(b'}');
+}
+
 const ID: &str = r#"{"id":"#;
 
 fn put(out: &mut Vec<u8>, text: &str) {
@@ -175,4 +182,123 @@ fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     frame::header(out, frame::TEXT, end - start);
     let header_len = out.len() - end;
     out[start..].rotate_right(header_len);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codes::ErrorCode;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+    use tungstenite::protocol::frame::{
+        FrameHeader,
+        coding::{Data, OpCode},
+    };
+
+    /// The payload of the one frame that `bytes` are, read by a second implementation.
+    fn payload(bytes: &[u8]) -> &str {
+        let mut cursor = Cursor::new(bytes);
+        let (header, len) = FrameHeader::parse(&mut cursor).expect("a header").expect("a whole header");
+        assert!(header.is_final && header.mask.is_none());
+        assert_eq!(header.opcode, OpCode::Data(Data::Text));
+        let start = cursor.position() as usize;
+        assert_eq!(start, frame::header_len(len as usize), "the shortest form");
+        assert_eq!(bytes.len() - start, len as usize);
+        std::str::from_utf8(&bytes[start..]).expect("UTF-8")
+    }
+
+    const PUSH: Push<'_> = Push {
+        event: "message:new",
+        room: Some("chat:1"),
+        seq: Some(41),
+        mid: Some(b"01J0000000000000000000000Z"),
+        ts: Some(1_763_690_000_123),
+        from: Some("alice"),
+        data: b"{ }",
+    };
+
+    #[test]
+    fn a_push_has_its_fields_in_the_protocols_order() {
+        let mut out = Vec::new();
+        let data = push(&mut out, &PUSH);
+        assert_eq!(
+            payload(&out),
+            r#"{"event":"message:new","room":"chat:1","seq":41,"mid":"01J0000000000000000000000Z","ts":1763690000123,"from":"alice","data":{ }}"#
+        );
+        assert_eq!(&out[data], b"{ }");
+        out.clear();
+        push(&mut out, &Push { room: None, seq: None, mid: None, ts: None, from: None, ..PUSH });
+        assert_eq!(payload(&out), r#"{"event":"message:new","data":{ }}"#);
+    }
+
+    #[test]
+    fn replies_are_as_the_protocol_shows_them() {
+        let mut out = Vec::new();
+        reply_ok(&mut out, &RequestId::Text("c\"1".into()), br#"{"pos":"1"}"#);
+        assert_eq!(payload(&out), r#"{"id":"c\"1","ok":true,"data":{"pos":"1"}}"#);
+        out.clear();
+        let limited = WireError {
+            retry_after_ms: Some(1200),
+            limit: Some("publish"),
+            ..WireError::new(ErrorCode::RateLimited, "too \"fast\"")
+        };
+        reply_error(&mut out, &RequestId::Integer(-7), &limited);
+        assert_eq!(
+            payload(&out),
+            r#"{"id":-7,"ok":false,"error":{"code":"rate_limited","message":"too \"fast\"","retry_after_ms":1200,"limit":"publish"}}"#
+        );
+        out.clear();
+        error_push(&mut out, Some("room:join"), &WireError::new(ErrorCode::Forbidden, "no"));
+        assert_eq!(
+            payload(&out),
+            r#"{"event":"error","data":{"event":"room:join","code":"forbidden","message":"no"}}"#
+        );
+        out.clear();
+        error_push(&mut out, None, &WireError::new(ErrorCode::BadRequest, "no"));
+        assert_eq!(payload(&out), r#"{"event":"error","data":{"code":"bad_request","message":"no"}}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn pushes_of_any_content_and_length_are_read_back(
+            event: String, room: Option<String>, seq: Option<u64>, ts: Option<u64>, from: Option<String>,
+            data_len in prop_oneof![0usize..200, 65_300usize..65_700], before in 0usize..20,
+        ) {
+            let data = serde_json::Value::from("x".repeat(data_len));
+            let raw = data.to_string();
+            let mut out = vec![7; before];
+            let range = push(&mut out, &Push {
+                event: &event, room: room.as_deref(), seq, mid: None, ts, from: from.as_deref(), data: raw.as_bytes(),
+            });
+            prop_assert_eq!(&out[range], raw.as_bytes());
+            let tree: serde_json::Value = serde_json::from_str(payload(&out[before..])).expect("JSON");
+            let mut expected = serde_json::json!({"event": event, "data": data});
+            for (key, value) in [("room", room.map(Into::into)), ("seq", seq.map(Into::into)), ("ts", ts.map(Into::into)), ("from", from.map(Into::<serde_json::Value>::into))] {
+                if let Some(value) = value { expected[key] = value; }
+            }
+            prop_assert_eq!(tree, expected);
+        }
+
+        #[test]
+        fn replies_of_any_content_and_length_are_read_back(
+            id in prop_oneof![any::<i64>().prop_map(RequestId::Integer), any::<String>().prop_map(|text| RequestId::Text(text.into()))],
+            data_len in prop_oneof![0usize..200, 65_300usize..65_700], before in 0usize..20,
+        ) {
+            let text = "é\n".repeat(data_len / 3);
+            let raw = serde_json::Value::from(text.as_str()).to_string();
+            let id_tree = match &id {
+                RequestId::Integer(number) => serde_json::Value::from(*number),
+                RequestId::Text(text) => serde_json::Value::from(&**text),
+            };
+            let mut out = vec![7; before];
+            reply_ok(&mut out, &id, raw.as_bytes());
+            let tree: serde_json::Value = serde_json::from_str(payload(&out[before..])).expect("JSON");
+            prop_assert_eq!(tree, serde_json::json!({"id": id_tree, "ok": true, "data": text}));
+            out.truncate(before);
+            reply_error(&mut out, &id, &WireError::new(ErrorCode::TooLarge, text.clone()));
+            let tree: serde_json::Value = serde_json::from_str(payload(&out[before..])).expect("JSON");
+            prop_assert_eq!(tree, serde_json::json!({"id": id_tree, "ok": false, "error": {"code": "too_large", "message": text}}));
+            prop_assert_eq!(&out[..before], &vec![7; before][..]);
+        }
+    }
 }

@@ -208,3 +208,189 @@ pub fn accepted(upgrade: &Upgrade<'_>) -> Vec<u8> {
     out.extend_from_slice(b"\r\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::assembler::{Assembler, Event, MessageLimits};
+    use crate::wire::codes::CloseCode;
+    use crate::wire::frame;
+    use crate::wire::http::parse_head;
+
+    const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    /// The status of a request, 101 where it may become a WebSocket.
+    fn status(text: &str) -> u16 {
+        let head = parse_head(text.as_bytes()).expect("well formed").expect("whole");
+        upgrade(&head).map_or_else(|refused| refused.status, |_| 101)
+    }
+
+    /// The request with a line replaced, or more lines added.
+    fn with(line: &str, replacement: &str) -> String {
+        assert!(REQUEST.contains(line));
+        REQUEST.replacen(line, replacement, 1)
+    }
+
+    fn added(lines: &str) -> String {
+        with("\r\n\r\n", &format!("\r\n{lines}\r\n\r\n"))
+    }
+
+    fn token(text: &str) -> Option<(String, TokenSource)> {
+        let head = parse_head(text.as_bytes()).expect("well formed").expect("whole");
+        upgrade(&head).expect("an upgrade").token.map(|token| (token.text.into_owned(), token.source))
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_is_accepted() {
+        let head = parse_head(REQUEST.as_bytes()).expect("well formed").expect("whole");
+        let upgrade = upgrade(&head).expect("an upgrade");
+        assert_eq!((upgrade.subprotocol, upgrade.token.is_none()), (None, true));
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(&accepted(&upgrade)), expected);
+    }
+
+    #[test]
+    fn every_rule_of_the_handshake_is_kept() {
+        for (text, expected) in [
+            (with("GET /ws", "POST /ws"), 405),
+            (with("HTTP/1.1", "HTTP/1.0"), 400),
+            (with("Host: h\r\n", ""), 400),
+            (with("Host: h", "Host:"), 400),
+            (added("Host: h"), 400),
+            (with("Upgrade: websocket\r\n", ""), 426),
+            (with("Upgrade: websocket", "Upgrade: h2c"), 426),
+            (with("Upgrade: websocket", "Upgrade: h2c, WebSocket"), 101),
+            (with("keep-alive, Upgrade", "keep-alive"), 400),
+            (with("Sec-WebSocket-Version: 13\r\n", ""), 426),
+            (with("Version: 13", "Version: 8"), 426),
+            (with("Version: 13", "Version: 13, 8"), 426),
+            (added("Sec-WebSocket-Version: 13"), 400),
+            (with("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), 400),
+            (added("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 400),
+            (with("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j"), 400),
+            (with("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ"), 400),
+            (with("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j!Q=="), 400),
+            (added("Content-Length: 5"), 400),
+            (added("Content-Length: 0"), 101),
+            (added("Content-Length: 0\r\nContent-Length: 5"), 400),
+            (added("Transfer-Encoding: chunked"), 400),
+        ] {
+            assert_eq!(status(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_in_json_what_to_do() {
+        let text = with("Version: 13", "Version: 8");
+        let head = parse_head(text.as_bytes()).expect("well formed").expect("whole");
+        let answer = upgrade(&head).expect_err("an old version").response();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{answer}");
+        assert!(answer.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+        assert!(answer.contains(r#"{"error":{"code":"bad_request","message":"only version 13"#), "{answer}");
+    }
+
+    #[test]
+    fn a_spoken_subprotocol_is_answered_and_an_unknown_one_refused() {
+        let offer = |protocols: &str| added(&format!("Sec-WebSocket-Protocol: {protocols}"));
+        let spoken = |text: &str| {
+            let head = parse_head(text.as_bytes()).expect("well formed").expect("whole");
+            upgrade(&head).map(|upgrade| upgrade.subprotocol).map_err(|refused| refused.status)
+        };
+        assert_eq!(spoken(&offer("ringroom.v1.json")), Ok(Some(SUBPROTOCOL_JSON)));
+        assert_eq!(spoken(&offer("other, ringroom.v1.json")), Ok(Some(SUBPROTOCOL_JSON)));
+        assert_eq!(spoken(&offer("other\r\nSec-WebSocket-Protocol: ringroom.v1.json")), Ok(Some(SUBPROTOCOL_JSON)));
+        assert_eq!(spoken(&offer("other")), Err(400));
+        assert_eq!(spoken(&offer("other, bearer.abc")), Err(400));
+        assert_eq!(spoken(&offer("bearer.abc")), Ok(None));
+        assert_eq!(spoken(&offer("ringroom.v1.json, ,")), Err(400));
+        assert_eq!(spoken(&offer("ringroom.v1.json, a b")), Err(400));
+        let text = offer("bearer.abc, ringroom.v1.json");
+        let head = parse_head(text.as_bytes()).expect("well formed").expect("whole");
+        let answer = accepted(&upgrade(&head).expect("an upgrade"));
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.contains("\r\nSec-WebSocket-Protocol: ringroom.v1.json\r\n") && !answer.contains("abc"),
+            "{answer}"
+        );
+    }
+
+    #[test]
+    fn a_token_comes_from_the_first_of_its_places() {
+        let query = |text: &str| text.replacen("/ws", "/ws?token=q%2B", 1);
+        let subprotocol = added("Sec-WebSocket-Protocol: ringroom.v1.json, bearer.s.t-_");
+        assert_eq!(token(&subprotocol), Some(("s.t-_".into(), TokenSource::Subprotocol)));
+        let cookie = subprotocol.replacen("\r\n\r\n", "\r\nCookie: a=b; token=c\r\n\r\n", 1);
+        assert_eq!(token(&cookie), Some(("c".into(), TokenSource::Cookie)));
+        let header = cookie.replacen("\r\n\r\n", "\r\nAuthorization: BEARER h\r\n\r\n", 1);
+        assert_eq!(token(&header), Some(("h".into(), TokenSource::Authorization)));
+        assert_eq!(token(&query(&header)), Some(("q+".into(), TokenSource::Query)));
+        assert_eq!(token(&header.replacen("/ws", "/ws?token=", 1)), Some(("h".into(), TokenSource::Authorization)));
+        assert_eq!(token(&added("Authorization: Basic eDp5")), None);
+    }
+
+    #[test]
+    fn a_token_is_not_printed() {
+        let token = Token { text: "secret".into(), source: TokenSource::Query };
+        assert_eq!(format!("{token:?}"), "Token(Query, 6 bytes)");
+    }
+
+    /// A server on the other end of a second implementation's client.
+    #[derive(Default)]
+    struct Server {
+        received: Vec<u8>,
+        /// Where the frames begin, once the head was answered.
+        head_len: Option<usize>,
+        answer: std::collections::VecDeque<u8>,
+    }
+
+    impl std::io::Write for Server {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.received.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl std::io::Read for Server {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            if self.head_len.is_none() {
+                let head = parse_head(&self.received).expect("well formed").expect("whole");
+                self.answer.extend(accepted(&upgrade(&head).expect("an upgrade")));
+                self.head_len = Some(head.len);
+                let mut frames = Vec::new();
+                for len in [5, 126, 65_536] {
+                    frame::header(&mut frames, frame::TEXT, len);
+                    frames.resize(frames.len() + len, b'x');
+                }
+                frame::close(&mut frames, CloseCode::Restart, "retry_ms=100");
+                self.answer.extend(frames);
+            }
+            self.answer.read(out)
+        }
+    }
+
+    #[test]
+    fn a_second_implementations_client_opens_a_websocket_and_both_sides_understand_each_other() {
+        let (mut client, answer) = tungstenite::client("ws://h/ws?token=t", Server::default()).expect("it opens");
+        assert_eq!(answer.status(), 101);
+        for len in [5, 126, 65_536] {
+            assert_eq!(client.read().expect("a text").to_text().map(str::len).ok(), Some(len));
+        }
+        client.send("hello".into()).expect("sent");
+        let closed = client.read().expect("a close");
+        let tungstenite::Message::Close(Some(close)) = closed else { panic!("{closed:?}") };
+        assert_eq!((u16::from(close.code), close.reason.as_str()), (1012, "retry_ms=100"));
+        let server = client.get_mut();
+        let mut at = server.head_len.expect("answered");
+        let mut assembler = Assembler::new(MessageLimits::default());
+        let event = assembler.next(&mut server.received, &mut at);
+        assert_eq!(event, Ok(Some(Event::Text(&mut b"hello".to_owned()))));
+    }
+}

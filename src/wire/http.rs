@@ -246,3 +246,164 @@ pub(super) fn put_header(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head(text: &str) -> Head<'_> {
+        parse_head(text.as_bytes()).expect("well formed").expect("whole")
+    }
+
+    #[test]
+    fn a_head_is_taken_apart() {
+        let text = "GET /ws?token=a%2Bb+c&x HTTP/1.1\r\nHost: h\r\nX-A:  1 \r\nx-a: 2\r\n\r\nbody";
+        let head = head(text);
+        assert_eq!((head.method, head.path, head.query), ("GET", "/ws", Some("token=a%2Bb+c&x")));
+        assert_eq!((head.minor_version, &text[head.len..]), (1, "body"));
+        assert_eq!(head.header("HOST"), Some("h"));
+        assert_eq!(head.headers_named("X-a").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(head.header("absent"), None);
+    }
+
+    #[test]
+    fn query_values_are_decoded() {
+        let target = "/?a=1&token=x%20y%2Bz+w&b%5B%5D=3&bad=%zz%4&empty=&flag&utf8=%C3%A9&broken=%FF&a=2";
+        let text = format!("GET {target} HTTP/1.1\r\n\r\n");
+        let head = head(&text);
+        for (name, value) in [
+            ("a", "1"),
+            ("token", "x y+z w"),
+            ("b[]", "3"),
+            ("bad", "%zz%4"),
+            ("empty", ""),
+            ("flag", ""),
+            ("utf8", "é"),
+        ] {
+            assert_eq!(head.query_value(name).as_deref(), Some(value), "{name}");
+        }
+        assert_eq!(head.query_value("broken"), None);
+        assert_eq!(head.query_value("absent"), None);
+        assert!(matches!(head.query_value("a"), Some(Cow::Borrowed("1"))));
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let bytes = b"GET / HTTP/1.1\r\nCookie: xtoken=0; odd=\xFF; token2=1\r\nCookie: token=\"abc\"; token=d\r\n\r\n";
+        let head = parse_head(bytes).expect("well formed").expect("whole");
+        assert_eq!(head.cookie("token"), Some("abc"));
+        assert_eq!(head.cookie("odd"), None);
+        assert_eq!(head.cookie("oken"), None);
+    }
+
+    #[test]
+    fn list_headers_are_searched_element_by_element() {
+        let head = head("GET / HTTP/1.1\r\nConnection: keep-alive, UPGRADE\r\nConnection: x\r\n\r\n");
+        assert!(head.lists("connection", "upgrade") && head.lists("connection", "x"));
+        assert!(!head.lists("connection", "up"));
+    }
+
+    #[test]
+    fn a_target_behind_scheme_and_authority_is_a_path() {
+        assert_eq!(head("GET http://h:1/ws?a=1 HTTP/1.1\r\n\r\n").path, "/ws");
+        assert_eq!(head("GET HTTPS://h HTTP/1.1\r\n\r\n").path, "/");
+        assert_eq!(head("OPTIONS * HTTP/1.1\r\n\r\n").path, "*");
+        assert_eq!(parse_head(b"GET ws HTTP/1.1\r\n\r\n").err(), Some(HeadError::Malformed));
+        assert_eq!(parse_head(b"CONNECT h:1 HTTP/1.1\r\n\r\n").err(), Some(HeadError::Malformed));
+    }
+
+    #[test]
+    fn heads_beyond_a_bound_are_refused_with_431() {
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
+        assert_eq!(parse_head(many.as_bytes()).err(), Some(HeadError::TooManyHeaders));
+        let long = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(HEAD_BYTES_MAX));
+        assert_eq!(parse_head(long.as_bytes()).err(), Some(HeadError::TooLarge));
+        let filled = |len: usize| format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(len - 23));
+        assert_eq!(head(&filled(HEAD_BYTES_MAX)).len, HEAD_BYTES_MAX);
+        assert_eq!(parse_head(filled(HEAD_BYTES_MAX + 1).as_bytes()).err(), Some(HeadError::TooLarge));
+        assert_eq!((HeadError::TooLarge.status(), HeadError::TooManyHeaders.status()), (431, 431));
+    }
+
+    #[test]
+    fn bytes_behind_a_head_do_not_count_against_its_bound() {
+        let text = format!("GET / HTTP/1.1\r\n\r\n{}", "x".repeat(2 * HEAD_BYTES_MAX));
+        assert_eq!(head(&text).len, 18);
+    }
+
+    #[test]
+    fn what_is_not_http_1_is_refused_by_its_kind() {
+        for (bytes, error) in [
+            (&b"GET / HTTP/2.0\r\n\r\n"[..], HeadError::BadVersion),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", HeadError::BadVersion),
+            (b"\x16\x03\x01\x02\x00", HeadError::Malformed),
+            (b"GET / HTTP/1.1\r\na : b\r\n\r\n", HeadError::Malformed),
+            (b"GET / HTTP/1.1\r\na: b\r\n c\r\n\r\n", HeadError::Malformed),
+            (b"GET / HTTP/1.1\r\na: b\0c\r\n\r\n", HeadError::Malformed),
+            (b"GET / HTTP/1.1\r\n: b\r\n\r\n", HeadError::Malformed),
+        ] {
+            assert_eq!(parse_head(bytes).err(), Some(error), "{}", bytes.escape_ascii());
+        }
+        assert_eq!((HeadError::BadVersion.status(), HeadError::Malformed.status()), (505, 400));
+    }
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_parsed_once() {
+        let text = b"\r\n\nGET / HTTP/1.1\r\na: b\r\n\r\n";
+        let mut scan = HeadScan::default();
+        let parses = (1..=text.len()).filter(|len| scan.is_complete(&text[..*len])).count();
+        assert_eq!(parses, 1);
+        assert!(!scan.is_complete(text), "nothing new has come");
+        assert!(parse_head(text).expect("well formed").is_some());
+    }
+
+    #[test]
+    fn a_head_that_never_ends_is_looked_at_until_its_bound() {
+        let text = b"a".repeat(HEAD_BYTES_MAX);
+        let mut scan = HeadScan::default();
+        assert!(!scan.is_complete(&text[..HEAD_BYTES_MAX - 1]));
+        assert!(scan.is_complete(&text));
+        assert!(parse_head(&text).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_scan_says_to_parse_by_the_time_a_head_is_whole(
+            lead in "[\r\n]{0,3}", headers in proptest::collection::vec("[a-z]{1,5}: ?[ -~]{0,10}", 0..4),
+            ends in proptest::collection::vec(any::<bool>(), 6), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..5),
+        ) {
+            let mut text = lead;
+            let lines = std::iter::once("GET / HTTP/1.1".to_owned()).chain(headers).chain(std::iter::once(String::new()));
+            for (line, crlf) in lines.zip(ends) {
+                text.push_str(&line);
+                text.push_str(if crlf { "\r\n" } else { "\n" });
+            }
+            let bytes = text.as_bytes();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).chain([bytes.len()]).collect();
+            cuts.sort_unstable();
+            let mut scan = HeadScan::default();
+            let mut said = false;
+            for cut in cuts {
+                said |= scan.is_complete(&bytes[..cut]);
+                let is_whole = matches!(parse_head(&bytes[..cut]), Ok(Some(_)));
+                prop_assert!(said || !is_whole);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(noise: Vec<u8>, start in 0usize..60, query in "[ -~]{0,20}") {
+            let valid = b"GET /a?b=c HTTP/1.1\r\nHost: h\r\nCookie: token=\"\r\n\r\n";
+            let bytes = [&valid[..start.min(valid.len())], &noise].concat();
+            let _ = parse_head(&bytes).map(|head| head.map(|head| (head.cookie("token").is_some(), head.query_value("b").is_some())));
+            let _ = decode(&query);
+        }
+    }
+
+    #[test]
+    fn an_answer_has_its_length_and_says_whether_the_connection_stays() {
+        let answer = response(200, &[("Content-Type", "text/plain"), ("X", "a\r\nb")], b"ok", true);
+        let expected = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX: a  b\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok";
+        assert_eq!(String::from_utf8_lossy(&answer), expected);
+        assert!(response(404, &[], b"", false).ends_with(b"Content-Length: 0\r\nConnection: close\r\n\r\n"));
+    }
+}

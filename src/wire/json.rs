@@ -2,7 +2,12 @@
 //!
 //! Invariant: [`check`] accepts exactly `RFC 8259` texts in UTF-8 of at most `JSON_DEPTH_MAX`
 //! levels. It walks the bytes once, without recursion, allocation or copy: the open brackets are
-//! the bits of one word. Numbers of any size pass, since `data` travels as its sender wrote it.
+//! the bits of one word. Numbers of any size and escapes of half a surrogate pair pass, since
+//! `data` travels as its sender wrote it.
+//!
+//! Why not `simd-json`: it refuses numbers beyond 64 bits and half surrogate pairs, both of which
+//! browsers write, it needs a copy, and building its tape takes longer than the whole reading of an
+//! envelope here (241 B: 218 ns against 168; 16 KiB: 13.9 us against 8.6; `benches/wire.rs`).
 
 use crate::base::limits::JSON_DEPTH_MAX;
 use std::borrow::Cow;
@@ -46,8 +51,9 @@ pub fn check(_scratch: &mut Scratch, raw: &[u8]) -> Result<(), JsonError> {
 /// by: the key in its quotes, and the value without the white space around it. After an error, the
 /// fields before it have been handed on.
 pub fn walk<'a>(raw: &'a [u8], mut field: impl FnMut(&'a [u8], &'a [u8])) -> Result<(), JsonError> {
-    if let Err(error) = std::str::from_utf8(raw) {
-        return Err(JsonError::Utf8 { at: error.valid_up_to() });
+    if simdutf8::basic::from_utf8(raw).is_err() {
+        let at = std::str::from_utf8(raw).map_or_else(|error| error.valid_up_to(), str::len);
+        return Err(JsonError::Utf8 { at });
     }
     let syntax = |at, expected| Err(JsonError::Syntax { at, expected });
     let mut at = skip_space(raw, 0);
@@ -180,6 +186,9 @@ fn escape_end(raw: &[u8], at: usize) -> Result<usize, JsonError> {
 
 const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+const SPACES: u64 = u64::from_ne_bytes([b' '; 8]);
+const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
 
 /// The first byte at or after `at` that cannot stand in a string as it is: a quote, a backslash or
 /// a control character; the end of `raw` where there is none. Eight bytes a step.
@@ -189,8 +198,8 @@ fn plain_end(raw: &[u8], mut at: usize) -> usize {
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
     while let Some(chunk) = raw.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let word = u64::from_le_bytes(*chunk);
-        let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-        let found = zeros(word ^ ONES * b'"' as u64) | zeros(word ^ ONES * b'\\' as u64) | controls;
+        let controls = word.wrapping_sub(SPACES) & !word & HIGHS;
+        let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES) | controls;
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;
         }
@@ -243,19 +252,39 @@ pub struct Fields<'a> {
     at: usize,
 }
 
+impl<'a> Fields<'a> {
+    /// The next key in its quotes, and the value without the white space around it.
+    #[inline]
+    pub fn next_raw(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let key_end = key_end(self.raw, self.at).ok()?;
+        let key = &self.raw[self.at..key_end];
+        let start = colon_end(self.raw, key_end).ok()?;
+        let end = value_end(self.raw, start)?;
+        self.at = next_start(self.raw, end);
+        Some((key, &self.raw[start..end]))
+    }
+}
+
 impl<'a> Iterator for Fields<'a> {
     /// The key, unescaped, and the value without the white space around it.
     type Item = (Cow<'a, str>, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let key_end = key_end(self.raw, self.at).ok()?;
-        let key = string(&self.raw[self.at..key_end]);
-        let start = colon_end(self.raw, key_end).ok()?;
-        let end = value_end(self.raw, start)?;
-        self.at = next_start(self.raw, end);
+        let (key, value) = self.next_raw()?;
         // A key with half a surrogate pair has no name in UTF-8; it equals no known key either way.
-        Some((key.unwrap_or(Cow::Borrowed("\u{FFFD}")), &self.raw[start..end]))
+        Some((string(key).unwrap_or(Cow::Borrowed("\u{FFFD}")), value))
     }
+}
+
+/// The bytes of a key that is still in its quotes: how [`walk`] and [`Fields::next_raw`] give it.
+/// Keys are compared, not kept, so the common one is not even looked at as text.
+#[inline]
+pub fn key_bytes(quoted: &[u8]) -> Cow<'_, [u8]> {
+    let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    if !inner.contains(&b'\\') {
+        return Cow::Borrowed(inner);
+    }
+    Cow::Owned(string(quoted).unwrap_or_default().into_owned().into_bytes())
 }
 
 /// The items of an array, or `None` where `raw` is something else; like [`object`].
@@ -443,5 +472,244 @@ fn escape(byte: u8) -> ([u8; 6], usize) {
             let digit = |value: u8| b"0123456789abcdef"[value as usize & 15];
             ([b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)], 6)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    fn accepts(raw: &[u8]) -> bool {
+        check(&mut Scratch::default(), raw).is_ok()
+    }
+
+    /// What two well-kept libraries say together: the standard one of UTF-8, the other of syntax.
+    fn oracle(raw: &[u8]) -> bool {
+        std::str::from_utf8(raw).is_ok() && serde_json::from_slice::<IgnoredAny>(raw).is_ok()
+    }
+
+    /// JSON texts with white space, escapes and nesting.
+    fn texts() -> impl Strategy<Value = String> {
+        let space = "[ \t\r\n]{0,2}";
+        let string = proptest::collection::vec(
+            prop_oneof![
+                "[ -!#-\\[\\]-~]{0,12}",
+                "[é中🎈]",
+                prop_oneof![
+                    Just("\\n"),
+                    Just("\\\""),
+                    Just("\\\\"),
+                    Just("\\/"),
+                    Just("\\u00e9"),
+                    Just("\\ud83c\\udf88"),
+                    Just("\\ud800")
+                ]
+                .prop_map(str::to_owned),
+            ],
+            0..4,
+        )
+        .prop_map(|parts| format!("\"{}\"", parts.concat()));
+        let number = prop_oneof![
+            any::<i64>().prop_map(|number| number.to_string()),
+            "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,5})?([eE][+-]?[0-9]{1,4})?",
+        ];
+        let word = prop_oneof![Just("true"), Just("false"), Just("null")].prop_map(str::to_owned);
+        let leaf = prop_oneof![string.clone(), number, word];
+        leaf.prop_recursive(5, 40, 5, move |inner| {
+            let item = (space, inner, space).prop_map(|(before, value, after)| format!("{before}{value}{after}"));
+            let pair = (space, string.clone(), space, item.clone())
+                .prop_map(|(before, key, after, value)| format!("{before}{key}{after}:{value}"));
+            prop_oneof![
+                (space, proptest::collection::vec(item, 0..5)).prop_map(|(space, items)| if items.is_empty() {
+                    format!("[{space}]")
+                } else {
+                    format!("[{}]", items.join(","))
+                }),
+                (space, proptest::collection::vec(pair, 0..5)).prop_map(|(space, pairs)| if pairs.is_empty() {
+                    format!("{{{space}}}")
+                } else {
+                    format!("{{{}}}", pairs.join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn well_formed_texts_pass(text in texts()) {
+            prop_assert!(oracle(text.as_bytes()), "the generator writes JSON");
+            prop_assert!(accepts(text.as_bytes()));
+        }
+
+        #[test]
+        fn a_text_with_one_byte_changed_is_judged_as_a_second_implementation_does(
+            text in texts(), place: prop::sample::Index, change in 0..3, byte in prop_oneof![any::<u8>(), Just(b'"'), Just(b','), Just(b'}'), Just(b'\\')],
+        ) {
+            let mut bytes = text.into_bytes();
+            let place = place.index(bytes.len());
+            match change {
+                0 => bytes[place] = byte,
+                1 => bytes.insert(place, byte),
+                _ => { bytes.remove(place); }
+            }
+            prop_assert_eq!(accepts(&bytes), oracle(&bytes));
+        }
+
+        #[test]
+        fn noise_is_judged_as_a_second_implementation_does(
+            text in "[\\[\\]{}:, \"\\\\0-9eE+.\\-truefalsn\u{1}\u{7f}é]{0,24}",
+        ) {
+            prop_assert_eq!(accepts(text.as_bytes()), oracle(text.as_bytes()));
+        }
+
+        #[test]
+        fn no_bytes_make_the_readers_panic(raw: Vec<u8>, lead in "[{\\[\"]?") {
+            let raw = [lead.as_bytes(), &raw].concat();
+            let _ = accepts(&raw);
+            let _ = (string(&raw), boolean(&raw), unsigned(&raw), integer(&raw));
+            object(&raw).into_iter().flatten().for_each(drop);
+            array(&raw).into_iter().flatten().for_each(drop);
+        }
+
+        #[test]
+        fn fields_and_items_are_those_of_a_tree(text in texts()) {
+            // A tree cannot hold half a surrogate pair or a huge number.
+            if let Ok(tree) = serde_json::from_str::<serde_json::Value>(&text) {
+                prop_assert_eq!(rebuild(text.trim().as_bytes()), Some(tree));
+            }
+        }
+
+        #[test]
+        fn walking_hands_on_the_fields_that_the_iterator_finds(text in texts()) {
+            let mut walked = Vec::new();
+            prop_assert!(walk(text.as_bytes(), |key, value| walked.push((string(key), value))).is_ok());
+            let found: Vec<_> = object(text.as_bytes()).into_iter().flatten().collect();
+            let walked: Vec<_> = walked.into_iter().map(|(key, value)| (key.unwrap_or("\u{FFFD}".into()), value)).collect();
+            prop_assert_eq!(walked, found);
+        }
+
+        #[test]
+        fn a_written_string_is_read_back(text in prop_oneof![any::<String>(), "[\\x00-\\x30\"\\\\]{0,40}"]) {
+            let mut out = Vec::new();
+            write_string(&mut out, &text);
+            prop_assert_eq!(out.len(), string_len(&text));
+            prop_assert!(accepts(&out));
+            prop_assert_eq!(string(&out), Some(Cow::Borrowed(&*text)));
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).ok(), Some(text));
+        }
+
+        #[test]
+        fn the_first_byte_that_needs_an_escape_is_found(bytes in proptest::collection::vec(
+            prop_oneof![8 => 0x20u8..=255, 1 => 0u8..0x22, 1 => Just(b'\\')], 0..60,
+        )) {
+            let naive = bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
+            prop_assert_eq!(plain_end(&bytes, 0), naive.unwrap_or(bytes.len()));
+        }
+    }
+
+    /// The tree of a text, through this module's readers.
+    fn rebuild(raw: &[u8]) -> Option<serde_json::Value> {
+        if let Some(fields) = object(raw) {
+            return fields.map(|(key, value)| Some((key.into_owned(), rebuild(value)?))).collect();
+        }
+        if let Some(items) = array(raw) {
+            return items.map(rebuild).collect();
+        }
+        if let Some(text) = string(raw) {
+            return Some(text.into());
+        }
+        if let Some(value) = boolean(raw) {
+            return Some(value.into());
+        }
+        if let Some(number) = unsigned(raw) {
+            return Some(number.into());
+        }
+        match integer(raw) {
+            // The tree has a float for minus zero.
+            Some(number) if raw != b"-0" => Some(number.into()),
+            _ => serde_json::from_slice(raw).ok(),
+        }
+    }
+
+    #[test]
+    fn nesting_ends_at_its_bound_however_deep_the_text() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(accepts(nested(JSON_DEPTH_MAX).as_bytes()));
+        let too_deep = JsonError::TooDeep { at: JSON_DEPTH_MAX };
+        for depth in [JSON_DEPTH_MAX + 1, 100_000] {
+            assert_eq!(check(&mut Scratch::default(), nested(depth).as_bytes()), Err(too_deep));
+        }
+        let objects = r#"{"a":"#.repeat(100_000);
+        let too_deep = JsonError::TooDeep { at: 5 * JSON_DEPTH_MAX };
+        assert_eq!(check(&mut Scratch::default(), objects.as_bytes()), Err(too_deep));
+    }
+
+    #[test]
+    fn what_the_grammar_lacks_is_refused() {
+        for text in [
+            "",
+            " ",
+            "nul",
+            "True",
+            "01",
+            "-",
+            "1.",
+            ".1",
+            "+1",
+            "1e",
+            "0x1",
+            "NaN",
+            "'a'",
+            "\"a",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\t\"",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "{a:1}",
+            "{1:1}",
+            "{\"a\":1}}",
+            "[1]]",
+            "[1}",
+            "{]",
+            "1 2",
+            "[1]x",
+            "\u{feff}1",
+            "// a\n1",
+        ] {
+            assert!(!accepts(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_any_size_and_half_surrogates_pass_unread() {
+        for text in ["1e999", "-123456789012345678901234567890", "\"\\ud800\""] {
+            assert!(accepts(text.as_bytes()), "{text}");
+        }
+        assert_eq!(string(b"\"\\ud800\""), None);
+        assert_eq!(string(b"\"\\udf88\\ud83c\""), None);
+    }
+
+    #[test]
+    fn only_integers_that_fit_are_integers() {
+        assert_eq!(unsigned(b"18446744073709551615"), Some(u64::MAX));
+        for raw in ["18446744073709551616", "+1", "-1", "1.0", "1e3", "", "\"1\""] {
+            assert_eq!(unsigned(raw.as_bytes()), None, "{raw}");
+        }
+        assert_eq!(integer(b"-9223372036854775808"), Some(i64::MIN));
+        for raw in ["9223372036854775808", "+1", "-", "1.0", ""] {
+            assert_eq!(integer(raw.as_bytes()), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_where_and_what_was_expected() {
+        let error = check(&mut Scratch::default(), br#"{"a":1 "b":2}"#).expect_err("no comma");
+        assert_eq!(error.to_string(), "not JSON at byte 7: expected `,` or `}`");
     }
 }
