@@ -29,7 +29,10 @@ pub fn welcome(secret: &[u8], data: SocketAddr, ops: SocketAddr) -> String {
         let claims = Claims { sub: user.into(), exp: Some(unix_s + TOKEN_TIME_S), ..Claims::default() };
         let token = sign_hs256(secret, &claims);
         // Writing to a string does not fail.
-        let _ = write!(text, "{user}, in a terminal of its own:\n  ringroom client --url {url} --join chat:1 --token {token}\n");
+        let _ = write!(
+            text,
+            "{user}, in a terminal of its own:\n  ringroom client --url {url} --join chat:1 --token {token}\n"
+        );
     }
     text
 }
@@ -45,9 +48,12 @@ mod tests {
         let address = "127.0.0.1:3001".parse().unwrap();
         let text = welcome(&secret, address, address);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let tokens: Vec<&str> = text.lines().filter_map(|line| line.split_once("--token ")).map(|line| line.1).collect();
-        let users: Vec<_> =
-            tokens.iter().map(|token| Verifier::hs256(&secret, 0).verify(token, now).unwrap().user.to_string()).collect();
+        let tokens: Vec<&str> =
+            text.lines().filter_map(|line| line.split_once("--token ")).map(|line| line.1).collect();
+        let users: Vec<_> = tokens
+            .iter()
+            .map(|token| Verifier::hs256(&secret, 0).verify(token, now).unwrap().user.to_string())
+            .collect();
         assert_eq!(users, USERS);
         assert!(text.contains("ringroom client --url ws://127.0.0.1:3001/ws"));
     }

@@ -15,7 +15,9 @@ pub enum Control {
     /// A socket whose user has its home here, before its 101.
     HandOff(Box<Newcomer>),
     /// No new connections; the old ones are closed, spread over `over`.
-    Drain { over: Duration },
+    Drain {
+        over: Duration,
+    },
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,

@@ -47,8 +47,14 @@ pub enum StartFailed {
     /// The configuration asks for what this machine does not allow.
     Driver(runtime::Refused),
     /// The address is taken or not ours.
-    Listen { address: SocketAddr, error: io::Error },
-    Thread { shard: usize, error: io::Error },
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    Thread {
+        shard: usize,
+        error: io::Error,
+    },
 }
 
 impl std::fmt::Display for StartFailed {
@@ -99,7 +105,9 @@ impl Gateway {
         let common = Arc::new(common);
         let lanes = weave(shards, common.settings.limits.lane_entries as usize);
         let (started, starting) = mpsc::channel();
-        for (index, (((lanes, listener), controls), bell)) in lanes.into_iter().zip(listeners).zip(controls).zip(bells).enumerate() {
+        for (index, (((lanes, listener), controls), bell)) in
+            lanes.into_iter().zip(listeners).zip(controls).zip(bells).enumerate()
+        {
             let own = Own { index, seed: random_u64()?, lanes, listener, controls, bell, started: started.clone() };
             let common = Arc::clone(&common);
             let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || run_or_exit(&common, own));
@@ -298,9 +306,7 @@ fn socket2_probe(address: SocketAddr) -> io::Result<socket2::Socket> {
 
 fn random_u64() -> Result<u64, StartFailed> {
     let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StartFailed::Thread {
-        shard: 0,
-        error: io::Error::other("the system has no random bytes"),
-    })?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| StartFailed::Thread { shard: 0, error: io::Error::other("the system has no random bytes") })?;
     Ok(u64::from_ne_bytes(bytes))
 }

@@ -110,9 +110,9 @@ mod tests {
     #[test]
     fn each_pair_of_shards_has_a_lane_of_its_own() {
         let mut ends = weave::<(u8, u8)>(3, ENTRIES);
-        for from in 0..3 {
-            for to in ends[from].peers().collect::<Vec<_>>() {
-                ends[from].send(to, (from as u8, to.0));
+        for (from, end) in ends.iter_mut().enumerate() {
+            for to in end.peers().collect::<Vec<_>>() {
+                end.send(to, (from as u8, to.0));
             }
         }
         for (to, end) in ends.iter_mut().enumerate() {

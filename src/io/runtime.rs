@@ -60,7 +60,8 @@ pub fn probe(choice: Choice) -> Result<(Driver, Option<String>), Refused> {
         return Ok((Driver::Ring, None));
     };
     let Err(plain) = try_ring(&flags(Driver::PlainRing)) else {
-        let line = format!("io_uring is used without SINGLE_ISSUER and COOP_TASKRUN ({with_flags}); Linux 6.0 has them");
+        let line =
+            format!("io_uring is used without SINGLE_ISSUER and COOP_TASKRUN ({with_flags}); Linux 6.0 has them");
         return Ok((Driver::PlainRing, Some(line)));
     };
     let line = format!("io_uring is refused ({plain}): {}", remedy(&plain));
