@@ -1,5 +1,6 @@
 //! Floor 2: who may do what. Token to identity, names, room policy, the one gate. Knows no table.
 
+pub mod gate;
 pub mod identity;
 pub mod names;
 pub mod pattern;

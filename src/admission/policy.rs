@@ -9,12 +9,14 @@
 //! | `performance.dashboard` | roles `admin`, `platform_admin`, `service` |
 //! | any other | every user of the tenant that the room is in |
 //!
+//! Every user of a tenant may write to any user of it by name (`room:publish` with `user`).
 //! To manage a room one needs a role besides: `admin`, `moderator`, `platform_admin` or `service`.
 
 use super::identity::Identity;
 use super::names::{Form, RoomName};
 use super::pattern::Pattern;
 use super::rights::Right;
+use crate::wire::codes::{ErrorCode, WireError};
 use std::fmt;
 
 const ROLES_PLATFORM: &[&str] = &["platform_admin", "service"];
@@ -25,11 +27,13 @@ const ROLES_MANAGE: &[&str] = &["admin", "moderator", "platform_admin", "service
 pub fn decide(identity: &Identity, right: Right, room: &RoomName) -> Result<(), Denied> {
     let narrowing = match right {
         Right::None => return Ok(()),
-        Right::Publish => &identity.publish,
+        Right::Publish | Right::Direct => &identity.publish,
         // Who may not enter a room learns nothing about it and manages nothing in it.
         Right::Join | Right::Presence | Right::Manage => &identity.join,
     };
-    decide_by_name(identity, room)?;
+    if right != Right::Direct {
+        decide_by_name(identity, room)?;
+    }
     if right == Right::Manage {
         needs_role(identity, ROLES_MANAGE)?;
     }
@@ -80,9 +84,27 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
+impl From<Denied> for WireError {
+    fn from(denied: Denied) -> WireError {
+        WireError::new(ErrorCode::Forbidden, denied.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_write_to_each_other_by_name_unless_their_token_is_limited() {
+        let inbox = RoomName::inbox_of("bob");
+        let mut alice = identity("alice", &[]);
+        assert_eq!(decide(&alice, Right::Direct, &inbox), Ok(()));
+        assert_eq!(decide(&alice, Right::Publish, &inbox), Err(Denied::OtherUser));
+        alice.publish = patterns(&["chat:*"]);
+        assert_eq!(decide(&alice, Right::Direct, &inbox), Err(Denied::NotInToken));
+        alice.publish = patterns(&["user:*"]);
+        assert_eq!(decide(&alice, Right::Direct, &inbox), Ok(()));
+    }
 
     const RIGHTS: [Right; 3] = [Right::Join, Right::Publish, Right::Presence];
 

@@ -7,6 +7,8 @@ pub enum Right {
     None,
     Join,
     Publish,
+    /// To write to a user by name, which is not to enter that user's room.
+    Direct,
     Presence,
     Manage,
 }
@@ -17,6 +19,7 @@ impl Right {
             Right::None => "none",
             Right::Join => "join",
             Right::Publish => "publish",
+            Right::Direct => "direct",
             Right::Presence => "presence",
             Right::Manage => "manage",
         }

@@ -8,6 +8,8 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub const FRAGMENTS_MAX: u32 = 16_384;
 /// An HTTP request head, bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of a request.
+pub const HEADERS_MAX: usize = 64;
 /// From the first byte of a connection to the end of its head.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Nesting of JSON that a client sends.
@@ -16,14 +18,17 @@ pub const JSON_DEPTH_MAX: usize = 64;
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 /// `id` of a request, bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Name of an event, bytes.
+pub const EVENT_BYTES_MAX: usize = 64;
 /// `cid` of a publish, bytes.
 pub const CID_BYTES_MAX: usize = 128;
 /// Rooms that one request may name.
 pub const ROOMS_PER_REQUEST_MAX: usize = 100;
 /// Rooms that one connection may be in.
 pub const ROOMS_PER_CONN_MAX: usize = 1_000;
-/// Requests of one connection that wait for an answer from other shards.
-pub const CALLS_PER_CONN_MAX: usize = 256;
+/// Connections of one shard, and rooms that have their home there.
+pub const CONNS_PER_SHARD_MAX: usize = 1 << 20;
+pub const ROOMS_PER_SHARD_MAX: usize = 1 << 20;
 /// Automatic pongs queued for one connection.
 pub const PONGS_PENDING_MAX: u32 = 60;
 
@@ -45,6 +50,8 @@ pub const LINGER: Duration = Duration::from_secs(5);
 pub const HISTORY_ENTRIES_MAX: usize = 512;
 pub const HISTORY_BYTES_MAX: usize = 4 << 20;
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(600);
+/// How often an unused room is looked at.
+pub const ROOM_CHECK: Duration = Duration::from_secs(60);
 /// Answers kept for repeated client ids, per room; the oldest goes first.
 pub const CIDS_PER_ROOM_MAX: usize = 65_536;
 /// How long a client id is remembered.
@@ -59,9 +66,8 @@ pub const MEMBER_EVENTS_MAX: usize = 100;
 /// `room:update` data, bytes.
 pub const ROOM_DETAILS_BYTES_MAX: usize = 16 * 1024;
 
-/// Names that clients choose, bytes: a room, an event, a user's id, a tenant's id.
+/// Other names that clients choose, bytes: a room, a user's id, a tenant's id.
 pub const ROOM_NAME_BYTES_MAX: usize = 128;
-pub const EVENT_BYTES_MAX: usize = 64;
 pub const USER_BYTES_MAX: usize = 128;
 pub const TENANT_BYTES_MAX: usize = 64;
 /// A token, bytes.

@@ -3,6 +3,7 @@
 
 pub mod base32;
 pub mod hash;
+pub mod index;
 pub mod limits;
 pub mod random;
 pub mod table;

@@ -92,6 +92,13 @@ impl fmt::Display for Mid {
     }
 }
 
+/// Where a message stands: its name and its number in its room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub mid: Mid,
+    pub seq: Seq,
+}
+
 /// A place in one incarnation of a room's order, as clients hold it: `<epoch>-<seq>`, opaque.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pos {
@@ -148,7 +155,9 @@ mod tests {
 
     #[test]
     fn cursors_of_strangers_are_refused() {
-        for text in ["", "-", "0000000000000-", "0000000000000-+1", "ZZZZZZZZZZZZZ-1", "0000000000000-99999999999999999999"] {
+        for text in
+            ["", "-", "0000000000000-", "0000000000000-+1", "ZZZZZZZZZZZZZ-1", "0000000000000-99999999999999999999"]
+        {
             assert_eq!(Cursor::parse(text), None, "{text}");
         }
     }

@@ -1,1 +1,148 @@
 //! Floor 3: connections, rooms, order, delivery. Knows no feature by name.
+//!
+//! [`Kernel`] owns the tables of one shard. What is done with them stands by subject:
+//! `sequencer` (a publish gets its place), `fan_out` (an entry gets into outboxes), `replay`
+//! (what was missed), `closing` (a connection ends), `scope` (what features may do).
+
+pub mod audience;
+pub mod calls;
+pub mod cids;
+pub mod closing;
+pub mod conns;
+pub mod counters;
+pub mod directory;
+pub mod effects;
+pub mod entry;
+pub mod facts;
+pub mod fan_out;
+pub mod feature;
+pub mod history;
+pub mod ids;
+pub mod lanes;
+pub mod mail;
+pub mod membership;
+pub mod mids;
+pub mod outbox;
+pub mod placement;
+pub mod replay;
+pub mod rooms;
+pub mod scope;
+pub mod sequencer;
+
+use crate::base::hash::Keyed;
+use crate::base::limits;
+use crate::base::random::Random;
+use crate::base::time::{Instant, Now};
+use crate::base::wheel::Wheel;
+use calls::Calls;
+use conns::Conns;
+use counters::Counters;
+use facts::Fact;
+use ids::{ConnId, RoomId, ShardId};
+use lanes::Lanes;
+use membership::Membership;
+use mids::Mids;
+use placement::Placement;
+use rooms::Rooms;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What an operator may set of the core's bounds.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections of one shard.
+    pub conns_max: usize,
+    pub heartbeat: Duration,
+    pub heartbeat_time_out: Duration,
+    pub idle_time_max: Duration,
+    /// Mails that a lane to another shard holds.
+    pub lane_entries: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            conns_max: limits::CONNS_PER_SHARD_MAX,
+            heartbeat: limits::HEARTBEAT,
+            heartbeat_time_out: limits::HEARTBEAT_TIME_OUT,
+            idle_time_max: limits::IDLE_TIME_MAX,
+            lane_entries: limits::LANE_ENTRIES_MAX as u32,
+        }
+    }
+}
+
+/// What fires later.
+#[derive(Clone, Copy, Debug)]
+pub enum Timer {
+    Heartbeat(ConnId),
+    /// Does the socket still take nothing?
+    Stall(ConnId),
+    /// Did the peer answer the close?
+    Linger(ConnId),
+    /// Is anything left to keep an empty room for?
+    Room(RoomId),
+}
+
+pub struct Kernel {
+    pub id: ShardId,
+    pub placement: Placement,
+    pub limits: Limits,
+    pub conns: Conns,
+    pub membership: Membership,
+    pub rooms: Rooms,
+    pub calls: Calls,
+    pub lanes: Lanes,
+    pub wheel: Wheel<Timer>,
+    pub mids: Mids,
+    pub random: Random,
+    pub counters: Counters,
+    /// What happened in rooms that have their home here, not yet told to the features.
+    pub facts: VecDeque<(RoomId, Fact)>,
+    /// Connections with a replay under way.
+    pub replaying: Vec<ConnId>,
+    keyed: Keyed,
+    scratch: Vec<u8>,
+}
+
+/// How a shard is made.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    pub id: ShardId,
+    pub shards: u8,
+    /// 24 random bits, the same for all shards of the process.
+    pub origin: u32,
+    /// For what may be guessed: timers, epochs.
+    pub seed: u64,
+    /// For what must not be guessed: the hashes of names.
+    pub map_key: [u64; 2],
+    pub limits: Limits,
+}
+
+impl Kernel {
+    pub fn new(config: ShardConfig, now: Now) -> Self {
+        let keyed = Keyed::new(config.map_key);
+        Kernel {
+            id: config.id,
+            placement: Placement::new(config.shards),
+            conns: Conns::default(),
+            membership: Membership::new(keyed),
+            rooms: Rooms::new(keyed),
+            calls: Calls::default(),
+            lanes: Lanes::new(config.id, config.shards, config.limits.lane_entries),
+            wheel: Wheel::new(now.at),
+            mids: Mids::new(config.origin, config.id),
+            random: Random::new(config.seed),
+            counters: Counters::default(),
+            facts: VecDeque::new(),
+            replaying: Vec::new(),
+            keyed,
+            scratch: Vec::new(),
+            limits: config.limits,
+        }
+    }
+
+    /// No timer fires before this.
+    pub fn next_deadline(&self) -> Instant {
+        self.wheel.next()
+    }
+}

@@ -1,1 +1,283 @@
-//! Floor 5: composes floors 1 to 4 into `step`. Knows no operating system.
+//! Floor 5: composes floors 1 to 4 into [`Shard::step`]. Knows no operating system.
+//!
+//! A shard is told the time and one thing that happened, and says what is to be done. By subject:
+//! `intake` (what a client sent becomes requests), `home` (mail that reaches rooms and
+//! connections here), `clock` (what the time brings), `snapshot` (what an operator may see).
+
+mod clock;
+mod home;
+mod intake;
+mod snapshot;
+
+pub use crate::kernel::ShardConfig;
+pub use snapshot::Snapshot;
+
+use crate::admission::identity::Identity;
+use crate::base::limits::PONGS_PENDING_MAX;
+use crate::base::time::{Instant, Now};
+use crate::kernel::Kernel;
+use crate::kernel::calls::Answered;
+use crate::kernel::conns::{Flags, seconds};
+use crate::kernel::effects::Effects;
+use crate::kernel::entry::{Frame, Shared};
+use crate::kernel::feature::{Feature, Registry};
+use crate::kernel::ids::{ConnId, ShardId};
+use crate::kernel::mail::Mail;
+use crate::wire::codes::CloseCode;
+use crate::wire::dialect::DialectId;
+use crate::wire::frame;
+use crate::wire::json::Scratch;
+use std::time::Duration;
+
+/// A connection whose handshake is done.
+pub struct Opening {
+    /// From [`Shard::reserve`].
+    pub conn: ConnId,
+    pub identity: Identity,
+    pub dialect: DialectId,
+}
+
+/// One thing that happened.
+pub enum Input<'a> {
+    Open(Box<Opening>),
+    /// A whole text message: unmasked, assembled, UTF-8.
+    Text {
+        conn: ConnId,
+        message: &'a [u8],
+    },
+    /// A whole binary message.
+    Binary {
+        conn: ConnId,
+    },
+    Ping {
+        conn: ConnId,
+        payload: &'a [u8],
+    },
+    Pong {
+        conn: ConnId,
+    },
+    /// The peer's close frame.
+    PeerClose {
+        conn: ConnId,
+        code: Option<u16>,
+    },
+    /// The peer broke the protocol below messages.
+    Failed {
+        conn: ConnId,
+        code: CloseCode,
+        reason: &'static str,
+    },
+    /// The socket is closed. The slot is free after this.
+    Gone {
+        conn: ConnId,
+    },
+    /// The socket took `bytes` of what [`Shard::gather`] named.
+    Wrote {
+        conn: ConnId,
+        bytes: usize,
+    },
+    /// The socket takes no more for now.
+    Blocked {
+        conn: ConnId,
+    },
+    /// It takes more again.
+    Writable {
+        conn: ConnId,
+    },
+    Mail {
+        from: ShardId,
+        mail: Mail,
+    },
+    /// The lane to `peer` has `free` places.
+    Credit {
+        peer: ShardId,
+        free: u32,
+    },
+    /// Nothing but the time.
+    Tick,
+    /// Ask every client to come back, spread over a time.
+    Drain {
+        over: Duration,
+    },
+}
+
+pub struct Shard {
+    kernel: Kernel,
+    registry: Registry,
+    scratch: Scratch,
+    /// Bytes of replies while they are made.
+    frame: Vec<u8>,
+    due: Vec<crate::kernel::Timer>,
+    /// Calls of clients that have all their answers and no reply yet.
+    answered: Vec<Answered>,
+    ping: Shared,
+}
+
+impl Shard {
+    pub fn new(config: ShardConfig, features: Vec<Box<dyn Feature>>, now: Now) -> Shard {
+        let mut ping = Vec::new();
+        frame::ping(&mut ping, b"");
+        Shard {
+            kernel: Kernel::new(config, now),
+            registry: Registry::new(features),
+            scratch: Scratch::default(),
+            frame: Vec::new(),
+            due: Vec::new(),
+            answered: Vec::new(),
+            ping: Frame::logged(&ping),
+        }
+    }
+
+    /// Takes in one thing that happened and names what is to be done. `now` never goes back.
+    pub fn step(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
+        match input {
+            Input::Open(opening) => self.open(now, *opening, effects),
+            Input::Text { conn, message } => self.on_text(now, conn, message, effects),
+            Input::Binary { conn } => {
+                let reason = "this subprotocol is JSON in text messages";
+                self.kernel.close(now, conn, CloseCode::Unsupported, reason, effects);
+            }
+            Input::Ping { conn, payload } => self.on_ping(now, conn, payload, effects),
+            Input::Pong { conn } => self.heard(now, conn),
+            Input::PeerClose { conn, code } => self.on_peer_close(now, conn, code, effects),
+            Input::Failed { conn, code, reason } => self.kernel.close(now, conn, code, reason, effects),
+            Input::Gone { conn } => self.kernel.gone(conn, effects),
+            Input::Wrote { conn, bytes } => self.on_wrote(now, conn, bytes, effects),
+            Input::Blocked { conn } => self.on_blocked(now, conn),
+            Input::Writable { conn } => self.on_writable(conn, effects),
+            Input::Mail { from, mail } => self.on_mail(now, from, mail, effects),
+            Input::Credit { peer, free } => {
+                self.kernel.lanes.set_credit(peer, free);
+                self.catch_up(peer, effects);
+            }
+            Input::Tick => self.on_tick(now, effects),
+            Input::Drain { over } => self.on_drain(now, over, effects),
+        }
+        self.settle(now, effects);
+    }
+
+    /// Handles what this shard told itself and what features have not heard yet, until there is
+    /// nothing more.
+    fn settle(&mut self, now: Now, effects: &mut Effects) {
+        loop {
+            if let Some(mail) = self.kernel.lanes.next_to_self() {
+                let me = self.kernel.id;
+                self.on_mail(now, me, mail, effects);
+            } else if let Some((room, fact)) = self.kernel.facts.pop_front() {
+                self.on_fact(now, room, &fact, effects);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// A slot for a connection to come; `None` when this shard is full. Given back by
+    /// [`Input::Gone`].
+    pub fn reserve(&mut self) -> Option<ConnId> {
+        (self.kernel.conns.len() < self.kernel.limits.conns_max).then(|| self.kernel.conns.reserve())
+    }
+
+    /// No timer fires before this.
+    pub fn next_deadline(&self) -> Instant {
+        self.kernel.next_deadline()
+    }
+
+    /// False while what the connection sends must wait: keep what is read, read no more until
+    /// [`Effects::resumed`] names it. False for good once it is closing.
+    pub fn is_reading(&self, conn: ConnId) -> bool {
+        self.kernel.conns.row(conn).is_some_and(|row| row.is_open() && !row.flags.has(Flags::PAUSED))
+    }
+
+    /// What is to be written next, front first, at least one frame and then up to `bytes_max`.
+    /// Takes the connection off the dirty list. Returns the bytes.
+    pub fn gather<'a>(&'a mut self, conn: ConnId, into: &mut Vec<&'a [u8]>, bytes_max: usize) -> usize {
+        let Some(row) = self.kernel.conns.row_mut(conn) else { return 0 };
+        row.flags.clear(Flags::LISTED);
+        row.outbox.gather(into, bytes_max)
+    }
+
+    /// The close frame and everything before it is written.
+    pub fn is_finished(&self, conn: ConnId) -> bool {
+        self.kernel.conns.row(conn).is_some_and(|row| row.flags.has(Flags::CLOSING) && row.outbox.is_empty())
+    }
+
+    /// Places that the core believes free in the lane to `peer`.
+    pub fn credit(&self, peer: ShardId) -> u32 {
+        self.kernel.lanes.credit(peer)
+    }
+
+    /// Something waits for credit to `peer`.
+    pub fn is_starved(&self, peer: ShardId) -> bool {
+        self.kernel.lanes.is_starved(peer)
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.kernel)
+    }
+
+    fn heard(&mut self, now: Now, conn: ConnId) {
+        if let Some(row) = self.kernel.conns.row_mut(conn) {
+            row.heard_s = seconds(now.at);
+        }
+    }
+
+    fn on_ping(&mut self, now: Now, conn: ConnId, payload: &[u8], effects: &mut Effects) {
+        self.heard(now, conn);
+        let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        if u32::from(row.pongs) >= PONGS_PENDING_MAX {
+            // RFC 6455 section 5.5.3: a pong for the latest ping is enough.
+            return;
+        }
+        row.pongs += 1;
+        self.frame.clear();
+        frame::pong(&mut self.frame, payload);
+        let pong = Frame::logged(&self.frame);
+        self.kernel.push_to(now, conn, &pong, effects);
+    }
+
+    fn on_peer_close(&mut self, now: Now, conn: ConnId, code: Option<u16>, effects: &mut Effects) {
+        // The peer's own code is echoed where we know it; what it says besides is its business.
+        let known = CloseCode::ALL.into_iter().find(|known| Some(known.as_u16()) == code);
+        self.kernel.close(now, conn, known.unwrap_or(CloseCode::Normal), "", effects);
+    }
+
+    fn on_wrote(&mut self, now: Now, conn: ConnId, bytes: usize, effects: &mut Effects) {
+        let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        row.outbox.wrote(bytes);
+        if row.outbox.is_empty() {
+            row.pongs = 0;
+            if row.flags.has(Flags::OWED) {
+                row.flags.clear(Flags::OWED);
+                row.active_s = seconds(now.at);
+            }
+        }
+        let flags = row.flags;
+        if flags.has(Flags::BLOCKED)
+            && bytes > 0
+            && let Some(cold) = self.kernel.conns.cold_mut(conn)
+        {
+            cold.progress = now.at;
+        }
+        if flags.has(Flags::REPLAYING) {
+            self.kernel.pump_replays(effects);
+        }
+    }
+
+    fn on_blocked(&mut self, now: Now, conn: ConnId) {
+        let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        row.flags.set(Flags::BLOCKED);
+        if let Some(cold) = self.kernel.conns.cold_mut(conn) {
+            cold.progress = now.at;
+        }
+        self.watch_stall(now, conn);
+    }
+
+    fn on_writable(&mut self, conn: ConnId, effects: &mut Effects) {
+        let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        row.flags.clear(Flags::BLOCKED);
+        row.flags.clear(Flags::SLOW);
+        if !row.outbox.is_empty() {
+            crate::kernel::fan_out::list(conn, row, effects);
+        }
+    }
+}

@@ -1,1 +1,11 @@
 //! Floor 1: bytes to envelopes and back. Knows no room, no user and no right.
+
+pub mod assembler;
+pub mod codes;
+pub mod dialect;
+pub mod encode;
+pub mod envelope;
+pub mod frame;
+pub mod handshake;
+pub mod http;
+pub mod json;

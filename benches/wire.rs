@@ -1,0 +1,167 @@
+//! What each step of the wire costs: `cargo bench --bench wire`. Figures compare on one machine
+//! only; the second implementations are there to compare with.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ringroom::wire::assembler::{Assembler, Event, MessageLimits};
+use ringroom::wire::encode::{self, Push};
+use ringroom::wire::envelope;
+use ringroom::wire::frame;
+use ringroom::wire::handshake;
+use ringroom::wire::http;
+use ringroom::wire::json::{self, Scratch};
+use std::hint::black_box;
+
+/// A publish whose whole message is `len` bytes of what chats send.
+fn message(len: usize) -> Vec<u8> {
+    message_of(len, "hello there, it is a nice day")
+}
+
+fn message_of(len: usize, words: &str) -> Vec<u8> {
+    let head = r#"{"id":"c1024","event":"room:publish","data":{"room":"chat:1","event":"chat","cid":"7f3a1c9e","data":{"items":["#;
+    let tail = "]}}}";
+    let item = format!(r#"{{"id":17,"from":"alice","text":"{words}","ok":true}},"#);
+    let mut text = head.to_owned();
+    while text.len() + item.len() + tail.len() + 1 < len {
+        text.push_str(&item);
+    }
+    let rest = len - text.len() - tail.len() - 2;
+    text.push_str(&format!("\"{}\"", "x".repeat(rest)));
+    text.push_str(tail);
+    assert_eq!(text.len(), len);
+    text.into_bytes()
+}
+
+fn masked(payload: &[u8]) -> Vec<u8> {
+    let key = [1, 2, 3, 4];
+    let mut frame = Vec::new();
+    frame::header(&mut frame, frame::TEXT, payload.len());
+    frame[1] |= 0x80;
+    frame.extend_from_slice(&key);
+    let at = frame.len();
+    frame.extend_from_slice(payload);
+    frame::unmask(&mut frame[at..], key, 0);
+    frame
+}
+
+fn unmask(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("unmask");
+    for len in [32, 241, 1024, 16 * 1024] {
+        let mut payload = vec![7; len];
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(format!("{len}"), |bench| {
+            bench.iter(|| frame::unmask(black_box(&mut payload), black_box([1, 2, 3, 4]), 1));
+        });
+    }
+}
+
+fn envelopes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("envelope");
+    let mut scratch = Scratch::default();
+    let foreign = message_of(1024, "привет, как дела");
+    group.throughput(Throughput::Bytes(1024));
+    group.bench_function("parse_cyrillic/1024", |bench| {
+        bench.iter(|| envelope::parse(&mut scratch, black_box(&foreign)).expect("well formed"));
+    });
+    for len in [241, 1024, 16 * 1024] {
+        let message = message(len);
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(format!("parse/{len}"), |bench| {
+            bench.iter(|| envelope::parse(&mut scratch, black_box(&message)).expect("well formed"));
+        });
+        group.bench_function(format!("check/{len}"), |bench| {
+            bench.iter(|| json::check(&mut scratch, black_box(&message)).expect("well formed"));
+        });
+        let data = envelope::parse(&mut scratch, &message).expect("well formed").data.to_vec();
+        group.bench_function(format!("publish_fields/{len}"), |bench| {
+            bench.iter(|| envelope::publish_fields(black_box(&data)).expect("well formed"));
+        });
+        group.bench_function(format!("simd_json_check/{len}"), |bench| {
+            let mut buffers = simd_json::Buffers::new(len);
+            let mut copy = Vec::new();
+            let mut spare = Some(simd_json::Tape::null());
+            bench.iter(|| {
+                copy.clear();
+                copy.extend_from_slice(black_box(&message));
+                let mut tape = spare.take().expect("put back below").reset();
+                simd_json::fill_tape(&mut copy, &mut buffers, &mut tape).expect("well formed");
+                spare = Some(black_box(tape).reset());
+            });
+        });
+        group.bench_function(format!("serde_json_check/{len}"), |bench| {
+            bench.iter(|| {
+                let _: serde::de::IgnoredAny = serde_json::from_slice(black_box(&message)).expect("well formed");
+            });
+        });
+    }
+}
+
+fn pushes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("push");
+    for len in [100, 1024] {
+        let data = format!("\"{}\"", "x".repeat(len - 2));
+        let push = Push {
+            event: "message:new",
+            room: Some("chat:1"),
+            seq: Some(41),
+            mid: Some(b"01J0000000000000000000000Z"),
+            ts: Some(1_763_690_000_123),
+            from: Some("alice"),
+            data: data.as_bytes(),
+        };
+        let mut out = Vec::with_capacity(4096);
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("encode/{len}"), |bench| {
+            bench.iter(|| {
+                out.clear();
+                encode::push(&mut out, black_box(&push))
+            });
+        });
+    }
+}
+
+fn assembler(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("assembler");
+    for len in [32, 241] {
+        let frame = masked(&message(241)[..len]);
+        let read: Vec<u8> = frame.iter().copied().cycle().take(64 * 1024).collect();
+        group.throughput(Throughput::Elements((read.len() / frame.len()) as u64));
+        group.bench_function(format!("64KiB_of_{len}"), |bench| {
+            bench.iter_batched_ref(
+                || (Assembler::new(MessageLimits::default()), read.clone()),
+                |(assembler, read)| {
+                    let mut at = 0;
+                    let mut bytes = 0;
+                    while let Some(event) = assembler.next(read, &mut at).expect("well formed") {
+                        if let Event::Text(text) = event {
+                            bytes += text.len();
+                        }
+                    }
+                    bytes
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+fn opening(criterion: &mut Criterion) {
+    let request = b"GET /ws?token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl HTTP/1.1\r\n\
+        Host: example.org\r\nConnection: Upgrade\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n\
+        User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Safari/537.36\r\n\
+        Upgrade: websocket\r\nOrigin: https://example.org\r\nSec-WebSocket-Version: 13\r\n\
+        Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en-GB,en;q=0.9\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\
+        Sec-WebSocket-Protocol: ringroom.v1.json\r\n\r\n";
+    let mut group = criterion.benchmark_group("opening");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("parse_head", |bench| bench.iter(|| http::parse_head(black_box(request))));
+    group.bench_function("head_and_upgrade", |bench| {
+        bench.iter(|| {
+            let head = http::parse_head(black_box(request)).expect("well formed").expect("whole");
+            handshake::accepted(&handshake::upgrade(&head).expect("an upgrade"))
+        });
+    });
+}
+
+criterion_group!(benches, unmask, envelopes, pushes, assembler, opening);
+criterion_main!(benches);

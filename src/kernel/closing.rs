@@ -1,0 +1,64 @@
+//! A connection ends: by a close frame of ours or the peer's, or by its socket.
+//! Invariant: from the close on, the connection is in no room and nothing more is queued for it.
+
+use crate::base::limits::LINGER;
+use crate::base::time::Now;
+use crate::kernel::conns::Flags;
+use crate::kernel::effects::Effects;
+use crate::kernel::entry::Frame;
+use crate::kernel::fan_out::list;
+use crate::kernel::ids::{ConnId, RoomId, ShardId};
+use crate::kernel::mail::Gone;
+use crate::kernel::{Kernel, Timer};
+use crate::wire::codes::CloseCode;
+use crate::wire::frame;
+
+impl Kernel {
+    /// Says goodbye with `code`. What is queued goes first, but not to a slow consumer: it gets
+    /// the frame that it is in the middle of, then the close.
+    pub fn close(&mut self, now: Now, conn: ConnId, code: CloseCode, reason: &str, effects: &mut Effects) {
+        let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
+        if code == CloseCode::SlowConsumer {
+            row.outbox.cut();
+        }
+        let mut bytes = Vec::new();
+        frame::close(&mut bytes, code, reason);
+        row.outbox.push_last(&Frame::logged(&bytes));
+        row.flags.set(Flags::CLOSING);
+        list(conn, row, effects);
+        self.counters.close(code);
+        let until = now.at.after(LINGER);
+        self.wheel.set(until, Timer::Linger(conn));
+        if let Some(cold) = self.conns.cold_mut(conn) {
+            cold.linger_until = until;
+        }
+        effects.closing.push(conn);
+        self.leave_all(conn, effects);
+    }
+
+    /// The socket is closed: the slot is free.
+    pub fn gone(&mut self, conn: ConnId, effects: &mut Effects) {
+        if self.conns.row(conn).is_some() {
+            self.leave_all(conn, effects);
+            self.counters.gone += 1;
+        }
+        self.conns.free(conn);
+    }
+
+    fn leave_all(&mut self, conn: ConnId, effects: &mut Effects) {
+        if let Some(cold) = self.conns.cold_mut(conn) {
+            cold.replays = Vec::new();
+        }
+        let mut left = self.membership.detach_all(conn.0.slot);
+        left.sort_unstable();
+        for of_home in left.chunk_by(|a, b| a.0 == b.0) {
+            let rooms = of_home.iter().map(|(_, room)| *room).collect();
+            self.tell_gone(of_home[0].0, conn, rooms, effects);
+        }
+    }
+
+    /// Tells a home that the connection is not in these rooms any more.
+    pub fn tell_gone(&mut self, home: ShardId, conn: ConnId, rooms: Vec<RoomId>, effects: &mut Effects) {
+        self.lanes.send_gone(home, Box::new(Gone { conn, rooms }), effects);
+    }
+}

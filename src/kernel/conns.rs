@@ -1,0 +1,197 @@
+//! Connections: one cache line each for the hot path, the rest apart.
+//! Invariant: a [`ConnId`] finds its row from [`Conns::open`] until [`Conns::free`], and nothing
+//! before or after.
+
+use crate::admission::identity::Identity;
+use crate::base::table::Key;
+use crate::base::time::Instant;
+use crate::kernel::ids::{CallId, ConnId, Epoch, RoomId, Seq, ShardId};
+use crate::kernel::membership::ConnSlot;
+use crate::kernel::outbox::Outbox;
+use crate::wire::dialect::{DialectId, NATIVE_JSON};
+
+/// What a connection is doing; several at once.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// Open, or closing: the slot is not free nor only reserved.
+    pub const LIVE: Flags = Flags(1);
+    /// The close frame is queued; nothing more is taken or sent.
+    pub const CLOSING: Flags = Flags(2);
+    /// Named in the effects as dirty and not yet gathered.
+    pub const LISTED: Flags = Flags(4);
+    /// The socket took less than it was given.
+    pub const BLOCKED: Flags = Flags(8);
+    /// Blocked for so long that transient pushes are not worth queueing.
+    pub const SLOW: Flags = Flags(16);
+    /// A replay is under way.
+    pub const REPLAYING: Flags = Flags(32);
+    /// A request waits for credit; reads pause.
+    pub const PAUSED: Flags = Flags(64);
+    /// A logged push was queued since the outbox was last empty.
+    pub const OWED: Flags = Flags(128);
+    /// A timer looks whether the socket still takes nothing.
+    pub const WATCHED: Flags = Flags(256);
+
+    pub const fn has(self, flag: Flags) -> bool {
+        self.0 & flag.0 != 0
+    }
+    pub const fn set(&mut self, flag: Flags) {
+        self.0 |= flag.0;
+    }
+    pub const fn clear(&mut self, flag: Flags) {
+        self.0 &= !flag.0;
+    }
+}
+
+/// What a fan-out touches.
+#[repr(C, align(64))]
+pub struct Row {
+    pub outbox: Outbox,
+    generation: u32,
+    /// Last sign of life, seconds of the core's clock.
+    pub heard_s: u32,
+    /// Last request, or logged push that the transport took, seconds of the core's clock.
+    pub active_s: u32,
+    pub flags: Flags,
+    pub dialect: DialectId,
+    /// Pongs in the outbox.
+    pub pongs: u8,
+}
+
+const _: () = assert!(size_of::<Row>() == 64);
+
+impl Row {
+    pub fn is_open(&self) -> bool {
+        self.flags.has(Flags::LIVE) && !self.flags.has(Flags::CLOSING)
+    }
+}
+
+/// What one replay has still to fetch.
+pub struct Replay {
+    pub home: ShardId,
+    pub room: RoomId,
+    pub epoch: Epoch,
+    pub after: Seq,
+    /// The page that is on its way.
+    pub asked: Option<CallId>,
+}
+
+/// What a fan-out does not touch.
+pub struct Cold {
+    pub identity: Identity,
+    pub replays: Vec<Replay>,
+    /// Parts of requests that wait for an answer.
+    pub pending: u32,
+    /// When the socket last took a byte while it was blocked.
+    pub progress: Instant,
+    /// When the linger of a closing connection ends.
+    pub linger_until: Instant,
+}
+
+#[derive(Default)]
+pub struct Conns {
+    rows: Vec<Row>,
+    cold: Vec<Option<Box<Cold>>>,
+    free: Vec<ConnSlot>,
+}
+
+impl Conns {
+    /// Connections, reserved ones included.
+    pub fn len(&self) -> usize {
+        self.rows.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn reserve(&mut self) -> ConnId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.rows.push(Row {
+                outbox: Outbox::default(),
+                generation: 0,
+                heard_s: 0,
+                active_s: 0,
+                flags: Flags::default(),
+                dialect: NATIVE_JSON,
+                pongs: 0,
+            });
+            self.cold.push(None);
+            (self.rows.len() - 1) as ConnSlot
+        });
+        self.id_at(slot)
+    }
+
+    pub fn open(&mut self, id: ConnId, dialect: DialectId, identity: Identity, now: Instant) {
+        let row = &mut self.rows[id.0.slot as usize];
+        assert!(row.generation == id.0.generation && !row.flags.has(Flags::LIVE), "a reserved slot is opened once");
+        row.dialect = dialect;
+        row.flags.set(Flags::LIVE);
+        row.heard_s = seconds(now);
+        row.active_s = seconds(now);
+        let cold = Cold { identity, replays: Vec::new(), pending: 0, progress: now, linger_until: Instant::NEVER };
+        self.cold[id.0.slot as usize] = Some(Box::new(cold));
+    }
+
+    /// Gives the slot back, opened or only reserved. What was queued is lost.
+    pub fn free(&mut self, id: ConnId) {
+        let row = &mut self.rows[id.0.slot as usize];
+        if row.generation != id.0.generation {
+            return;
+        }
+        row.outbox = Outbox::default();
+        row.flags = Flags::default();
+        row.pongs = 0;
+        row.generation = row.generation.wrapping_add(1);
+        self.cold[id.0.slot as usize] = None;
+        self.free.push(id.0.slot);
+    }
+
+    pub fn id_at(&self, slot: ConnSlot) -> ConnId {
+        ConnId(Key { slot, generation: self.rows[slot as usize].generation })
+    }
+
+    /// Rows ever used.
+    pub fn slots(&self) -> ConnSlot {
+        self.rows.len() as ConnSlot
+    }
+
+    /// The row of a connection that is open or closing.
+    pub fn row(&self, id: ConnId) -> Option<&Row> {
+        let row = self.rows.get(id.0.slot as usize)?;
+        (row.generation == id.0.generation && row.flags.has(Flags::LIVE)).then_some(row)
+    }
+
+    pub fn row_mut(&mut self, id: ConnId) -> Option<&mut Row> {
+        let row = self.rows.get_mut(id.0.slot as usize)?;
+        (row.generation == id.0.generation && row.flags.has(Flags::LIVE)).then_some(row)
+    }
+
+    /// The row of a member: members are alive.
+    pub fn member_mut(&mut self, slot: ConnSlot) -> (ConnId, &mut Row) {
+        let row = &mut self.rows[slot as usize];
+        debug_assert!(row.is_open(), "a member is open");
+        (ConnId(Key { slot, generation: row.generation }), row)
+    }
+
+    pub fn cold(&self, id: ConnId) -> Option<&Cold> {
+        self.row(id)?;
+        self.cold[id.0.slot as usize].as_deref()
+    }
+
+    pub fn cold_mut(&mut self, id: ConnId) -> Option<&mut Cold> {
+        self.row(id)?;
+        self.cold[id.0.slot as usize].as_deref_mut()
+    }
+
+    pub fn is_open(&self, id: ConnId) -> bool {
+        self.row(id).is_some_and(Row::is_open)
+    }
+}
+
+/// Whole seconds of the core's clock: what a row has room for.
+pub fn seconds(at: Instant) -> u32 {
+    (at.as_nanos() / 1_000_000_000) as u32
+}

@@ -1,0 +1,136 @@
+//! One push, encoded once at the room's home and immutable from then on.
+//! Invariant: every receiver of an entry, on any shard, now or in a replay, gets the same bytes
+//! per dialect.
+
+use crate::base::time::Instant;
+use crate::kernel::ids::{ConnAt, Place};
+use crate::wire::dialect::{self, DialectId, DialectSet};
+use crate::wire::encode::Push;
+use crate::wire::frame;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What may be shed when a receiver is slow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Never dropped silently: a receiver that cannot take it is closed with 4410.
+    Logged,
+    /// Dropped first, and counted.
+    Transient,
+    /// A newer value of the same key takes the place of a queued one.
+    Latest { key: u64 },
+}
+
+/// What is known of an entry besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Label {
+    pub place: Option<Place>,
+    pub class: Class,
+    pub excluded: Option<ConnAt>,
+    pub at: Instant,
+}
+
+/// A room's push as it travels between shards.
+#[derive(Debug)]
+pub struct Entry {
+    /// `None`: not in the room's order, not in its history.
+    pub place: Option<Place>,
+    pub class: Class,
+    /// This connection does not get it.
+    pub excluded: Option<ConnAt>,
+    pub at: Instant,
+    forms: Box<[Form]>,
+}
+
+#[derive(Debug)]
+struct Form {
+    dialect: DialectId,
+    bytes: Arc<[u8]>,
+}
+
+impl Entry {
+    /// Encodes `push` in native JSON, which is what is kept for later, and in every dialect of
+    /// `wanted`. `scratch` is reused between entries.
+    pub fn encode(push: &Push<'_>, label: Label, wanted: DialectSet, scratch: &mut Vec<u8>) -> Entry {
+        let Label { place, class, excluded, at } = label;
+        let mut dialects = wanted;
+        dialects.insert(dialect::NATIVE_JSON);
+        let encode = |dialect| {
+            scratch.clear();
+            dialect::encode_push(dialect, scratch, push);
+            Form { dialect, bytes: Arc::from(scratch.as_slice()) }
+        };
+        Entry { place, class, excluded, at, forms: dialects.iter().map(encode).collect() }
+    }
+
+    /// The frame for receivers of `dialect`, if the home knew that there are any.
+    pub fn form(&self, dialect: DialectId) -> Option<&Arc<[u8]>> {
+        self.forms.iter().find(|form| form.dialect == dialect).map(|form| &form.bytes)
+    }
+
+    /// The push as a JSON object, without its frame header.
+    pub fn json(&self) -> &[u8] {
+        let framed = self.form(dialect::NATIVE_JSON).expect("every entry is encoded in native JSON");
+        &framed[json_range(framed.len())]
+    }
+
+    /// What it weighs in a history or a budget, bytes.
+    pub fn bytes(&self) -> usize {
+        self.forms.iter().map(|form| form.bytes.len()).sum()
+    }
+}
+
+fn json_range(framed: usize) -> Range<usize> {
+    // The header's length follows from the whole: each length has one minimal header.
+    let header = [2, 4, 10].into_iter().find(|header| frame::header_len(framed - header) == *header);
+    header.expect("a framed entry has a header")..framed
+}
+
+/// Bytes in outboxes: an entry's form or something for one connection, shared without atomics.
+pub type Shared = Rc<Frame>;
+
+#[derive(Debug)]
+pub struct Frame {
+    pub bytes: Arc<[u8]>,
+    pub class: Class,
+}
+
+impl Frame {
+    pub fn logged(bytes: &[u8]) -> Shared {
+        Rc::new(Frame { bytes: Arc::from(bytes), class: Class::Logged })
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_of_an_entry_is_its_frame_without_the_header() {
+        for size in [0usize, 1, 50, 60, 70, 80, 90, 100, 110, 120, 200, 65_400, 65_450, 65_500, 65_530, 70_000] {
+            let data = format!("\"{}\"", "x".repeat(size));
+            let push = Push {
+                event: "e",
+                room: Some("r"),
+                seq: Some(1),
+                mid: None,
+                ts: None,
+                from: None,
+                data: data.as_bytes(),
+            };
+            let label = Label { place: None, class: Class::Logged, excluded: None, at: Instant::ZERO };
+            let entry = Entry::encode(&push, label, DialectSet::default(), &mut Vec::new());
+            let json = format!("{{\"event\":\"e\",\"room\":\"r\",\"seq\":1,\"data\":{data}}}");
+            assert_eq!(std::str::from_utf8(entry.json()), Ok(json.as_str()));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What shards tell each other. Everything about a room - entries, join and leave results,
+//! replies - goes through one lane per pair of shards, in order.
+
+use crate::admission::gate::{Admitted, Asks};
+use crate::admission::names::RoomName;
+use crate::admission::rights::Right;
+use crate::kernel::entry::Entry;
+use crate::kernel::feature::{Answer, DeclaredId};
+use crate::kernel::ids::{CallId, ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq};
+use crate::wire::dialect::DialectId;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub enum Mail {
+    /// To a room's home. Answered by exactly one [`Mail::Reply`].
+    Request(Box<Admitted<Request>>),
+    /// To a room's home: a connection has gone, its memberships end.
+    Gone(Box<Gone>),
+    /// From a room's home to the connection's shard.
+    Reply(Box<Reply>),
+    /// From a room's home to each shard with members.
+    Entry { room: RoomId, entry: Arc<Entry> },
+    /// From a room's home: what the members of that shard missed is no longer in the history.
+    Lost { room: RoomId },
+}
+
+#[derive(Debug)]
+pub struct Request {
+    pub call: CallId,
+    /// Which of the call's rooms this is about.
+    pub part: u16,
+    pub room: RoomRef,
+    pub needs: Right,
+    pub from: ConnAt,
+    pub user: Arc<str>,
+    pub dialect: DialectId,
+    /// Rooms that the connection is in, or may be in once its other requests are answered.
+    pub rooms: u32,
+    pub ask: Ask,
+}
+
+impl Asks for Request {
+    fn right(&self) -> Right {
+        self.needs
+    }
+    fn room(&self) -> Option<&RoomName> {
+        Some(&self.room.name)
+    }
+}
+
+#[derive(Debug)]
+pub enum Ask {
+    /// A client's event, for the feature that declared it. `data`: the sender's JSON.
+    Event { declared: DeclaredId, data: Arc<[u8]> },
+    /// Joins the user's own room, quietly.
+    Inbox,
+    /// What came after `after`, for a replay.
+    Page { epoch: Epoch, after: Seq },
+}
+
+#[derive(Debug)]
+pub struct Gone {
+    pub conn: ConnId,
+    pub rooms: Vec<RoomId>,
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub call: CallId,
+    pub part: u16,
+    pub answer: Answer,
+    pub change: Change,
+}
+
+/// What a reply changes at the connection's shard, at this place in the room's order.
+#[derive(Debug)]
+pub enum Change {
+    Nothing,
+    /// The connection is a member: the next entries are for it too. With `replay_after`, what
+    /// came after that comes first.
+    Attach {
+        room: RoomId,
+        name: RoomRef,
+        epoch: Epoch,
+        replay_after: Option<Seq>,
+    },
+    Detach {
+        room: RoomId,
+    },
+    Page(Page),
+    /// A replay cannot go on: what it needs is no longer in the history.
+    PageLost,
+}
+
+/// Some entries of a replay.
+#[derive(Debug)]
+pub struct Page {
+    pub entries: Vec<Arc<Entry>>,
+    /// The last place that the page covers.
+    pub upto: Seq,
+    /// That is the room's last message: what the lane brings after this page is live.
+    pub is_head: bool,
+}

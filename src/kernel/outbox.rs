@@ -1,0 +1,274 @@
+//! Outboxes: bytes accepted for a connection and not yet written.
+//! Invariants: `bytes` is the sum of what is queued; it exceeds [`OUTBOX_BYTES_MAX`] by one
+//! message at most, so one slow phone never costs more, nor delays a room; the front frame, once
+//! partly written, is never dropped nor replaced.
+
+use crate::base::limits::{OUTBOX_BYTES_MAX, OUTBOX_BYTES_SLOW};
+use crate::kernel::entry::{Class, Shared};
+use std::collections::VecDeque;
+
+const INLINE: usize = 4;
+
+/// Four frames inline, because most outboxes are empty or hold what one turn brought; more spill
+/// into a queue of their own.
+#[derive(Default, Debug)]
+pub struct Outbox {
+    inline: [Option<Shared>; INLINE],
+    /// Frames behind the inline ones. None unless all inline places are taken.
+    #[allow(clippy::box_collection, reason = "a pointer where four would not fit the row's cache line")]
+    spill: Option<Box<VecDeque<Shared>>>,
+    /// Bytes queued and not written.
+    bytes: u32,
+    /// Bytes of the front frame that are written.
+    written: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pushed {
+    Queued,
+    /// Shed by its class: the receiver is slow.
+    Dropped,
+    /// A logged frame that does not fit: the receiver must be closed.
+    Overflow,
+}
+
+impl Outbox {
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.inline[0].is_none()
+    }
+
+    /// Queues `frame`. `slow`: the connection has not taken a byte for too long.
+    pub fn push(&mut self, frame: &Shared, slow: bool) -> Pushed {
+        match frame.class {
+            Class::Logged => {}
+            Class::Transient if slow || self.bytes() + frame.len() > OUTBOX_BYTES_SLOW => return Pushed::Dropped,
+            Class::Transient => {}
+            Class::Latest { key } => {
+                if self.replace(key, frame) {
+                    return Pushed::Queued;
+                }
+                if self.bytes() + frame.len() > OUTBOX_BYTES_MAX {
+                    return Pushed::Dropped;
+                }
+            }
+        }
+        if self.bytes() + frame.len() > OUTBOX_BYTES_MAX && !self.is_empty() {
+            self.shed();
+            if self.bytes() + frame.len() > OUTBOX_BYTES_MAX && !self.is_empty() {
+                return Pushed::Overflow;
+            }
+        }
+        self.append(frame.clone());
+        Pushed::Queued
+    }
+
+    /// Queues `frame` whatever the bound says: the close frame, one a connection.
+    pub fn push_last(&mut self, frame: &Shared) {
+        self.append(frame.clone());
+    }
+
+    fn append(&mut self, frame: Shared) {
+        self.bytes += frame.len() as u32;
+        for place in &mut self.inline {
+            if place.is_none() {
+                *place = Some(frame);
+                return;
+            }
+        }
+        self.spill.get_or_insert_default().push_back(frame);
+    }
+
+    fn frames(&self) -> impl Iterator<Item = &Shared> {
+        self.inline.iter().flatten().chain(self.spill.iter().flat_map(|spill| spill.iter()))
+    }
+
+    /// What may still be changed: everything but a front frame that is partly written.
+    fn unwritten(&mut self) -> impl Iterator<Item = &mut Shared> {
+        let started = usize::from(self.written > 0);
+        let spill = self.spill.iter_mut().flat_map(|spill| spill.iter_mut());
+        self.inline.iter_mut().flatten().chain(spill).skip(started)
+    }
+
+    fn replace(&mut self, key: u64, frame: &Shared) -> bool {
+        let is_older = |queued: &&mut Shared| queued.class == Class::Latest { key };
+        let Some(older) = self.unwritten().find(is_older) else {
+            return false;
+        };
+        let before = older.len() as u32;
+        *older = frame.clone();
+        self.bytes = self.bytes - before + frame.len() as u32;
+        true
+    }
+
+    /// Drops what may be dropped to make room for what may not.
+    fn shed(&mut self) {
+        let started = self.written > 0;
+        let frames = self.take_all();
+        for (place, frame) in frames.into_iter().enumerate() {
+            if frame.class != Class::Transient || (started && place == 0) {
+                self.append(frame);
+            }
+        }
+        self.bytes -= if started { self.written } else { 0 };
+    }
+
+    /// Drops everything but a front frame that is partly written: half a frame would end the
+    /// stream as surely as a lost one.
+    pub fn cut(&mut self) {
+        let started = self.written > 0;
+        let front = self.take_all().into_iter().next();
+        if let Some(front) = front.filter(|_| started) {
+            self.append(front);
+            self.bytes -= self.written;
+        }
+    }
+
+    /// Empties the queue; `written` stays.
+    fn take_all(&mut self) -> Vec<Shared> {
+        self.bytes = 0;
+        let spill = self.spill.take().map(|spill| *spill).unwrap_or_default();
+        self.inline.iter_mut().filter_map(Option::take).chain(spill).collect()
+    }
+
+    /// Appends what to write next, front first, until `bytes_max` is reached. Returns the bytes.
+    pub fn gather<'a>(&'a self, into: &mut Vec<&'a [u8]>, bytes_max: usize) -> usize {
+        let mut bytes = 0;
+        let mut skip = self.written as usize;
+        for frame in self.frames() {
+            if bytes >= bytes_max {
+                break;
+            }
+            let rest = &frame.bytes[skip..];
+            skip = 0;
+            bytes += rest.len();
+            into.push(rest);
+        }
+        bytes
+    }
+
+    /// The socket took `bytes` of what [`Outbox::gather`] named.
+    pub fn wrote(&mut self, bytes: usize) {
+        assert!(bytes <= self.bytes(), "no more is written than was queued");
+        self.bytes -= bytes as u32;
+        let mut done = self.written as usize + bytes;
+        while let Some(front) = &self.inline[0] {
+            if done < front.len() {
+                break;
+            }
+            done -= front.len();
+            self.pop_front();
+        }
+        self.written = done as u32;
+    }
+
+    fn pop_front(&mut self) {
+        self.inline[0] = None;
+        self.inline.rotate_left(1);
+        if let Some(spill) = &mut self.spill {
+            self.inline[INLINE - 1] = spill.pop_front();
+            if spill.is_empty() {
+                self.spill = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::entry::Frame;
+    use proptest::prelude::*;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    fn frame(class: Class, len: usize, tag: u8) -> Shared {
+        Rc::new(Frame { bytes: Arc::from(vec![tag; len]), class })
+    }
+
+    fn drain(outbox: &mut Outbox) -> Vec<u8> {
+        let mut slices = Vec::new();
+        let bytes = outbox.gather(&mut slices, usize::MAX);
+        let all = slices.concat();
+        outbox.wrote(bytes);
+        all
+    }
+
+    #[test]
+    fn a_newer_value_takes_the_place_of_the_queued_one() {
+        let mut outbox = Outbox::default();
+        outbox.push(&frame(Class::Latest { key: 7 }, 2, b'a'), false);
+        outbox.push(&frame(Class::Logged, 1, b'-'), false);
+        outbox.push(&frame(Class::Latest { key: 7 }, 3, b'b'), false);
+        outbox.push(&frame(Class::Latest { key: 8 }, 1, b'c'), false);
+        assert_eq!(outbox.bytes(), 5);
+        assert_eq!(drain(&mut outbox), b"bbb-c");
+    }
+
+    #[test]
+    fn a_frame_that_is_partly_written_is_finished() {
+        let mut outbox = Outbox::default();
+        outbox.push(&frame(Class::Latest { key: 7 }, 4, b'a'), false);
+        outbox.wrote(1);
+        outbox.push(&frame(Class::Latest { key: 7 }, 2, b'b'), false);
+        outbox.push(&frame(Class::Logged, 2, b'c'), false);
+        outbox.cut();
+        outbox.push_last(&frame(Class::Logged, 1, b'!'));
+        assert_eq!(drain(&mut outbox), b"aaa!");
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn transient_frames_make_room_for_logged_ones() {
+        let mut outbox = Outbox::default();
+        for _ in 0..OUTBOX_BYTES_SLOW / 1_000 {
+            assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false), Pushed::Queued);
+        }
+        assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false), Pushed::Dropped);
+        assert_eq!(outbox.push(&frame(Class::Logged, OUTBOX_BYTES_MAX - 10, b'l'), false), Pushed::Queued);
+        assert_eq!(outbox.bytes(), OUTBOX_BYTES_MAX - 10);
+        assert_eq!(outbox.push(&frame(Class::Logged, 11, b'l'), false), Pushed::Overflow);
+        assert_eq!(outbox.bytes(), OUTBOX_BYTES_MAX - 10);
+    }
+
+    #[test]
+    fn an_empty_outbox_takes_one_message_of_any_size() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.push(&frame(Class::Logged, OUTBOX_BYTES_MAX + 100, b'l'), false), Pushed::Queued);
+        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false), Pushed::Overflow);
+    }
+
+    #[test]
+    fn a_slow_connection_gets_no_transient_frames() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.push(&frame(Class::Transient, 1, b't'), true), Pushed::Dropped);
+        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), true), Pushed::Queued);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_leave_in_the_order_they_came(moves in proptest::collection::vec((1usize..40, 0usize..100), 1..200)) {
+            let mut outbox = Outbox::default();
+            let mut expected: VecDeque<u8> = VecDeque::new();
+            for (tag, (len, taken)) in moves.into_iter().enumerate() {
+                let tag = tag as u8;
+                prop_assert_eq!(outbox.push(&frame(Class::Logged, len, tag), false), Pushed::Queued);
+                expected.extend(std::iter::repeat_n(tag, len));
+                prop_assert_eq!(outbox.bytes(), expected.len());
+                let mut slices = Vec::new();
+                let ready = outbox.gather(&mut slices, 64);
+                let taken = taken.min(ready);
+                let got: Vec<u8> = slices.concat().into_iter().take(taken).collect();
+                let want: Vec<u8> = expected.drain(..taken).collect();
+                prop_assert_eq!(got, want);
+                outbox.wrote(taken);
+                prop_assert_eq!(outbox.bytes(), expected.len());
+                prop_assert_eq!(outbox.is_empty(), expected.is_empty());
+            }
+        }
+    }
+}

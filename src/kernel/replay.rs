@@ -1,0 +1,128 @@
+//! What a member missed: a cursor per (connection, room), fetched from the room's home page by
+//! page as the outbox drains.
+//! Invariant: while a replay is under way, the room's live entries wait in its history; the page
+//! that reaches the head makes the connection live at that very place of the lane, so nothing is
+//! lost, doubled or out of order, however long the replay, and the outbox stays in its bounds.
+
+use crate::admission::gate;
+use crate::admission::rights::Right;
+use crate::base::limits::OUTBOX_BYTES_RESUME;
+use crate::base::time::Now;
+use crate::kernel::Kernel;
+use crate::kernel::calls::Asker;
+use crate::kernel::conns::{Flags, Replay};
+use crate::kernel::effects::Effects;
+use crate::kernel::entry::Frame;
+use crate::kernel::ids::{CallId, ConnAt, ConnId};
+use crate::kernel::lanes::Parked;
+use crate::kernel::mail::{Ask, Page, Request};
+use crate::wire::codes::CloseCode;
+use std::rc::Rc;
+
+impl Kernel {
+    pub fn start_replay(&mut self, conn: ConnId, replay: Replay) {
+        let Some(row) = self.conns.row_mut(conn) else { return };
+        if !row.flags.has(Flags::REPLAYING) {
+            row.flags.set(Flags::REPLAYING);
+            self.replaying.push(conn);
+        }
+        if let Some(cold) = self.conns.cold_mut(conn) {
+            cold.replays.push(replay);
+        }
+    }
+
+    /// Asks for the next page of every replay that may go on.
+    pub fn pump_replays(&mut self, effects: &mut Effects) {
+        let mut listed = std::mem::take(&mut self.replaying);
+        listed.retain(|conn| self.pump_replay(*conn, effects));
+        // A page that came from this shard itself may have listed more meanwhile.
+        listed.append(&mut self.replaying);
+        self.replaying = listed;
+    }
+
+    /// False when the connection has nothing left to replay.
+    fn pump_replay(&mut self, conn: ConnId, effects: &mut Effects) -> bool {
+        let is_open = self.conns.is_open(conn);
+        let Some(row) = self.conns.row_mut(conn) else { return false };
+        let has_room = row.outbox.bytes() <= OUTBOX_BYTES_RESUME;
+        let dialect = row.dialect;
+        let Some(cold) = self.conns.cold_mut(conn) else { return false };
+        if !is_open || cold.replays.is_empty() {
+            if let Some(row) = self.conns.row_mut(conn) {
+                row.flags.clear(Flags::REPLAYING);
+            }
+            return false;
+        }
+        // One page at a time for a connection: what is asked for has its place in the outbox.
+        if !has_room || cold.replays.iter().any(|replay| replay.asked.is_some()) {
+            return true;
+        }
+        let replay = &cold.replays[0];
+        let (home, room) = (replay.home, replay.room);
+        let (epoch, after) = (replay.epoch, replay.after);
+        let user = cold.identity.user.clone();
+        let local = self.membership.find(home, room).and_then(|local| self.membership.room(local));
+        let Some(name) = local.map(|local| local.name.clone()) else { return true };
+        if !self.lanes.may_request(home) {
+            return true;
+        }
+        let call = self.calls.open(conn, Asker::Replay);
+        let request = Request {
+            call,
+            part: 0,
+            room: name,
+            needs: Right::None,
+            from: ConnAt { shard: self.id, conn },
+            user,
+            dialect,
+            rooms: 0,
+            ask: Ask::Page { epoch, after },
+        };
+        let requests = vec![(home, Box::new(gate::admit_own(request)))];
+        let sent = self.lanes.request(Parked { conn, requests }, effects);
+        assert!(sent, "asked with credit");
+        if let Some(cold) = self.conns.cold_mut(conn) {
+            cold.replays[0].asked = Some(call);
+        }
+        true
+    }
+
+    /// The page that `call` asked for came.
+    pub fn take_page(&mut self, now: Now, conn: ConnId, call: CallId, page: &Page, effects: &mut Effects) {
+        let Some(cold) = self.conns.cold_mut(conn) else { return };
+        // Left, or closed, while the page was on its way.
+        let Some(nth) = cold.replays.iter().position(|replay| replay.asked == Some(call)) else { return };
+        let (home, room) = (cold.replays[nth].home, cold.replays[nth].room);
+        if page.is_head {
+            cold.replays.remove(nth);
+        } else {
+            cold.replays[nth].asked = None;
+            cold.replays[nth].after = page.upto;
+        }
+        let Some(local) = self.membership.find(home, room) else { return };
+        let Some(dialect) = self.conns.row(conn).map(|row| row.dialect) else { return };
+        let me = ConnAt { shard: self.id, conn };
+        for entry in page.entries.iter().filter(|entry| entry.excluded != Some(me)) {
+            let Some(bytes) = entry.form(dialect).cloned() else {
+                debug_assert!(false, "a page is encoded for its reader");
+                continue;
+            };
+            self.push_to(now, conn, &Rc::new(Frame { bytes, class: entry.class }), effects);
+            self.counters.replayed += 1;
+            self.membership.correct_delivered(conn.0.slot, local, 1);
+        }
+        if page.is_head && self.conns.is_open(conn) {
+            self.membership.make_live(conn.0.slot, local);
+        }
+    }
+
+    /// A replay cannot go on: the reader was slower than the history is long.
+    pub fn lose_page(&mut self, now: Now, conn: ConnId, call: CallId, effects: &mut Effects) {
+        let is_this = |replay: &Replay| replay.asked == Some(call);
+        if !self.conns.cold(conn).is_some_and(|cold| cold.replays.iter().any(is_this)) {
+            return;
+        }
+        self.counters.lost += 1;
+        self.close(now, conn, CloseCode::SlowConsumer, "the replay fell out of the history; join again", effects);
+    }
+}

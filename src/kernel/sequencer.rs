@@ -1,0 +1,176 @@
+//! The home of a room gives each message its place, keeps it and mails it to every shard with
+//! members.
+//! Invariants: `seq` is dense; a repeated client id gets its first place; an entry is encoded
+//! once, here, in the dialects that its receivers speak.
+
+use crate::base::limits::ROOMS_PER_SHARD_MAX;
+use crate::base::time::Now;
+use crate::kernel::effects::Effects;
+use crate::kernel::entry::{Class, Entry, Label};
+use crate::kernel::ids::{ConnAt, Epoch, Place, RoomId, RoomRef, ShardId};
+use crate::kernel::mail::{Mail, Reply};
+use crate::kernel::{Kernel, Timer, lanes::Held};
+use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::encode::Push;
+use std::sync::Arc;
+
+/// A message that has no place yet.
+pub struct Draft<'a> {
+    pub event: &'a str,
+    /// JSON, byte for byte as the sender wrote it.
+    pub data: &'a [u8],
+    /// The authenticated sender.
+    pub from: Option<Arc<str>>,
+    /// The sender's own name for the message, to tell a retry.
+    pub cid: Option<Arc<str>>,
+    pub excluded: Option<ConnAt>,
+}
+
+impl Kernel {
+    /// The room of that name, made if need be.
+    pub fn room_at_home(&mut self, now: Now, name: &RoomRef) -> Result<RoomId, WireError> {
+        assert_eq!(self.placement.of(name), self.id, "a room is asked for at its home");
+        if let Some(room) = self.rooms.find(name) {
+            return Ok(room);
+        }
+        if self.rooms.len() >= ROOMS_PER_SHARD_MAX {
+            return Err(WireError::new(ErrorCode::TooMany, "this server has no place for another room; try later"));
+        }
+        let room = self.rooms.create(name.clone(), Epoch(self.random.next()), now.unix_ms);
+        self.watch_room(now, room);
+        Ok(room)
+    }
+
+    /// Gives a message its place, or finds the place that its retry has already.
+    pub fn publish(&mut self, now: Now, room: RoomId, draft: Draft<'_>, effects: &mut Effects) -> Place {
+        let row = self.rooms.get_mut(room).expect("a room is published to while it exists");
+        let name = draft.from.as_ref().zip(draft.cid.as_ref());
+        if let Some((user, cid)) = name
+            && let Some(place) = row.find_cid(user, cid)
+        {
+            self.counters.repeated += 1;
+            return place;
+        }
+        let place = Place { mid: self.mids.next(now.unix_ms), seq: row.head.next() };
+        let push = Push {
+            event: draft.event,
+            room: Some(row.name.name.as_str()),
+            seq: Some(place.seq.0),
+            mid: Some(&place.mid.text()),
+            ts: Some(now.unix_ms),
+            from: draft.from.as_deref(),
+            data: draft.data,
+        };
+        let label = Label { place: Some(place), class: Class::Logged, excluded: draft.excluded, at: now.at };
+        let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.scratch));
+        row.head = place.seq;
+        row.history.push(entry.clone());
+        if let Some((user, cid)) = draft.from.zip(draft.cid) {
+            row.remember_cid(self.keyed, now.at, user, cid, place);
+        }
+        self.counters.publishes += 1;
+        self.send_entry(room, &entry, effects);
+        place
+    }
+
+    /// Tells the members something that has no place in the order: transient, dropped first.
+    pub fn announce(
+        &mut self,
+        now: Now,
+        room: RoomId,
+        event: &str,
+        data: &[u8],
+        excluded: Option<ConnAt>,
+        effects: &mut Effects,
+    ) {
+        let row = self.rooms.get_mut(room).expect("a room is told of while it exists");
+        let push = Push {
+            event,
+            room: Some(row.name.name.as_str()),
+            seq: None,
+            mid: None,
+            ts: Some(now.unix_ms),
+            from: None,
+            data,
+        };
+        let label = Label { place: None, class: Class::Transient, excluded, at: now.at };
+        let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.scratch));
+        self.send_entry(room, &entry, effects);
+    }
+
+    fn send_entry(&mut self, room: RoomId, entry: &Arc<Entry>, effects: &mut Effects) {
+        let row = self.rooms.get_mut(room).expect("an entry's room exists");
+        for listener in row.audience.shards_mut() {
+            let mail = Mail::Entry { room, entry: entry.clone() };
+            match entry.place {
+                Some(place) => {
+                    let behind = listener.open_run;
+                    self.lanes.send_entry(listener.shard, (room, place.seq), &mut listener.open_run, mail, effects);
+                    self.counters.behind += u64::from(behind != listener.open_run);
+                }
+                None if self.lanes.try_send(listener.shard, mail, effects) => {}
+                None => self.counters.dropped_behind += 1,
+            }
+        }
+    }
+
+    /// Answers a request about `room`, behind every entry that the room sent so far.
+    pub fn reply(&mut self, to: ShardId, room: Option<RoomId>, reply: Reply, effects: &mut Effects) {
+        self.lanes.send(to, Mail::Reply(Box::new(reply)), effects);
+        // Later entries must not slip into a run that stands before this reply.
+        let listener = room.and_then(|room| self.rooms.get_mut(room)).and_then(|row| row.audience.shard_mut(to));
+        if let Some(listener) = listener {
+            listener.open_run = None;
+        }
+    }
+
+    /// Sends what waits for credit to `peer`: what is held, in its order, then word of gone
+    /// connections. Parked requests are the caller's to try again.
+    pub fn catch_up(&mut self, peer: ShardId, effects: &mut Effects) {
+        while let Some(held) = self.lanes.next_held(peer) {
+            let Held::Run { room, from, to } = held else {
+                if let Some(Held::Mail(mail)) = self.lanes.skip(peer) {
+                    self.lanes.release(peer, mail, effects);
+                }
+                continue;
+            };
+            let (room, seq, is_last) = (*room, *from, from == to);
+            *from = from.next();
+            let row = self.rooms.get_mut(room).filter(|row| row.audience.has(peer));
+            let entry = row.map(|row| row.history.get(seq).cloned());
+            if is_last || !matches!(entry, Some(Some(_))) {
+                self.lanes.skip(peer);
+            }
+            match entry {
+                Some(Some(entry)) => self.lanes.release(peer, Mail::Entry { room, entry }, effects),
+                Some(None) => {
+                    self.counters.lost += 1;
+                    self.lanes.release(peer, Mail::Lost { room }, effects);
+                }
+                // Nobody is left there to miss anything.
+                None => {}
+            }
+        }
+        self.lanes.release_gone(peer, effects);
+    }
+
+    /// Looks later whether `room` can be freed.
+    pub fn watch_room(&mut self, now: Now, room: RoomId) {
+        let row = self.rooms.get_mut(room).expect("a watched room exists");
+        if !row.watched {
+            row.watched = true;
+            self.wheel.set(now.at.after(crate::base::limits::ROOM_CHECK), Timer::Room(room));
+        }
+    }
+
+    /// Frees a room that has neither members nor anything that somebody may come back for.
+    pub fn check_room(&mut self, now: Now, room: RoomId) {
+        let Some(row) = self.rooms.get_mut(room) else { return };
+        row.watched = false;
+        if row.expire(now.at) {
+            self.rooms.free(room);
+        } else {
+            self.watch_room(now, room);
+        }
+    }
+}

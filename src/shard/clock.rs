@@ -1,0 +1,122 @@
+//! What the time brings: heartbeats, silent and idle peers, stalled readers, lingering closes,
+//! rooms that nobody needs any more, and the drain.
+
+use crate::base::limits::{STALL_TIME_MAX, STALL_TIME_SLOW};
+use crate::base::time::Now;
+use crate::kernel::Timer;
+use crate::kernel::conns::{Flags, seconds};
+use crate::kernel::effects::Effects;
+use crate::kernel::entry::{Class, Frame, Shared};
+use crate::kernel::ids::ConnId;
+use crate::shard::Shard;
+use crate::wire::codes::CloseCode;
+use crate::wire::dialect;
+use crate::wire::encode::Push;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What makes a queued heartbeat give way to the next.
+const HEARTBEAT_KEY: u64 = 0;
+
+impl Shard {
+    pub(super) fn on_tick(&mut self, now: Now, effects: &mut Effects) {
+        let mut due = std::mem::take(&mut self.due);
+        self.kernel.wheel.expire(now.at, &mut due);
+        let mut heartbeat = None;
+        for timer in due.drain(..) {
+            match timer {
+                Timer::Heartbeat(conn) => self.on_heartbeat(now, conn, &mut heartbeat, effects),
+                Timer::Stall(conn) => self.on_stall(now, conn, effects),
+                Timer::Linger(conn) => self.on_linger(now, conn, effects),
+                Timer::Room(room) => self.kernel.check_room(now, room),
+            }
+        }
+        self.due = due;
+    }
+
+    pub(super) fn start_heartbeat(&mut self, now: Now, conn: ConnId) {
+        let wait = self.heartbeat_wait();
+        self.kernel.wheel.set(now.at.after(wait), Timer::Heartbeat(conn));
+    }
+
+    /// Up to a fifth early, never late, so that connections of one moment do not beat together.
+    fn heartbeat_wait(&mut self) -> Duration {
+        let interval = self.kernel.limits.heartbeat;
+        let early = self.kernel.random.below(interval.as_nanos() as u64 / 5 + 1);
+        interval - Duration::from_nanos(early)
+    }
+
+    fn on_heartbeat(&mut self, now: Now, conn: ConnId, push: &mut Option<Shared>, effects: &mut Effects) {
+        let Some(row) = self.kernel.conns.row(conn).filter(|row| row.is_open()) else { return };
+        let silent = seconds(now.at).saturating_sub(row.heard_s);
+        let inactive = seconds(now.at).saturating_sub(row.active_s);
+        let limits = &self.kernel.limits;
+        if Duration::from_secs(silent.into()) > limits.heartbeat_time_out {
+            return self.kernel.close(now, conn, CloseCode::Idle, "no sign of life", effects);
+        }
+        if Duration::from_secs(inactive.into()) > limits.idle_time_max {
+            return self.kernel.close(now, conn, CloseCode::Idle, "idle for too long", effects);
+        }
+        // Browsers cannot see the ping, other clients need nothing but it. Both share a write.
+        let push = push.get_or_insert_with(|| heartbeat_push(now)).clone();
+        let ping = self.ping.clone();
+        self.kernel.push_to(now, conn, &ping, effects);
+        self.kernel.push_to(now, conn, &push, effects);
+        self.start_heartbeat(now, conn);
+    }
+
+    /// Looks later whether a blocked socket has taken anything.
+    pub(super) fn watch_stall(&mut self, now: Now, conn: ConnId) {
+        let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        if !row.flags.has(Flags::WATCHED) {
+            row.flags.set(Flags::WATCHED);
+            self.kernel.wheel.set(now.at.after(STALL_TIME_SLOW), Timer::Stall(conn));
+        }
+    }
+
+    fn on_stall(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
+        let Some(cold) = self.kernel.conns.cold(conn) else { return };
+        let stalled = now.at.since(cold.progress);
+        let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        row.flags.clear(Flags::WATCHED);
+        if !row.flags.has(Flags::BLOCKED) || !row.is_open() {
+            return;
+        }
+        if stalled >= STALL_TIME_MAX {
+            let reason = "took nothing for too long; resume by position";
+            return self.kernel.close(now, conn, CloseCode::SlowConsumer, reason, effects);
+        }
+        if stalled >= STALL_TIME_SLOW {
+            row.flags.set(Flags::SLOW);
+        }
+        self.watch_stall(now, conn);
+    }
+
+    fn on_linger(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
+        let is_over = self.kernel.conns.cold(conn).is_some_and(|cold| cold.linger_until <= now.at);
+        if is_over {
+            effects.reset.push(conn);
+        }
+    }
+
+    pub(super) fn on_drain(&mut self, now: Now, over: Duration, effects: &mut Effects) {
+        for slot in 0..self.kernel.conns.slots() {
+            let conn = self.kernel.conns.id_at(slot);
+            if self.kernel.conns.is_open(conn) {
+                let wait_ms = self.kernel.random.below(over.as_millis() as u64 + 1);
+                let reason = format!(r#"{{"retry_ms":{wait_ms}}}"#);
+                self.kernel.close(now, conn, CloseCode::Restart, &reason, effects);
+            }
+        }
+    }
+}
+
+fn heartbeat_push(now: Now) -> Shared {
+    let data = format!(r#"{{"ts":{}}}"#, now.unix_ms);
+    let push =
+        Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data: data.as_bytes() };
+    let mut bytes = Vec::new();
+    dialect::encode_push(dialect::NATIVE_JSON, &mut bytes, &push);
+    Rc::new(Frame { bytes: Arc::from(bytes), class: Class::Latest { key: HEARTBEAT_KEY } })
+}

@@ -1,0 +1,204 @@
+//! Mail: requests at their rooms' home, and what homes send to the shards of connections.
+
+use crate::admission::gate::Admitted;
+use crate::base::time::Now;
+use crate::kernel::calls::{Answers, Asker};
+use crate::kernel::conns::Replay;
+use crate::kernel::effects::Effects;
+use crate::kernel::entry::Frame;
+use crate::kernel::facts::Fact;
+use crate::kernel::feature::Answer;
+use crate::kernel::ids::{ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq, ShardId};
+use crate::kernel::mail::{Ask, Change, Gone, Mail, Reply, Request};
+use crate::kernel::scope::RoomScope;
+use crate::shard::Shard;
+use crate::wire::codes::CloseCode;
+use crate::wire::dialect;
+use crate::wire::encode::Push;
+use serde_json::json;
+
+impl Shard {
+    pub(super) fn on_mail(&mut self, now: Now, from: ShardId, mail: Mail, effects: &mut Effects) {
+        match mail {
+            Mail::Request(request) => self.on_request(now, &request, effects),
+            Mail::Gone(gone) => self.on_gone(from, &gone),
+            Mail::Reply(reply) => self.on_reply(now, from, *reply, effects),
+            Mail::Entry { room, entry } => self.kernel.deliver(now, from, room, &entry, effects),
+            Mail::Lost { room } => self.on_lost(now, from, room, effects),
+        }
+    }
+
+    /// A request at its home.
+    fn on_request(&mut self, now: Now, request: &Admitted<Request>, effects: &mut Effects) {
+        let (room, answer, change) = match self.kernel.room_at_home(now, &request.room) {
+            Ok(room) => {
+                let (answer, change) = self.ask_room(now, room, request, effects);
+                (Some(room), answer, change)
+            }
+            Err(error) => (None, Err(error), Change::Nothing),
+        };
+        let reply = Reply { call: request.call, part: request.part, answer, change };
+        self.kernel.reply(request.from.shard, room, reply, effects);
+    }
+
+    fn ask_room(
+        &mut self,
+        now: Now,
+        room: RoomId,
+        request: &Admitted<Request>,
+        effects: &mut Effects,
+    ) -> (Answer, Change) {
+        let nothing = || Ok(Vec::new());
+        match &request.ask {
+            Ask::Event { declared, data } => {
+                let mut scope = RoomScope::new(&mut self.kernel, effects, now, room);
+                let answer = self.registry.feature(*declared).on_room_request(&mut scope, request, data);
+                (answer, scope.into_change())
+            }
+            Ask::Inbox => {
+                let mut scope = RoomScope::new(&mut self.kernel, effects, now, room);
+                let answer = scope.join(request, None).map(|_| Vec::new());
+                (answer, scope.into_change())
+            }
+            Ask::Page { epoch, after } => (nothing(), self.kernel.replay_page(room, *epoch, *after)),
+        }
+    }
+
+    pub(super) fn on_fact(&mut self, now: Now, room: RoomId, fact: &Fact, effects: &mut Effects) {
+        if self.kernel.rooms.get(room).is_none() {
+            return;
+        }
+        for feature in self.registry.all() {
+            feature.on_fact(&mut RoomScope::new(&mut self.kernel, effects, now, room), fact);
+        }
+    }
+
+    fn on_gone(&mut self, from: ShardId, gone: &Gone) {
+        let at = ConnAt { shard: from, conn: gone.conn };
+        for room in &gone.rooms {
+            self.kernel.end_membership(*room, at);
+        }
+    }
+
+    /// The answer to a request of a connection here.
+    fn on_reply(&mut self, now: Now, from: ShardId, reply: Reply, effects: &mut Effects) {
+        self.kernel.lanes.answered(from);
+        let Some((conn, is_replay)) = self.kernel.calls.asked_by(reply.call) else {
+            unreachable!("a call waits for its replies");
+        };
+        match reply.change {
+            Change::Nothing => {}
+            Change::Attach { room, name, epoch, replay_after } => {
+                self.attach(now, conn, from, (room, name, epoch), replay_after, effects);
+            }
+            Change::Detach { room } => self.detach(conn, from, room),
+            Change::Page(page) => self.kernel.take_page(now, conn, reply.call, &page, effects),
+            Change::PageLost => self.kernel.lose_page(now, conn, reply.call, effects),
+        }
+        if !is_replay && let Some(cold) = self.kernel.conns.cold_mut(conn) {
+            cold.pending -= 1;
+        }
+        if let Some(answered) = self.kernel.calls.answer(reply.call, reply.part, reply.answer) {
+            match (&answered.asker, &answered.answers) {
+                (Asker::Inbox, Answers::One(Ok(_))) => self.welcome(now, conn, effects),
+                (Asker::Inbox, _) => {
+                    let reason = "this server is full; try later";
+                    self.kernel.close(now, conn, CloseCode::Overloaded, reason, effects);
+                }
+                (Asker::Replay, _) => {}
+                (Asker::Client { .. }, _) => self.answered.push(answered),
+            }
+        }
+        self.flush_answered(now, effects);
+        self.kernel.pump_replays(effects);
+        self.catch_up(from, effects);
+    }
+
+    fn attach(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        home: ShardId,
+        (room, name, epoch): (RoomId, RoomRef, Epoch),
+        replay_after: Option<Seq>,
+        effects: &mut Effects,
+    ) {
+        if !self.kernel.conns.is_open(conn) {
+            // It closed while the home let it in.
+            return self.kernel.tell_gone(home, conn, vec![room], effects);
+        }
+        let local = self.kernel.membership.attach(conn.0.slot, home, room, name, now.unix_ms);
+        match replay_after {
+            Some(after) => self.kernel.start_replay(conn, Replay { home, room, epoch, after, asked: None }),
+            None => self.kernel.membership.make_live(conn.0.slot, local),
+        }
+    }
+
+    fn detach(&mut self, conn: ConnId, home: ShardId, room: RoomId) {
+        if !self.kernel.conns.is_open(conn) {
+            return;
+        }
+        if let Some(cold) = self.kernel.conns.cold_mut(conn) {
+            cold.replays.retain(|replay| (replay.home, replay.room) != (home, room));
+        }
+        if let Some(local) = self.kernel.membership.find(home, room) {
+            self.kernel.membership.detach(conn.0.slot, local);
+        }
+    }
+
+    /// The first push of a connection, once everything that is sent to its user reaches it.
+    fn welcome(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
+        let Some(cold) = self.kernel.conns.cold(conn) else { return };
+        let identity = &cold.identity;
+        let data = json!({
+            "conn": format!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),
+            "user": { "id": &*identity.user, "tenant": &*identity.tenant, "name": identity.name },
+            "server": "ringroom",
+            "version": env!("CARGO_PKG_VERSION"),
+            "limits": {
+                "message_bytes": crate::base::limits::MESSAGE_BYTES_MAX,
+                "rooms": crate::base::limits::ROOMS_PER_CONN_MAX,
+                "rooms_per_request": crate::base::limits::ROOMS_PER_REQUEST_MAX,
+            },
+            "heartbeat_ms": self.kernel.limits.heartbeat.as_millis() as u64,
+        });
+        let data = serde_json::to_vec(&data).expect("a welcome is plain data");
+        let push = Push {
+            event: "connected",
+            room: None,
+            seq: None,
+            mid: None,
+            ts: Some(now.unix_ms),
+            from: None,
+            data: &data,
+        };
+        let Some(row) = self.kernel.conns.row(conn) else { return };
+        self.frame.clear();
+        dialect::encode_push(row.dialect, &mut self.frame, &push);
+        let welcome = Frame::logged(&self.frame);
+        self.kernel.push_to(now, conn, &welcome, effects);
+    }
+
+    /// What members here missed is gone: they are told by being closed, and come back by position.
+    fn on_lost(&mut self, now: Now, home: ShardId, room: RoomId, effects: &mut Effects) {
+        let Some(local) = self.kernel.membership.find(home, room) else { return };
+        let Some(row) = self.kernel.membership.room(local) else { return };
+        let members: Vec<ConnId> = row.members().iter().map(|member| self.kernel.conns.id_at(member.slot)).collect();
+        for conn in members {
+            let reason = "messages were lost between shards; resume by position";
+            self.kernel.close(now, conn, CloseCode::SlowConsumer, reason, effects);
+        }
+    }
+
+    /// There may be credit to `peer` again: sends what waits for it.
+    pub(super) fn catch_up(&mut self, peer: ShardId, effects: &mut Effects) {
+        if peer == self.kernel.id {
+            return;
+        }
+        self.kernel.catch_up(peer, effects);
+        self.unpark(peer, effects);
+        if !self.kernel.replaying.is_empty() {
+            self.kernel.pump_replays(effects);
+        }
+    }
+}

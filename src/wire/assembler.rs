@@ -1,0 +1,732 @@
+//! From the bytes of a client to its WebSocket messages (`RFC 6455` section 5).
+//!
+//! Invariant: what is kept is at most one frame header, one partial message of at most
+//! `message_bytes` and one partial control frame; between messages nothing is kept and no heap is
+//! owned. Memory grows with bytes that arrived, never with a length that was announced. A frame
+//! that lies whole in a read is unmasked where it lies and handed on without a copy.
+
+use super::codes::CloseCode;
+use super::frame::{self, BINARY, CLOSE, CONTINUATION, CONTROL_BYTES_MAX, PING, TEXT};
+use crate::base::limits::{FRAGMENTS_MAX, MESSAGE_BYTES_MAX};
+use std::ops::Range;
+
+/// How large a message may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageLimits {
+    pub message_bytes: usize,
+    pub fragments: u32,
+}
+
+impl Default for MessageLimits {
+    fn default() -> MessageLimits {
+        MessageLimits { message_bytes: MESSAGE_BYTES_MAX, fragments: FRAGMENTS_MAX }
+    }
+}
+
+/// What a client sent.
+#[derive(PartialEq, Debug)]
+pub enum Event<'a> {
+    /// UTF-8 throughout.
+    Text(&'a mut [u8]),
+    Binary(&'a mut [u8]),
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+    /// Nothing that follows counts: stop feeding.
+    Close {
+        code: Option<u16>,
+        reason: &'a str,
+    },
+}
+
+/// The connection is to be closed with this code; nothing that follows counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameError {
+    pub code: CloseCode,
+    pub reason: &'static str,
+}
+
+fn protocol(reason: &'static str) -> FrameError {
+    FrameError { code: CloseCode::Protocol, reason }
+}
+
+const BAD_UTF8: FrameError = FrameError { code: CloseCode::BadPayload, reason: "text that is not UTF-8" };
+
+/// One client's side of a WebSocket.
+#[derive(Debug)]
+pub struct Assembler {
+    limits: MessageLimits,
+    partial: Option<Box<Partial>>,
+}
+
+const _: () = assert!(size_of::<Assembler>() <= 64);
+
+/// What has begun and not ended.
+#[derive(Default, Debug)]
+struct Partial {
+    /// A header that was cut off.
+    header: [u8; HEADER_BYTES_MAX],
+    header_len: usize,
+    /// A frame whose payload was cut off.
+    frame: Option<Frame>,
+    /// The opcode of the message under way, if one is.
+    message_opcode: Option<u8>,
+    message: Vec<u8>,
+    /// The part of a text that is known to be UTF-8; at most three bytes less than the whole.
+    text_checked: usize,
+    fragments: u32,
+    /// A control frame that was cut off; it may stand between the fragments of a message.
+    control: Vec<u8>,
+    /// What the last event borrowed, to be given back.
+    lent: Lent,
+}
+
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+enum Lent {
+    #[default]
+    Nothing,
+    Message,
+    Control,
+}
+
+impl Partial {
+    fn is_empty(&self) -> bool {
+        self.header_len == 0 && self.frame.is_none() && self.message_opcode.is_none()
+    }
+}
+
+/// Two bytes, a length of eight, a key of four.
+const HEADER_BYTES_MAX: usize = 14;
+
+/// A frame whose header has been read.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    is_final: bool,
+    opcode: u8,
+    key: [u8; 4],
+    len: usize,
+    /// Payload bytes that have arrived.
+    taken: usize,
+}
+
+impl Frame {
+    fn is_control(&self) -> bool {
+        self.opcode & 0x8 != 0
+    }
+}
+
+/// Where a whole event lies.
+enum Found {
+    Input { opcode: u8, range: Range<usize> },
+    Message { opcode: u8 },
+    Control { opcode: u8 },
+}
+
+impl Assembler {
+    pub fn new(limits: MessageLimits) -> Assembler {
+        Assembler { limits, partial: None }
+    }
+
+    /// The next event of `input`, the bytes of one read, from `at` on, which moves behind it. `None`
+    /// says that all was taken; ask until then, since it is also when the memory of the last event
+    /// is given back. Unmasks inside `input`.
+    pub fn next<'a>(&'a mut self, input: &'a mut [u8], at: &mut usize) -> Result<Option<Event<'a>>, FrameError> {
+        self.give_back();
+        let Some(found) = self.find(input, at)? else { return Ok(None) };
+        let partial = &mut self.partial;
+        let (opcode, payload): (u8, &'a mut [u8]) = match found {
+            Found::Input { opcode, range } => (opcode, &mut input[range]),
+            Found::Message { opcode } => (opcode, partial.as_mut().map_or(&mut [], |partial| &mut partial.message)),
+            Found::Control { opcode } => (opcode, partial.as_mut().map_or(&mut [], |partial| &mut partial.control)),
+        };
+        Ok(Some(match opcode {
+            TEXT => Event::Text(payload),
+            BINARY => Event::Binary(payload),
+            PING => Event::Ping(payload),
+            CLOSE => closing(payload)?,
+            _ => Event::Pong(payload),
+        }))
+    }
+
+    /// Bytes of heap that partial input holds.
+    pub fn bytes_held(&self) -> usize {
+        let held = |partial: &Partial| size_of::<Partial>() + partial.message.capacity() + partial.control.capacity();
+        self.partial.as_deref().map_or(0, held)
+    }
+
+    fn give_back(&mut self) {
+        let Some(partial) = &mut self.partial else { return };
+        match std::mem::take(&mut partial.lent) {
+            Lent::Nothing => {}
+            Lent::Message => partial.message = Vec::new(),
+            Lent::Control => partial.control = Vec::new(),
+        }
+        if partial.is_empty() {
+            self.partial = None;
+        }
+    }
+
+    fn find(&mut self, input: &mut [u8], at: &mut usize) -> Result<Option<Found>, FrameError> {
+        loop {
+            let resumed = self.partial.as_mut().and_then(|partial| partial.frame.take());
+            let frame = match resumed {
+                Some(frame) => frame,
+                None => match self.read_header(input, at)? {
+                    Some(frame) => frame,
+                    None => return Ok(None),
+                },
+            };
+            if let Some(found) = self.take_payload(frame, input, at)? {
+                return Ok(Some(found));
+            }
+            if self.partial.as_ref().is_some_and(|partial| partial.frame.is_some()) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads a header that may have begun in an earlier read, and checks it against the message
+    /// under way.
+    fn read_header(&mut self, input: &[u8], at: &mut usize) -> Result<Option<Frame>, FrameError> {
+        let fresh = &input[*at..];
+        if fresh.is_empty() {
+            return Ok(None);
+        }
+        let cut_off = self.partial.as_deref_mut().filter(|partial| partial.header_len > 0);
+        let parsed = match cut_off {
+            None => parse_header(fresh, self.limits.message_bytes)?,
+            Some(partial) => {
+                let had = partial.header_len;
+                let copied = fresh.len().min(HEADER_BYTES_MAX - had);
+                partial.header[had..had + copied].copy_from_slice(&fresh[..copied]);
+                let parsed = parse_header(&partial.header[..had + copied], self.limits.message_bytes)?;
+                match parsed {
+                    Some((frame, len)) => {
+                        partial.header_len = 0;
+                        Some((frame, len - had))
+                    }
+                    None => {
+                        partial.header_len = had + copied;
+                        *at += copied;
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        let Some((frame, len)) = parsed else {
+            let partial = self.partial.get_or_insert_default();
+            partial.header[..fresh.len()].copy_from_slice(fresh);
+            partial.header_len = fresh.len();
+            *at = input.len();
+            return Ok(None);
+        };
+        *at += len;
+        self.check_sequence(&frame)?;
+        Ok(Some(frame))
+    }
+
+    /// Whether this frame may follow what came before.
+    fn check_sequence(&mut self, frame: &Frame) -> Result<(), FrameError> {
+        if frame.is_control() {
+            return Ok(());
+        }
+        let under_way = self.partial.as_deref_mut().filter(|partial| partial.message_opcode.is_some());
+        match under_way {
+            None if frame.opcode == CONTINUATION => Err(protocol("a continuation of no message")),
+            None => Ok(()),
+            Some(_) if frame.opcode != CONTINUATION => Err(protocol("a message inside a message")),
+            Some(partial) => {
+                partial.fragments += 1;
+                if partial.fragments > self.limits.fragments {
+                    return Err(FrameError { code: CloseCode::TooLarge, reason: "too many fragments" });
+                }
+                // Both are at most `message_bytes`, so the sum cannot overflow.
+                if partial.message.len() + frame.len > self.limits.message_bytes {
+                    return Err(TOO_LARGE);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what there is of a frame's payload. `None`: the frame is not whole, and kept, or it
+    /// was a fragment that ends no message.
+    fn take_payload(
+        &mut self,
+        mut frame: Frame,
+        input: &mut [u8],
+        at: &mut usize,
+    ) -> Result<Option<Found>, FrameError> {
+        let start = *at;
+        let end = input.len().min(start + (frame.len - frame.taken));
+        *at = end;
+        let arrived = &mut input[start..end];
+        frame::unmask(arrived, frame.key, frame.taken);
+        let is_whole_here = arrived.len() == frame.len;
+        frame.taken += arrived.len();
+        let is_whole = frame.taken == frame.len;
+        let opcode = frame.opcode;
+
+        if arrived.is_empty() && !is_whole {
+            // No message begins before its first byte: with the next read it may still lie whole.
+            self.partial.get_or_insert_default().frame = Some(frame);
+            return Ok(None);
+        }
+        if frame.is_control() {
+            if is_whole_here {
+                return Ok(Some(Found::Input { opcode, range: start..end }));
+            }
+            let partial = self.partial.get_or_insert_default();
+            append(&mut partial.control, arrived, CONTROL_BYTES_MAX);
+            if is_whole {
+                partial.lent = Lent::Control;
+                return Ok(Some(Found::Control { opcode }));
+            }
+            partial.frame = Some(frame);
+            return Ok(None);
+        }
+
+        if is_whole_here && frame.is_final && opcode != CONTINUATION {
+            if opcode == TEXT && simdutf8::basic::from_utf8(arrived).is_err() {
+                return Err(BAD_UTF8);
+            }
+            return Ok(Some(Found::Input { opcode, range: start..end }));
+        }
+        let partial = self.partial.get_or_insert_default();
+        let message_opcode = *partial.message_opcode.get_or_insert_with(|| {
+            partial.fragments = 1;
+            opcode
+        });
+        append(&mut partial.message, arrived, self.limits.message_bytes);
+        let ends_message = is_whole && frame.is_final;
+        if message_opcode == TEXT {
+            let unchecked = &partial.message[partial.text_checked..];
+            match simdutf8::compat::from_utf8(unchecked) {
+                Ok(_) => partial.text_checked = partial.message.len(),
+                // Cut inside a character, which the next bytes may complete.
+                Err(error) if error.error_len().is_none() && !ends_message => {
+                    partial.text_checked += error.valid_up_to();
+                }
+                Err(_) => return Err(BAD_UTF8),
+            }
+        }
+        if ends_message {
+            partial.message_opcode = None;
+            partial.text_checked = 0;
+            partial.lent = Lent::Message;
+            return Ok(Some(Found::Message { opcode: message_opcode }));
+        }
+        if !is_whole {
+            partial.frame = Some(frame);
+        }
+        Ok(None)
+    }
+}
+
+/// Appends what has been checked to fit. Memory doubles, but never past the bound.
+fn append(kept: &mut Vec<u8>, arrived: &[u8], bytes_max: usize) {
+    let len = kept.len() + arrived.len();
+    debug_assert!(len <= bytes_max);
+    if len > kept.capacity() {
+        let doubled = (2 * kept.capacity()).min(bytes_max).max(len);
+        kept.reserve_exact(doubled - kept.len());
+    }
+    kept.extend_from_slice(arrived);
+}
+
+const TOO_LARGE: FrameError = FrameError { code: CloseCode::TooLarge, reason: "the message is too large" };
+
+/// Reads the frame header at the start of `bytes`; `None` where it is cut off. Every byte is judged
+/// as soon as it is there.
+fn parse_header(bytes: &[u8], len_max: usize) -> Result<Option<(Frame, usize)>, FrameError> {
+    let Some(first) = bytes.first() else { return Ok(None) };
+    let is_final = first & 0x80 != 0;
+    let opcode = first & 0x0F;
+    let is_control = opcode & 0x8 != 0;
+    if first & 0x70 != 0 {
+        return Err(protocol("a reserved bit is set"));
+    }
+    if matches!(opcode, 0x3..=0x7 | 0xB..=0xF) {
+        return Err(protocol("a reserved opcode"));
+    }
+    if is_control && !is_final {
+        return Err(protocol("a fragmented control frame"));
+    }
+    let Some(second) = bytes.get(1) else { return Ok(None) };
+    if second & 0x80 == 0 {
+        return Err(protocol("a frame without a mask"));
+    }
+    let short = second & 0x7F;
+    if is_control && short as usize > CONTROL_BYTES_MAX {
+        return Err(protocol("a control frame of more than 125 bytes"));
+    }
+    let (len, key_at) = match short {
+        126 => {
+            let Some(digits) = bytes.get(2..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
+            (u16::from_be_bytes(*digits) as u64, 4)
+        }
+        127 => {
+            let Some(digits) = bytes.get(2..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
+            (u64::from_be_bytes(*digits), 10)
+        }
+        _ => (short as u64, 2),
+    };
+    if len >> 63 != 0 {
+        return Err(protocol("a length of more than 63 bits"));
+    }
+    if (short == 126 && len < 126) || (short == 127 && len <= 0xFFFF) {
+        return Err(protocol("a length that is not in its shortest form"));
+    }
+    let len = usize::try_from(len).map_err(|_| TOO_LARGE)?;
+    if !is_control && len > len_max {
+        return Err(TOO_LARGE);
+    }
+    let Some(key) = bytes.get(key_at..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
+    Ok(Some((Frame { is_final, opcode, key: *key, len, taken: 0 }, key_at + 4)))
+}
+
+/// Reads the payload of a close frame, `RFC 6455` section 5.5.1.
+fn closing(payload: &[u8]) -> Result<Event<'_>, FrameError> {
+    let Some((digits, reason)) = payload.split_first_chunk() else {
+        return match payload.is_empty() {
+            true => Ok(Event::Close { code: None, reason: "" }),
+            false => Err(protocol("a close frame of one byte")),
+        };
+    };
+    let code = u16::from_be_bytes(*digits);
+    // What a peer may send: 1004 to 1006 and 1015 stand for what has no frame.
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(protocol("a close code that must not be sent"));
+    }
+    let reason = std::str::from_utf8(reason).map_err(|_| BAD_UTF8)?;
+    Ok(Event::Close { code: Some(code), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::PONG;
+    use proptest::prelude::*;
+    use tungstenite::protocol::frame::{
+        Frame as ClientFrame, FrameHeader,
+        coding::{Control, Data, OpCode},
+    };
+
+    /// An event that borrows nothing.
+    #[derive(Clone, PartialEq, Debug)]
+    enum Owned {
+        Text(Vec<u8>),
+        Binary(Vec<u8>),
+        Ping(Vec<u8>),
+        Pong(Vec<u8>),
+        Close(Option<u16>, String),
+    }
+
+    fn owned(event: Event<'_>) -> Owned {
+        match event {
+            Event::Text(text) => Owned::Text(text.to_vec()),
+            Event::Binary(bytes) => Owned::Binary(bytes.to_vec()),
+            Event::Ping(bytes) => Owned::Ping(bytes.to_vec()),
+            Event::Pong(bytes) => Owned::Pong(bytes.to_vec()),
+            Event::Close { code, reason } => Owned::Close(code, reason.to_owned()),
+        }
+    }
+
+    /// Feeds one read.
+    fn feed(assembler: &mut Assembler, input: &[u8], events: &mut Vec<Owned>) -> Result<(), FrameError> {
+        let mut input = input.to_vec();
+        let mut at = 0;
+        while let Some(event) = assembler.next(&mut input, &mut at)? {
+            events.push(owned(event));
+        }
+        assert_eq!(at, input.len(), "all was taken");
+        Ok(())
+    }
+
+    /// All events of a stream that arrives in one read.
+    fn events(input: &[u8]) -> Result<Vec<Owned>, FrameError> {
+        let mut events = Vec::new();
+        feed(&mut Assembler::new(MessageLimits::default()), input, &mut events).map(|()| events)
+    }
+
+    fn code(input: &[u8]) -> Result<Vec<Owned>, CloseCode> {
+        events(input).map_err(|error| error.code)
+    }
+
+    /// A client's frame, written by a second implementation.
+    fn client_frame(opcode: u8, is_final: bool, key: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let opcode = match opcode {
+            CONTINUATION => OpCode::Data(Data::Continue),
+            TEXT => OpCode::Data(Data::Text),
+            BINARY => OpCode::Data(Data::Binary),
+            CLOSE => OpCode::Control(Control::Close),
+            PING => OpCode::Control(Control::Ping),
+            _ => OpCode::Control(Control::Pong),
+        };
+        let header = FrameHeader { is_final, opcode, mask: Some(key), ..FrameHeader::default() };
+        let mut out = Vec::new();
+        ClientFrame::from_payload(header, payload.to_vec().into()).format(&mut out).expect("a vector takes all");
+        out
+    }
+
+    fn plain(opcode: u8, is_final: bool, payload: &[u8]) -> Vec<u8> {
+        client_frame(opcode, is_final, [1, 2, 3, 4], payload)
+    }
+
+    /// One message in fragments, with control frames before and between them.
+    #[derive(Clone, Debug)]
+    struct Sent {
+        message: Owned,
+        cuts: Vec<prop::sample::Index>,
+        controls: Vec<(bool, Vec<u8>)>,
+        key: [u8; 4],
+    }
+
+    fn sent() -> impl Strategy<Value = Sent> {
+        let len = prop_oneof![4 => 0usize..40, 2 => 100usize..300, 1 => 65_400usize..65_700];
+        let text = (len.clone(), "[a-zé中🎈]{1,8}").prop_map(|(len, seed)| {
+            let mut text = seed.repeat(len / seed.len() + 1);
+            while text.len() > len {
+                text.pop();
+            }
+            Owned::Text(text.into_bytes())
+        });
+        let binary = (len, any::<u8>())
+            .prop_map(|(len, seed)| Owned::Binary((0..len).map(|i| seed.wrapping_add(i as u8)).collect()));
+        let control = (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..=125));
+        (
+            prop_oneof![text, binary],
+            proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
+            proptest::collection::vec(control, 0..3),
+            any::<[u8; 4]>(),
+        )
+            .prop_map(|(message, cuts, controls, key)| Sent { message, cuts, controls, key })
+    }
+
+    impl Sent {
+        /// Appends the frames and the events that they are to become.
+        fn write(&self, bytes: &mut Vec<u8>, expected: &mut Vec<Owned>) {
+            let (opcode, payload) = match &self.message {
+                Owned::Text(text) => (TEXT, text),
+                Owned::Binary(bytes) => (BINARY, bytes),
+                other => unreachable!("{other:?} is no message"),
+            };
+            let mut cuts: Vec<usize> = self.cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
+            cuts.sort_unstable();
+            cuts.push(payload.len());
+            let mut controls = self.controls.iter();
+            let mut start = 0;
+            for (place, cut) in cuts.iter().enumerate() {
+                if let Some((is_ping, control)) = controls.next() {
+                    bytes.extend(client_frame(if *is_ping { PING } else { PONG }, true, self.key, control));
+                    expected.push(if *is_ping { Owned::Ping(control.clone()) } else { Owned::Pong(control.clone()) });
+                }
+                let opcode = if place == 0 { opcode } else { CONTINUATION };
+                bytes.extend(client_frame(opcode, place + 1 == cuts.len(), self.key, &payload[start..*cut]));
+                start = *cut;
+            }
+            expected.push(self.message.clone());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn however_a_stream_is_cut_into_reads_it_has_the_same_events(
+            sent in proptest::collection::vec(sent(), 0..5), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+            sent.iter().for_each(|sent| sent.write(&mut bytes, &mut expected));
+            prop_assert_eq!(events(&bytes), Ok(expected.clone()));
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([bytes.len()]).collect();
+            cuts.sort_unstable();
+            let mut assembler = Assembler::new(MessageLimits::default());
+            let (mut found, mut start) = (Vec::new(), 0);
+            for cut in cuts {
+                prop_assert_eq!(feed(&mut assembler, &bytes[start..cut], &mut found), Ok(()));
+                start = cut;
+            }
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(assembler.bytes_held(), 0);
+        }
+
+        #[test]
+        fn a_stream_byte_by_byte_has_the_same_events(sent in proptest::collection::vec(sent(), 1..3)) {
+            let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+            sent.iter().for_each(|sent| sent.write(&mut bytes, &mut expected));
+            let mut assembler = Assembler::new(MessageLimits::default());
+            let mut found = Vec::new();
+            for byte in bytes {
+                prop_assert_eq!(feed(&mut assembler, &[byte], &mut found), Ok(()));
+            }
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn no_bytes_make_the_assembler_panic_or_hold_more_than_came(
+            reads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..8), opcodes: Vec<u8>,
+        ) {
+            let mut assembler = Assembler::new(MessageLimits { message_bytes: 300, fragments: 3 });
+            let mut came = 0;
+            for (read, opcode) in reads.iter().zip(opcodes.iter().cycle()) {
+                // Noise alone rarely gets past the first two bytes.
+                let likely = plain(opcode & 0xF, opcode & 0x80 != 0, &read[..read.len().min(60)]);
+                for input in [&likely, read] {
+                    came += input.len();
+                    if feed(&mut assembler, input, &mut Vec::new()).is_err() {
+                        return Ok(());
+                    }
+                    let held = assembler.bytes_held().saturating_sub(size_of::<Partial>());
+                    prop_assert!(held <= 2 * came && held <= 300 + CONTROL_BYTES_MAX);
+                }
+            }
+        }
+
+        #[test]
+        fn text_fails_with_the_first_byte_that_cannot_continue_it(
+            text in proptest::collection::vec(prop_oneof![3 => b'a'..=b'z', 2 => any::<u8>()], 1..12),
+        ) {
+            // The first prefix of which no continuation is UTF-8.
+            let fails_at = (1..=text.len()).find(|len| {
+                std::str::from_utf8(&text[..*len]).is_err_and(|error| error.error_len().is_some())
+            });
+            let bytes = plain(TEXT, false, &text);
+            let mut assembler = Assembler::new(MessageLimits::default());
+            let failed = (0..bytes.len()).find(|at| feed(&mut assembler, &bytes[*at..at + 1], &mut Vec::new()).is_err());
+            let header_len = bytes.len() - text.len();
+            prop_assert_eq!(failed.map(|at| at + 1 - header_len), fails_at);
+        }
+    }
+
+    #[test]
+    fn a_whole_frame_is_unmasked_where_it_lies() {
+        let mut input = plain(TEXT, true, b"hello");
+        let place = input[6..].as_ptr();
+        let mut assembler = Assembler::new(MessageLimits::default());
+        let Ok(Some(Event::Text(text))) = assembler.next(&mut input, &mut 0) else { panic!("a text") };
+        assert_eq!((&*text, text.as_ptr()), (&b"hello"[..], place));
+        assert_eq!(assembler.bytes_held(), 0);
+    }
+
+    #[test]
+    fn broken_framing_is_a_protocol_error() {
+        let rsv = |bit: u8| vec![0x81 | bit, 0x80];
+        let mut cases = vec![
+            (vec![0x81, 0x05], "no mask"),
+            (rsv(0x40), "first reserved bit"),
+            (rsv(0x20), "second reserved bit"),
+            (rsv(0x10), "third reserved bit"),
+            (vec![0x09, 0x80], "a fragmented ping"),
+            (vec![0x89, 0xFE], "a long ping"),
+            (vec![0x88, 0xFF], "a long close"),
+            (plain(CONTINUATION, true, b"a"), "a continuation of nothing"),
+            ([plain(TEXT, false, b"a"), plain(TEXT, true, b"b")].concat(), "a text inside a text"),
+            ([plain(TEXT, false, b"a"), plain(BINARY, true, b"b")].concat(), "a binary inside a text"),
+            ([plain(TEXT, true, b"a"), plain(CONTINUATION, true, b"b")].concat(), "a continuation of an ended text"),
+            (vec![0x82, 0xFE, 0, 125], "a length of 125 in two bytes"),
+            ([&[0x82, 0xFF][..], &0xFFFFu64.to_be_bytes()].concat(), "a length of 65535 in eight bytes"),
+            ([&[0x82, 0xFF][..], &(1u64 << 63).to_be_bytes()].concat(), "a length of 64 bits"),
+        ];
+        cases.extend([3, 4, 5, 6, 7, 11, 12, 13, 14, 15].map(|opcode| (vec![0x80 | opcode], "a reserved opcode")));
+        for (bytes, name) in cases {
+            assert_eq!(code(&bytes), Err(CloseCode::Protocol), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_announced_length_is_judged_before_a_byte_is_kept_for_it() {
+        let limit = MESSAGE_BYTES_MAX as u64;
+        for (len, opcode) in [(limit + 1, 0x82), (u64::MAX >> 1, 0x81), (u64::from(u32::MAX) + 1, 0x82)] {
+            let header = [&[opcode, 0xFF][..], &len.to_be_bytes()].concat();
+            assert_eq!(code(&header), Err(CloseCode::TooLarge), "{len}");
+        }
+        let mut assembler = Assembler::new(MessageLimits::default());
+        let header = [&[0x82, 0xFF][..], &limit.to_be_bytes(), &[0; 4], &[7; 10]].concat();
+        assert_eq!(feed(&mut assembler, &header, &mut Vec::new()), Ok(()));
+        assert!(assembler.bytes_held() < 512, "{} bytes are held", assembler.bytes_held());
+    }
+
+    #[test]
+    fn a_message_may_have_as_many_bytes_and_fragments_as_its_limits_say() {
+        let limits = MessageLimits { message_bytes: 10, fragments: 3 };
+        let with_limits = |frames: &[Vec<u8>]| {
+            let mut events = Vec::new();
+            feed(&mut Assembler::new(limits), &frames.concat(), &mut events)
+                .map(|()| events)
+                .map_err(|error| error.code)
+        };
+        let (first, middle) = (plain(BINARY, false, b"aaaaa"), plain(CONTINUATION, false, b""));
+        let last = plain(CONTINUATION, true, b"bbbbb");
+        let whole = Owned::Binary(b"aaaaabbbbb".to_vec());
+        assert_eq!(with_limits(&[first.clone(), middle.clone(), last.clone()]), Ok(vec![whole.clone()]));
+        assert_eq!(
+            with_limits(&[first.clone(), last.clone(), first.clone(), last.clone()]),
+            Ok(vec![whole.clone(), whole])
+        );
+        assert_eq!(with_limits(&[first.clone(), middle.clone(), middle, last]), Err(CloseCode::TooLarge));
+        assert_eq!(with_limits(&[first, plain(CONTINUATION, true, b"bbbbbb")]), Err(CloseCode::TooLarge));
+        assert_eq!(with_limits(&[plain(BINARY, true, &[0; 11])]), Err(CloseCode::TooLarge));
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_a_bad_payload() {
+        for (frames, name) in [
+            (vec![plain(TEXT, true, b"a\xFFb")], "in one frame"),
+            (vec![plain(TEXT, true, "é".as_bytes().split_at(1).0)], "cut off at the end"),
+            (vec![plain(TEXT, false, b"a"), plain(CONTINUATION, true, b"\xC3")], "cut off at the end of a fragment"),
+            (vec![plain(TEXT, false, b"\xC3"), plain(CONTINUATION, false, b"a")], "inside a character"),
+            (vec![plain(TEXT, false, b"\xF4\x90")], "beyond the last character, before the message ends"),
+            (vec![plain(CLOSE, true, b"\x03\xE8\xFF")], "in a close reason"),
+        ] {
+            assert_eq!(code(&frames.concat()), Err(CloseCode::BadPayload), "{name}");
+        }
+        assert_eq!(code(&plain(BINARY, true, b"\xFF")), Ok(vec![Owned::Binary(vec![0xFF])]));
+    }
+
+    #[test]
+    fn close_frames_carry_allowed_codes_only() {
+        let closed = |payload: &[u8]| code(&plain(CLOSE, true, payload));
+        assert_eq!(closed(b""), Ok(vec![Owned::Close(None, String::new())]));
+        assert_eq!(closed(b"\x03\xE8bye"), Ok(vec![Owned::Close(Some(1000), "bye".into())]));
+        assert_eq!(closed(b"\x03"), Err(CloseCode::Protocol));
+        for number in [1000u16, 1003, 1007, 1011, 1014, 3000, 3999, 4000, 4999] {
+            assert_eq!(closed(&number.to_be_bytes()), Ok(vec![Owned::Close(Some(number), String::new())]));
+        }
+        for number in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
+            assert_eq!(closed(&number.to_be_bytes()), Err(CloseCode::Protocol), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_delivered_message_gives_its_memory_back() {
+        let mut assembler = Assembler::new(MessageLimits::default());
+        let bytes = plain(BINARY, true, &[7; 100_000]);
+        let (first, second) = bytes.split_at(50_000);
+        let mut found = Vec::new();
+        assert_eq!(feed(&mut assembler, first, &mut found), Ok(()));
+        assert!(assembler.bytes_held() > 49_000);
+        assert_eq!(feed(&mut assembler, second, &mut found), Ok(()));
+        assert_eq!(found, [Owned::Binary(vec![7; 100_000])]);
+        assert_eq!(assembler.bytes_held(), 0);
+    }
+
+    #[test]
+    fn nothing_is_held_once_a_frame_with_a_cut_off_header_is_whole() {
+        let mut assembler = Assembler::new(MessageLimits::default());
+        let bytes = plain(PONG, true, b"abc");
+        let mut found = Vec::new();
+        assert_eq!(feed(&mut assembler, &bytes[..3], &mut found), Ok(()));
+        assert_eq!(feed(&mut assembler, &bytes[3..], &mut found), Ok(()));
+        assert_eq!(found, [Owned::Pong(b"abc".to_vec())]);
+        assert_eq!(assembler.bytes_held(), 0);
+    }
+
+    #[test]
+    fn a_payload_that_comes_whole_after_its_header_leaves_no_message_under_way() {
+        let mut assembler = Assembler::new(MessageLimits::default());
+        let (first, second) = (plain(BINARY, true, b"a"), plain(TEXT, true, b"b"));
+        let mut found = Vec::new();
+        for read in [&first[..6], &first[6..], &second] {
+            assert_eq!(feed(&mut assembler, read, &mut found), Ok(()));
+        }
+        assert_eq!(found, [Owned::Binary(b"a".to_vec()), Owned::Text(b"b".to_vec())]);
+    }
+}

@@ -1,0 +1,95 @@
+//! Dialects: the forms in which a push can be written. A push is encoded once for each dialect
+//! that its receivers speak, never once for each receiver. Invariant: a process has at most
+//! `DIALECTS_MAX`, so a set of them is one word.
+
+use super::encode::{self, Push};
+use crate::base::limits::DIALECTS_MAX;
+use std::ops::Range;
+
+const _: () = assert!(DIALECTS_MAX <= u64::BITS as usize);
+
+/// One form of encoding.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct DialectId(pub(crate) u8);
+
+/// The protocol's own envelope as a JSON text frame.
+pub const NATIVE_JSON: DialectId = DialectId(0);
+
+impl DialectId {
+    /// The place in a table of dialects.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Dialects, for instance those that a room's members on one shard speak.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct DialectSet(u64);
+
+impl DialectSet {
+    pub const EMPTY: DialectSet = DialectSet(0);
+
+    pub fn insert(&mut self, dialect: DialectId) {
+        self.0 |= 1 << dialect.0;
+    }
+
+    pub fn contains(self, dialect: DialectId) -> bool {
+        self.0 & 1 << dialect.0 != 0
+    }
+
+    pub fn union(self, other: DialectSet) -> DialectSet {
+        DialectSet(self.0 | other.0)
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The dialects in the order of their ids.
+    pub fn iter(self) -> impl Iterator<Item = DialectId> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let next = (rest != 0).then(|| DialectId(rest.trailing_zeros() as u8))?;
+            rest &= rest - 1;
+            Some(next)
+        })
+    }
+}
+
+/// Appends `push` as a receiver that speaks `dialect` reads it, transport framing included; returns
+/// where its `data` lies inside `out`.
+pub fn encode_push(dialect: DialectId, out: &mut Vec<u8>, push: &Push<'_>) -> Range<usize> {
+    match dialect {
+        NATIVE_JSON => encode::push(out, push),
+        DialectId(unknown) => unreachable!("dialect {unknown} was never interned"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn a_set_of_dialects_agrees_with_a_plain_set(
+            a: BTreeSet<u8>, b: BTreeSet<u8>,
+        ) {
+            let bounded = |ids: BTreeSet<u8>| -> BTreeSet<DialectId> {
+                ids.into_iter().map(|id| DialectId(id % DIALECTS_MAX as u8)).collect()
+            };
+            let word = |ids: &BTreeSet<DialectId>| {
+                let mut set = DialectSet::EMPTY;
+                ids.iter().for_each(|id| set.insert(*id));
+                set
+            };
+            let (a, b) = (bounded(a), bounded(b));
+            let both: BTreeSet<DialectId> = a.union(&b).copied().collect();
+            let set = word(&a).union(word(&b));
+            prop_assert_eq!(set.iter().collect::<Vec<_>>(), both.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(set.is_empty(), both.is_empty());
+            prop_assert!((0..DIALECTS_MAX as u8).all(|id| set.contains(DialectId(id)) == both.contains(&DialectId(id))));
+        }
+    }
+}
