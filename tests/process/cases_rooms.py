@@ -138,10 +138,21 @@ async def a_message_to_a_user_reaches_every_device_of_that_user(gateway):
     for device in (phone, laptop):
         push = await device.push("note")
         assert push["mid"] == answer["mid"] and push["data"] == {"n": 1}, push
-    refusal = await stranger.refused("room:publish", {"user": user, "event": "note", "data": {}})
-    assert refusal["code"] == "forbidden", refusal
-    refusal = await stranger.refused("room:join", {"room": f"user:{user}"})
-    assert refusal["code"] == "forbidden", refusal
+    # Anybody of the tenant may write to a user by name; nobody else gets into the user's rooms.
+    answer = await stranger.ok("room:publish", {"user": user, "event": "note", "data": {"n": 2}})
+    for device in (phone, laptop):
+        push = await device.push("note")
+        assert (push["mid"], push["from"]) == (answer["mid"], stranger.user), push
+    for event, data in (
+        ("room:publish", {"room": f"user:{user}", "event": "note"}),
+        ("room:join", {"room": f"user:{user}"}),
+        ("room:history", {"room": f"user:{user}"}),
+        ("room:online", {"room": f"user.{user}.notes"}),
+    ):
+        refusal = await stranger.refused(event, data)
+        assert refusal["code"] == "forbidden", (event, refusal)
+    away = await stranger.ok("room:publish", {"user": fresh("nobody"), "event": "note", "data": {}})
+    assert away["mid"], "a user who is away has an inbox as well"
     await part(phone, laptop, stranger)
 
 
@@ -356,7 +367,7 @@ async def after_leaving_nothing_more_comes(gateway):
     await alice.push("chat", room)
     await bob.settled()
     assert not bob.waiting("chat")
-    await bob.ok("room:leave", {"room": room})
+    assert (await bob.refused("room:leave", {"room": room}))["code"] == "not_member"
     await part(alice, bob)
 
 
