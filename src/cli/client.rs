@@ -307,7 +307,7 @@ impl Session {
         match event {
             "heartbeat" => return,
             "connected" => {
-                self.user = push.data.and_then(|data| field(data, "user"));
+                self.user = push.data.and_then(user_of);
                 self.screen.show(&format!("connected as {}", self.user.as_deref().unwrap_or("?")));
                 return;
             }
@@ -421,6 +421,12 @@ fn printable(text: &str) -> String {
 fn field(data: &RawValue, name: &str) -> Option<String> {
     let value: Value = serde_json::from_str(data.get()).ok()?;
     value.get(name)?.as_str().map(str::to_owned)
+}
+
+/// The id that the `connected` push says is ours.
+fn user_of(data: &RawValue) -> Option<String> {
+    let value: Value = serde_json::from_str(data.get()).ok()?;
+    value.get("user")?.get("id")?.as_str().map(str::to_owned)
 }
 
 fn mid_of(data: &RawValue) -> Option<String> {
@@ -590,6 +596,9 @@ mod tests {
         let push: Incoming<'_> = serde_json::from_str(push).unwrap();
         assert_eq!((push.seq, push.from.as_deref()), (Some(41), Some("a\"b")));
         assert_eq!(field(push.data.unwrap(), "text").as_deref(), Some("hi"));
+        let connected: Incoming<'_> =
+            serde_json::from_str(r#"{"event":"connected","data":{"user":{"id":"ada","name":null}}}"#).unwrap();
+        assert_eq!(connected.data.and_then(user_of).as_deref(), Some("ada"));
     }
 
     #[test]
