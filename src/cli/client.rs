@@ -65,7 +65,7 @@ fn converse(session: &mut Session, events: &Receiver<Event>) -> Result<(), Faile
         let patience = match input_ended_at {
             // With `--exit-after` the count decides; without, the last answers do.
             Some(at) if session.exit_after.is_none() => {
-                if session.asked.is_empty() {
+                if session.asked.is_empty() && session.user.is_some() {
                     return Ok(());
                 }
                 FAREWELL_TIME_MAX.saturating_sub(Instant::now().saturating_duration_since(at))
@@ -179,6 +179,7 @@ enum What {
 struct Session {
     writer: WebSocket<Half>,
     screen: Screen,
+    /// Known once the gateway has let us in.
     user: Option<String>,
     room: Option<String>,
     requests: u64,

@@ -85,7 +85,7 @@ async def a_bad_token_opens_the_websocket_and_closes_it_with_4401_and_a_reason(g
         "too long": token("alice", name="n" * 9_000),
     }
     for what, jwt in bad.items():
-        async with counted(gateway, "closes.4401"):
+        async with counted(gateway, "refused"):
             client = await Client.open(gateway, what, jwt=jwt or "", how="header" if jwt else "nowhere", ready=False)
             code, reason = await client.until_closed()
             assert code == 4401, (what, code, reason)

@@ -130,9 +130,13 @@ class Gateway:
         return await asyncio.to_thread(fetch)
 
     async def stats(self):
+        """What all shards counted, added up, and `shards` with each one's."""
         status, body = await self.get("/stats")
         assert status == 200, (status, body)
-        return json.loads(body)
+        stats = json.loads(body)
+        assert stats["silent"] == [], f"shards without an answer: {stats['silent']}"
+        shards = [{**shard["edge"], **shard["core"]} for shard in stats["shards"]]
+        return {**stats["total"]["edge"], **stats["total"]["core"], "shards": shards}
 
     def running(self):
         return self.process.returncode is None
