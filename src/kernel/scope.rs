@@ -85,8 +85,9 @@ impl<'a> RoomScope<'a> {
         }
         let from = request.from;
         let resumed = since.map(|since| self.missed(since, from));
+        let keyed = self.kernel.keyed;
         let row = self.room_mut();
-        let changed = row.add(from, &request.user, request.dialect);
+        let changed = row.add(from, &request.user, request.dialect, keyed);
         if changed == directory::Change::Nothing {
             // In the room already, and so nothing was missed.
             return Ok(None);
