@@ -242,6 +242,43 @@ fn users_and_rooms_of_all_shards_meet_whichever_shard_accepts() {
 }
 
 #[test]
+fn lanes_that_are_always_full_lose_and_reorder_nothing() {
+    const CLIENTS: usize = 6;
+    const ROOMS: usize = 4;
+    const EACH: usize = 400;
+    on_each_driver(|driver| {
+        let server = Server::start(driver, 3, &[("RINGROOM_LIMITS__LANE_ENTRIES", "8")]);
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|user| server.connect(&format!("user{user}"))).collect();
+        for client in &mut clients {
+            (0..ROOMS).for_each(|room| client.join(&format!("chat:{room}")));
+        }
+        for n in 0..EACH {
+            for client in &mut clients {
+                client.send("room:publish", json!({"room": format!("chat:{}", n % ROOMS), "event": "chat", "data": n}));
+            }
+        }
+        for client in &mut clients {
+            let (mut replies, mut pushes, mut last_seq) = (0, 0, [0; ROOMS]);
+            while replies < EACH || pushes < EACH * CLIENTS {
+                let envelope = client.next();
+                if envelope["event"] == "chat" {
+                    let room: usize = envelope["room"].as_str().unwrap()["chat:".len()..].parse().unwrap();
+                    let seq = envelope["seq"].as_u64().unwrap();
+                    assert!(last_seq[room] == 0 || seq == last_seq[room] + 1, "after {last_seq:?}: {envelope}");
+                    last_seq[room] = seq;
+                    pushes += 1;
+                } else if envelope["id"].is_u64() {
+                    assert_eq!(envelope["ok"], true, "{envelope}");
+                    replies += 1;
+                }
+            }
+        }
+        let core = &server.total()["core"];
+        assert!(core["parked"].as_u64() > Some(0), "the lanes were full at times: {core}");
+    });
+}
+
+#[test]
 fn one_user_may_have_more_connections_than_are_moved() {
     const CONNECTIONS: usize = 100;
     on_each_driver(|driver| {
@@ -271,7 +308,7 @@ fn a_bad_token_is_told_in_a_close_frame() {
 #[test]
 fn whoever_does_not_finish_its_head_in_time_is_cut() {
     on_each_driver(|driver| {
-        let server = Server::start(driver, 1, &[("RINGROOM_LIMITS__HANDSHAKE_MS", "50")]);
+        let server = Server::start(driver, 1, &[("RINGROOM_LIMITS__HANDSHAKE_MS", "1000")]);
         let mut silent = server.raw();
         let mut slow = server.raw();
         slow.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\n").unwrap();
