@@ -25,12 +25,17 @@ struct Server {
 
 impl Server {
     fn start(driver: &str, shards: usize, environment: &[(&str, &str)]) -> Server {
-        let mut child = program(&["--shards", &shards.to_string()])
+        let child = program(&["--shards", &shards.to_string()])
             .env("RINGROOM_JWT_SECRET", SECRET)
             .env("RINGROOM_IO", driver)
             .envs(environment.iter().copied())
             .spawn()
             .unwrap();
+        Server::of(child, driver, shards)
+    }
+
+    /// Waits until the program is ready.
+    fn of(mut child: Child, driver: &str, shards: usize) -> Server {
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         out.read_line(&mut ready).unwrap();
@@ -467,7 +472,8 @@ fn the_closing_handshake_is_answered_and_the_socket_ends() {
         assert_eq!(client.socket.read().unwrap(), Message::Pong("are you there".into()));
         client.socket.close(None).unwrap();
         assert!(matches!(client.socket.read().unwrap(), Message::Close(_)));
-        assert!(client.socket.read().is_err(), "the end");
+        let end = client.socket.read().unwrap_err();
+        assert!(matches!(end, tungstenite::Error::ConnectionClosed), "an orderly end, no reset: {end}");
         // Binary is not spoken: the server closes first.
         let mut client = server.connect("alice");
         client.socket.send(Message::binary(vec![1, 2, 3])).unwrap();
@@ -488,14 +494,78 @@ fn sigterm_sends_clients_away_and_exits_clean() {
                 assert_eq!(u16::from(frame.code), 1012);
                 assert!(frame.reason.contains("retry_ms"), "{}", frame.reason);
             }
+            assert!(TcpStream::connect(server.data).is_err(), "nobody listens while the last clients go");
             drop(clients);
             assert_eq!(server.child.wait().unwrap().code(), Some(0));
-            assert!(TcpStream::connect(server.data).is_err(), "nobody listens");
             let mut rest = String::new();
             server.out.read_to_string(&mut rest).unwrap();
             assert_eq!(rest, "", "standard output has the ready line and nothing else");
         }
     });
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    on_each_driver(|driver| {
+        let mut wrapped = Command::new("sh");
+        let inner = program(&["--shards", "1"]);
+        wrapped.args(["-c", "ulimit -n 48 && exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+        wrapped.env("RINGROOM_JWT_SECRET", SECRET).env("RINGROOM_IO", driver);
+        let mut child = wrapped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let server = Server::of(child, driver, 1);
+        let crowd: Vec<TcpStream> = (0..48).map(|_| server.raw()).collect();
+        assert!(log.any(|line| line.contains("cannot accept")));
+        drop(crowd);
+        let mut client = server.connect("alice");
+        client.join("chat:1");
+        server.until(|total| total["edge"]["handshakes_now"] == 0);
+    });
+}
+
+/// Has the kernel refuse `io_uring_setup`, as the seccomp profile of a container does.
+fn forbid_io_uring(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    const IO_URING_SETUP: u32 = libc::SYS_io_uring_setup as u32;
+    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const SKIP_UNLESS_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let forbid = || {
+        let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+        let mut steps = [
+            step(LOAD_NUMBER, 0, 0),
+            step(SKIP_UNLESS_EQUAL, 1, IO_URING_SETUP),
+            step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        // SAFETY: the program and its steps outlive the call, which copies them.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes two system calls and nothing else.
+    unsafe { command.pre_exec(forbid) };
+}
+
+#[test]
+fn where_io_uring_is_forbidden_epoll_serves_and_the_log_says_what_to_allow() {
+    let mut command = program(&["--shards", "1"]);
+    forbid_io_uring(command.env("RINGROOM_JWT_SECRET", SECRET));
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let server = Server::of(child, "epoll", 1);
+    server.connect("alice").join("chat:1");
+    let line = log.next().unwrap();
+    assert!(line.contains("io_uring is refused") && line.contains("seccomp") && line.contains("epoll"), "{line}");
+
+    let mut command = program(&["--shards", "1"]);
+    forbid_io_uring(command.env("RINGROOM_JWT_SECRET", SECRET).env("RINGROOM_IO", "io_uring"));
+    let output = command.stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("seccomp"));
 }
 
 #[test]
