@@ -480,6 +480,7 @@ fn the_closing_handshake_is_answered_and_the_socket_ends() {
         assert_eq!(u16::from(client.close_frame().unwrap().code), 1003);
         drop(client);
         server.until(|total| total["edge"]["connections_now"] == 0);
+        assert_eq!(server.total()["edge"]["resets"], 0);
     });
 }
 

@@ -242,6 +242,7 @@ impl Edge {
         for conn in effects.reset.drain(..) {
             if let Some(row) = row_mut(rows, conn) {
                 row.standing = Standing::Reset;
+                self.counters.borrow_mut().resets += 1;
                 socket::reset_on_close(&borrowed(&row.stream));
                 row.mute(Shut::Both);
                 row.wake_pump();
