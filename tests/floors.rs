@@ -68,6 +68,7 @@ const IMPURE: [(&str, &str); 33] = [
     ("aws_lc_rs::rand", "a system call"),
 ];
 const IMPURE_SOCKETS: [&str; 5] = ["TcpStream", "TcpListener", "UdpSocket", "ToSocketAddrs", "Incoming"];
+/// Seeded by the system, so that a replay would differ.
 const IMPURE_RANDOM: [&str; 2] = ["std::hash::RandomState", "std::collections::hash_map::RandomState"];
 const IMPURE_MACROS: [&str; 6] = ["thread_local", "print", "println", "eprint", "eprintln", "dbg"];
 const IO_ALONE: [&str; 3] = ["monoio", "flume", "quanta"];
@@ -637,6 +638,7 @@ mod samples {
             "fn f() { static SEEN: OnceCell<u8> = OnceCell::new(); }",
             "fn f() { libc::getpid(); }",
             "use std::hash::RandomState;",
+            "use std::sync as s; fn f() { let x: s::Mutex<u8> = y; }",
         ] {
             assert!(!broken("kernel/a.rs", source).is_empty(), "{source}");
             let other = broken("host/a.rs", source);

@@ -10,6 +10,7 @@ use super::identity::Identity;
 use super::names::{check_tenant, check_user};
 use super::pattern::Pattern;
 use crate::base::limits::{LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX};
+use crate::wire::codes::ErrorCode;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -217,10 +218,10 @@ pub enum TokenRefused {
 
 impl TokenRefused {
     /// The code that the client sees.
-    pub const fn code(self) -> &'static str {
+    pub const fn code(self) -> ErrorCode {
         match self {
-            TokenRefused::Expired => "token_expired",
-            _ => "unauthorized",
+            TokenRefused::Expired => ErrorCode::TokenExpired,
+            _ => ErrorCode::Unauthorized,
         }
     }
 
@@ -370,7 +371,7 @@ mod tests {
         let lenient = Verifier::hs256(SECRET, 5);
         assert_eq!(lenient.verify(&token, NOW + 4).unwrap().expires_unix_s, Some(NOW + 5));
         assert_eq!(lenient.verify(&token, NOW + 5), Err(TokenRefused::Expired));
-        assert_eq!(TokenRefused::Expired.code(), "token_expired");
+        assert_eq!(TokenRefused::Expired.code(), ErrorCode::TokenExpired);
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn converse(session: &mut Session, events: &Receiver<Event>) -> Result<(), Faile
         let patience = match input_ended_at {
             // With `--exit-after` the count decides; without, the last answers do.
             Some(at) if session.exit_after.is_none() => {
-                if session.asked.is_empty() {
+                if session.asked.is_empty() && session.user.is_some() {
                     return Ok(());
                 }
                 FAREWELL_TIME_MAX.saturating_sub(Instant::now().saturating_duration_since(at))
@@ -179,6 +179,7 @@ enum What {
 struct Session {
     writer: WebSocket<Half>,
     screen: Screen,
+    /// Known once the gateway has let us in.
     user: Option<String>,
     room: Option<String>,
     requests: u64,
@@ -307,7 +308,7 @@ impl Session {
         match event {
             "heartbeat" => return,
             "connected" => {
-                self.user = push.data.and_then(|data| field(data, "user"));
+                self.user = push.data.and_then(user_of);
                 self.screen.show(&format!("connected as {}", self.user.as_deref().unwrap_or("?")));
                 return;
             }
@@ -421,6 +422,12 @@ fn printable(text: &str) -> String {
 fn field(data: &RawValue, name: &str) -> Option<String> {
     let value: Value = serde_json::from_str(data.get()).ok()?;
     value.get(name)?.as_str().map(str::to_owned)
+}
+
+/// The id that the `connected` push says is ours.
+fn user_of(data: &RawValue) -> Option<String> {
+    let value: Value = serde_json::from_str(data.get()).ok()?;
+    value.get("user")?.get("id")?.as_str().map(str::to_owned)
 }
 
 fn mid_of(data: &RawValue) -> Option<String> {
@@ -590,6 +597,9 @@ mod tests {
         let push: Incoming<'_> = serde_json::from_str(push).unwrap();
         assert_eq!((push.seq, push.from.as_deref()), (Some(41), Some("a\"b")));
         assert_eq!(field(push.data.unwrap(), "text").as_deref(), Some("hi"));
+        let connected: Incoming<'_> =
+            serde_json::from_str(r#"{"event":"connected","data":{"user":{"id":"ada","name":null}}}"#).unwrap();
+        assert_eq!(connected.data.and_then(user_of).as_deref(), Some("ada"));
     }
 
     #[test]

@@ -445,7 +445,10 @@ impl Edge {
                 if bytes > 0 {
                     row.is_offered = true;
                     again.extend((bytes >= WRITE_BYTES_MAX || named.len() > PIECES_MAX).then_some(conn));
-                    egress.offer(conn, row.fd, &named);
+                    // SAFETY: the pieces are parts of frames in the connection's outbox, which keeps
+                    // them, where they are and as they are, until it is told that they were written:
+                    // after `settle`, below.
+                    unsafe { egress.offer(conn, row.fd, &named) };
                 }
                 *pieces = recycle(named);
             }
