@@ -617,7 +617,7 @@ mod tests {
     }
 
     impl Egress for Recorder {
-        fn offer(&mut self, conn: ConnId, _: RawFd, pieces: &[&[u8]]) {
+        unsafe fn offer(&mut self, conn: ConnId, _: RawFd, pieces: &[&[u8]]) {
             let before = self.bytes.len();
             pieces.iter().take(PIECES_MAX).for_each(|piece| self.bytes.extend_from_slice(piece));
             let asked = self.bytes.len() - before;
