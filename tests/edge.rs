@@ -3,6 +3,7 @@
 //! only a failure exhausts; no time measured here decides anything.
 
 use ringroom::admission::token::{Claims, sign_hs256};
+use ringroom::kernel::placement::Placement;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -522,6 +523,35 @@ fn running_out_of_descriptors_is_survived() {
         let mut client = server.connect("alice");
         client.join("chat:1");
         server.until(|total| total["edge"]["handshakes_now"] == 0);
+    });
+}
+
+#[test]
+fn a_full_server_says_so_and_keeps_nothing_of_those_it_turns_away() {
+    let home = |user: &str| Placement::new(2).of_user("default", user).index();
+    on_each_driver(|driver| {
+        let limits = [("RINGROOM_LIMITS__CONNS_PER_SHARD", "1"), ("RINGROOM_LIMITS__HANDSHAKE_MS", "1000")];
+        let server = Server::start(driver, 2, &limits);
+        let users: Vec<String> = (0..16).map(|user| format!("user{user}")).collect();
+        let residents = [0, 1].map(|shard| server.connect(users.iter().find(|user| home(user) == shard).unwrap()));
+        let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count();
+        let before = descriptors();
+        // They read the answer and never close.
+        let turned_away: Vec<TcpStream> = users
+            .iter()
+            .map(|user| {
+                let mut stream = server.raw();
+                stream.write_all(upgrade_request(&server, &token(user)).as_bytes()).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(r#""code":"unavailable""#), "{answer}");
+                stream
+            })
+            .collect();
+        server.until(|total| total["edge"]["handshakes_now"] == 0 && descriptors() <= before + 1);
+        drop((turned_away, residents));
+        server.until(|total| total["edge"]["connections_now"] == 0);
+        server.connect("user0");
     });
 }
 
