@@ -3,6 +3,7 @@
 //! only a failure exhausts; no time measured here decides anything.
 
 use ringroom::admission::token::{Claims, sign_hs256};
+use ringroom::kernel::placement::Placement;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,12 +26,17 @@ struct Server {
 
 impl Server {
     fn start(driver: &str, shards: usize, environment: &[(&str, &str)]) -> Server {
-        let mut child = program(&["--shards", &shards.to_string()])
+        let child = program(&["--shards", &shards.to_string()])
             .env("RINGROOM_JWT_SECRET", SECRET)
             .env("RINGROOM_IO", driver)
             .envs(environment.iter().copied())
             .spawn()
             .unwrap();
+        Server::of(child, driver, shards)
+    }
+
+    /// Waits until the program is ready.
+    fn of(mut child: Child, driver: &str, shards: usize) -> Server {
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         out.read_line(&mut ready).unwrap();
@@ -242,6 +248,43 @@ fn users_and_rooms_of_all_shards_meet_whichever_shard_accepts() {
 }
 
 #[test]
+fn lanes_that_are_always_full_lose_and_reorder_nothing() {
+    const CLIENTS: usize = 6;
+    const ROOMS: usize = 4;
+    const EACH: usize = 400;
+    on_each_driver(|driver| {
+        let server = Server::start(driver, 3, &[("RINGROOM_LIMITS__LANE_ENTRIES", "8")]);
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|user| server.connect(&format!("user{user}"))).collect();
+        for client in &mut clients {
+            (0..ROOMS).for_each(|room| client.join(&format!("chat:{room}")));
+        }
+        for n in 0..EACH {
+            for client in &mut clients {
+                client.send("room:publish", json!({"room": format!("chat:{}", n % ROOMS), "event": "chat", "data": n}));
+            }
+        }
+        for client in &mut clients {
+            let (mut replies, mut pushes, mut last_seq) = (0, 0, [0; ROOMS]);
+            while replies < EACH || pushes < EACH * CLIENTS {
+                let envelope = client.next();
+                if envelope["event"] == "chat" {
+                    let room: usize = envelope["room"].as_str().unwrap()["chat:".len()..].parse().unwrap();
+                    let seq = envelope["seq"].as_u64().unwrap();
+                    assert!(last_seq[room] == 0 || seq == last_seq[room] + 1, "after {last_seq:?}: {envelope}");
+                    last_seq[room] = seq;
+                    pushes += 1;
+                } else if envelope["id"].is_u64() {
+                    assert_eq!(envelope["ok"], true, "{envelope}");
+                    replies += 1;
+                }
+            }
+        }
+        let core = &server.total()["core"];
+        assert!(core["parked"].as_u64() > Some(0), "the lanes were full at times: {core}");
+    });
+}
+
+#[test]
 fn one_user_may_have_more_connections_than_are_moved() {
     const CONNECTIONS: usize = 100;
     on_each_driver(|driver| {
@@ -271,7 +314,7 @@ fn a_bad_token_is_told_in_a_close_frame() {
 #[test]
 fn whoever_does_not_finish_its_head_in_time_is_cut() {
     on_each_driver(|driver| {
-        let server = Server::start(driver, 1, &[("RINGROOM_LIMITS__HANDSHAKE_MS", "50")]);
+        let server = Server::start(driver, 1, &[("RINGROOM_LIMITS__HANDSHAKE_MS", "1000")]);
         let mut silent = server.raw();
         let mut slow = server.raw();
         slow.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\n").unwrap();
@@ -430,12 +473,15 @@ fn the_closing_handshake_is_answered_and_the_socket_ends() {
         assert_eq!(client.socket.read().unwrap(), Message::Pong("are you there".into()));
         client.socket.close(None).unwrap();
         assert!(matches!(client.socket.read().unwrap(), Message::Close(_)));
-        assert!(client.socket.read().is_err(), "the end");
+        assert_eq!(client.socket.get_mut().read(&mut [0; 1]).unwrap(), 0, "an orderly end, no reset");
+        drop(client);
         // Binary is not spoken: the server closes first.
         let mut client = server.connect("alice");
         client.socket.send(Message::binary(vec![1, 2, 3])).unwrap();
         assert_eq!(u16::from(client.close_frame().unwrap().code), 1003);
+        drop(client);
         server.until(|total| total["edge"]["connections_now"] == 0);
+        assert_eq!(server.total()["edge"]["resets"], 0);
     });
 }
 
@@ -451,14 +497,107 @@ fn sigterm_sends_clients_away_and_exits_clean() {
                 assert_eq!(u16::from(frame.code), 1012);
                 assert!(frame.reason.contains("retry_ms"), "{}", frame.reason);
             }
+            assert!(TcpStream::connect(server.data).is_err(), "nobody listens while the last clients go");
             drop(clients);
             assert_eq!(server.child.wait().unwrap().code(), Some(0));
-            assert!(TcpStream::connect(server.data).is_err(), "nobody listens");
             let mut rest = String::new();
             server.out.read_to_string(&mut rest).unwrap();
             assert_eq!(rest, "", "standard output has the ready line and nothing else");
         }
     });
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    on_each_driver(|driver| {
+        let mut wrapped = Command::new("sh");
+        let inner = program(&["--shards", "1"]);
+        wrapped.args(["-c", "ulimit -n 48 && exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+        wrapped.env("RINGROOM_JWT_SECRET", SECRET).env("RINGROOM_IO", driver);
+        let mut child = wrapped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let server = Server::of(child, driver, 1);
+        let crowd: Vec<TcpStream> = (0..48).map(|_| server.raw()).collect();
+        assert!(log.any(|line| line.contains("cannot accept")));
+        drop(crowd);
+        let mut client = server.connect("alice");
+        client.join("chat:1");
+        server.until(|total| total["edge"]["handshakes_now"] == 0);
+    });
+}
+
+#[test]
+fn a_full_server_says_so_and_keeps_nothing_of_those_it_turns_away() {
+    let home = |user: &str| Placement::new(2).of_user("default", user).index();
+    on_each_driver(|driver| {
+        let limits = [("RINGROOM_LIMITS__CONNS_PER_SHARD", "1"), ("RINGROOM_LIMITS__HANDSHAKE_MS", "1000")];
+        let server = Server::start(driver, 2, &limits);
+        let users: Vec<String> = (0..16).map(|user| format!("user{user}")).collect();
+        let residents = [0, 1].map(|shard| server.connect(users.iter().find(|user| home(user) == shard).unwrap()));
+        let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count();
+        let before = descriptors();
+        // They read the answer and never close.
+        let turned_away: Vec<TcpStream> = users
+            .iter()
+            .map(|user| {
+                let mut stream = server.raw();
+                stream.write_all(upgrade_request(&server, &token(user)).as_bytes()).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(r#""code":"unavailable""#), "{answer}");
+                stream
+            })
+            .collect();
+        server.until(|total| total["edge"]["handshakes_now"] == 0 && descriptors() <= before + 1);
+        drop((turned_away, residents));
+        server.until(|total| total["edge"]["connections_now"] == 0);
+        server.connect("user0");
+    });
+}
+
+/// Has the kernel refuse `io_uring_setup`, as the seccomp profile of a container does.
+fn forbid_io_uring(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    const IO_URING_SETUP: u32 = libc::SYS_io_uring_setup as u32;
+    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const SKIP_UNLESS_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let forbid = || {
+        let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+        let mut steps = [
+            step(LOAD_NUMBER, 0, 0),
+            step(SKIP_UNLESS_EQUAL, 1, IO_URING_SETUP),
+            step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        // SAFETY: the program and its steps outlive the call, which copies them.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes two system calls and nothing else.
+    unsafe { command.pre_exec(forbid) };
+}
+
+#[test]
+fn where_io_uring_is_forbidden_epoll_serves_and_the_log_says_what_to_allow() {
+    let mut command = program(&["--shards", "1"]);
+    forbid_io_uring(command.env("RINGROOM_JWT_SECRET", SECRET));
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let server = Server::of(child, "epoll", 1);
+    server.connect("alice").join("chat:1");
+    let line = log.next().unwrap();
+    assert!(line.contains("io_uring is refused") && line.contains("seccomp") && line.contains("epoll"), "{line}");
+
+    let mut command = program(&["--shards", "1"]);
+    forbid_io_uring(command.env("RINGROOM_JWT_SECRET", SECRET).env("RINGROOM_IO", "io_uring"));
+    let output = command.stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("seccomp"));
 }
 
 #[test]

@@ -242,6 +242,7 @@ impl Edge {
         for conn in effects.reset.drain(..) {
             if let Some(row) = row_mut(rows, conn) {
                 row.standing = Standing::Reset;
+                self.counters.borrow_mut().resets += 1;
                 socket::reset_on_close(&borrowed(&row.stream));
                 row.mute(Shut::Both);
                 row.wake_pump();
@@ -573,6 +574,91 @@ fn recycle<'a>(mut pieces: Vec<&[u8]>) -> Vec<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::token::{Claims, sign_hs256};
+    use crate::features;
+    use crate::io::bell::Bell;
+    use crate::io::clock::Origin;
+    use crate::io::control::door;
+    use crate::io::lanes::weave;
+    use crate::io::{runtime, turn};
+    use crate::kernel::Limits;
+    use crate::shard::ShardConfig;
+    use crate::wire::dialect::NATIVE_JSON;
+    use std::os::unix::net::UnixStream;
+
+    const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
+
+    /// A shard of its own, as the gateway makes it.
+    fn edge() -> Rc<Edge> {
+        let clock = Clock::new(Origin::now());
+        let (door, controls) = door(Arc::new(Bell::new().unwrap()));
+        let limits = Limits::default();
+        let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits };
+        Edge::new(Parts {
+            id: ShardId(0),
+            driver: Driver::Epoll,
+            shard: Shard::new(config, features::all(), clock.now()),
+            clock,
+            placement: Placement::new(1),
+            doors: Arc::new([door]),
+            crowd: Crowd::default(),
+            verifier: Verifier::hs256(SECRET, 0),
+            handshake_time: Duration::from_secs(1),
+            controls,
+            lanes: weave(1, 8).pop().expect("one shard"),
+        })
+    }
+
+    /// Takes all that it is offered, and remembers it.
+    #[derive(Default)]
+    struct Recorder {
+        bytes: Vec<u8>,
+        sent: Vec<Sent>,
+    }
+
+    impl Egress for Recorder {
+        unsafe fn offer(&mut self, conn: ConnId, _: RawFd, pieces: &[&[u8]]) {
+            let before = self.bytes.len();
+            pieces.iter().take(PIECES_MAX).for_each(|piece| self.bytes.extend_from_slice(piece));
+            let asked = self.bytes.len() - before;
+            self.sent.push(Sent { conn, asked, result: Ok(asked) });
+        }
+
+        fn settle(&mut self, sent: &mut Vec<Sent>) {
+            sent.append(&mut self.sent);
+        }
+    }
+
+    #[test]
+    fn more_than_one_write_names_leaves_once_and_in_order() {
+        const FIRST: usize = 3 * PIECES_MAX;
+        let recorded = runtime::block_on(Driver::Epoll, async {
+            let edge = edge();
+            let (mine, _peer) = UnixStream::pair().unwrap();
+            let claims = Claims { sub: "alice".into(), ..Claims::default() };
+            let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
+            let opened = edge.open(turn::waitable(mine.into()).unwrap(), identity, NATIVE_JSON, None);
+            let conn = opened.unwrap_or_else(|_| panic!("an empty shard has room")).conn;
+            let say = |message: &str| edge.step(Input::Text { conn, message: message.as_bytes() });
+            say(r#"{"event":"room:join","data":{"room":"chat:1"}}"#);
+            let publish = r#"{"event":"room:publish","data":{"room":"chat:1","event":"chat","data":0}}"#;
+            (0..FIRST).for_each(|_| say(publish));
+            let mut egress = Recorder::default();
+            while edge.flush(&mut egress) {
+                // The core lists the connection anew while the edge still has it listed.
+                say(publish);
+            }
+            String::from_utf8_lossy(&egress.bytes).into_owned()
+        });
+        let recorded = recorded.unwrap();
+        let seqs: Vec<usize> = recorded
+            .split("\"seq\":")
+            .skip(1)
+            .map(|rest| rest.split(|char: char| !char.is_ascii_digit()).next().unwrap().parse().unwrap())
+            .collect();
+        assert!(seqs.len() > FIRST);
+        assert_eq!(seqs, (1..=seqs.len()).collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_recycled_list_keeps_its_memory() {

@@ -151,9 +151,12 @@ impl Gateway {
     }
 
     /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
-    /// ended drops its copy instead.
+    /// ended or has too much waiting drops its copy instead.
     pub fn report(&self, reply: impl Fn(Report) + Clone + Send + 'static) {
-        self.tell_all(|| Control::Report(Box::new(reply.clone())));
+        for door in self.doors.iter() {
+            // Never waits: whoever looks at a shard that hangs must not hang with it.
+            let _ = door.try_leave(Control::Report(Box::new(reply.clone())));
+        }
     }
 
     /// Ends the shards, and with them what is still open.
