@@ -8,7 +8,7 @@ use ringroom::wire::envelope;
 use ringroom::wire::frame;
 use ringroom::wire::handshake;
 use ringroom::wire::http;
-use ringroom::wire::json::{self, Scratch};
+use ringroom::wire::json;
 use std::hint::black_box;
 
 /// A publish whose whole message is `len` bytes of what chats send.
@@ -56,22 +56,21 @@ fn unmask(criterion: &mut Criterion) {
 
 fn envelopes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("envelope");
-    let mut scratch = Scratch::default();
     let foreign = message_of(1024, "привет, как дела");
     group.throughput(Throughput::Bytes(1024));
     group.bench_function("parse_cyrillic/1024", |bench| {
-        bench.iter(|| envelope::parse(&mut scratch, black_box(&foreign)).expect("well formed"));
+        bench.iter(|| envelope::parse(black_box(&foreign)).expect("well formed"));
     });
     for len in [241, 1024, 16 * 1024] {
         let message = message(len);
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(format!("parse/{len}"), |bench| {
-            bench.iter(|| envelope::parse(&mut scratch, black_box(&message)).expect("well formed"));
+            bench.iter(|| envelope::parse(black_box(&message)).expect("well formed"));
         });
         group.bench_function(format!("check/{len}"), |bench| {
-            bench.iter(|| json::check(&mut scratch, black_box(&message)).expect("well formed"));
+            bench.iter(|| json::check(black_box(&message)).expect("well formed"));
         });
-        let data = envelope::parse(&mut scratch, &message).expect("well formed").data.to_vec();
+        let data = envelope::parse(&message).expect("well formed").data.to_vec();
         group.bench_function(format!("publish_fields/{len}"), |bench| {
             bench.iter(|| envelope::publish_fields(black_box(&data)).expect("well formed"));
         });

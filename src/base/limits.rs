@@ -91,6 +91,20 @@ pub const DIALECTS_MAX: usize = 64;
 /// Connections of one user that are moved to the user's home; later ones stay where they were accepted.
 pub const USER_CONNS_MOVED_MAX: u32 = 64;
 
+/// Sockets of one shard whose request head has not ended; later ones are closed at once.
+pub const HANDSHAKES_MAX: usize = 16_384;
+/// Bytes that are read and thrown away from a peer that was answered and does not close.
+pub const DISCARD_BYTES_MAX: usize = 256 * 1024;
+/// Sockets accepted, mails taken from one lane, connections written to: each at most so often
+/// before the edge looks at what else is ready.
+pub const ACCEPTS_PER_TURN: usize = 64;
+pub const MAILS_PER_TURN: usize = 256;
+pub const WRITES_PER_TURN: usize = 256;
+/// Bytes that one gathered write names, the frame that passes the bound included whole.
+pub const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Controls (connections handed over, drain, statistics) that wait for one shard.
+pub const CONTROLS_MAX: usize = 1_024;
+
 /// Interval of heartbeats, and how long a silent peer is kept.
 pub const HEARTBEAT: Duration = Duration::from_secs(25);
 pub const HEARTBEAT_TIME_OUT: Duration = Duration::from_secs(60);
@@ -101,6 +115,7 @@ const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SLOW < OUTBOX_BYTES_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
+const _: () = assert!(MAILS_PER_TURN <= LANE_ENTRIES_MAX);
 const _: () = assert!(ROOMS_PER_REQUEST_MAX <= CALLS_PER_PEER_MAX);
 const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
 const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

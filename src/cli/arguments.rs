@@ -68,14 +68,13 @@ Serve clients until SIGTERM or SIGINT.
 Usage: ringroom [serve] [OPTIONS]
 
 Options:
-  --config FILE    Read the configuration from FILE (TOML)
-  --profile NAME   Tune for a purpose, such as latency or bench
+  --profile NAME   Tune for a purpose: default, or bench (limits off, loopback only)
   --listen ADDR    Address for clients [default: 127.0.0.1:3001]; port 0 picks a free one
   --ops ADDR       Address for operators: health, metrics, stats [default: 127.0.0.1:9091]
   --shards N       How many shards to run [default: one per CPU]
   --dev            Development mode: conveniences that production must not have
 
-Later sources win: defaults, profile, file, environment, options. In the environment a key is
+Later sources win: defaults, profile, environment, options. In the environment a key is
 RINGROOM_ and its path in capitals, levels joined by two underscores: RINGROOM_LISTEN,
 RINGROOM_LIMITS__CONN_BURST. The secret that tokens are signed with is RINGROOM_JWT_SECRET.
 
@@ -167,10 +166,9 @@ fn help_of(topic: &str) -> Option<&'static str> {
 }
 
 fn serve(parser: &mut Parser) -> Result<Command, Failed> {
-    let mut options = host::Options { listen: None, ops: None, shards: None, profile: None, config: None, dev: false };
+    let mut options = host::Options::default();
     while let Some(arg) = parser.next().map_err(wrong)? {
         match arg {
-            Arg::Long("config") => options.config = Some(parser.value().map_err(wrong)?.into()),
             Arg::Long("profile") => options.profile = Some(text(parser)?),
             Arg::Long("listen") => options.listen = Some(text(parser)?),
             Arg::Long("ops") => options.ops = Some(text(parser)?),
@@ -295,9 +293,8 @@ mod tests {
 
     #[test]
     fn every_option_of_serve_reaches_the_host() {
-        let line = "--config a.toml --profile bench --listen 127.0.0.1:0 --ops=127.0.0.1:1 --shards 2";
+        let line = "--profile bench --listen 127.0.0.1:0 --ops=127.0.0.1:1 --shards 2";
         let Ok(Command::Serve(options)) = parsed(line) else { panic!() };
-        assert_eq!(options.config.unwrap().to_str(), Some("a.toml"));
         assert_eq!(options.profile.as_deref(), Some("bench"));
         assert_eq!(options.listen.as_deref(), Some("127.0.0.1:0"));
         assert_eq!(options.ops.as_deref(), Some("127.0.0.1:1"));

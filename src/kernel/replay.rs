@@ -31,40 +31,48 @@ impl Kernel {
         }
     }
 
-    /// Asks for the next page of every replay that may go on.
+    /// Asks for the next page of every replay that may go on: there is credit again.
     pub fn pump_replays(&mut self, effects: &mut Effects) {
-        let mut listed = std::mem::take(&mut self.replaying);
-        listed.retain(|conn| self.pump_replay(*conn, effects));
-        // A page that came from this shard itself may have listed more meanwhile.
-        listed.append(&mut self.replaying);
+        let listed = std::mem::take(&mut self.replaying);
+        for conn in &listed {
+            self.pump_replay(*conn, effects);
+        }
         self.replaying = listed;
+        self.sweep_replays();
     }
 
-    /// False when the connection has nothing left to replay.
-    fn pump_replay(&mut self, conn: ConnId, effects: &mut Effects) -> bool {
-        let is_open = self.conns.is_open(conn);
-        let Some(row) = self.conns.row_mut(conn) else { return false };
+    /// Takes connections that have nothing left to replay off the list.
+    pub fn sweep_replays(&mut self) {
+        let conns = &self.conns;
+        self.replaying.retain(|conn| conns.row(*conn).is_some_and(|row| row.flags.has(Flags::REPLAYING)));
+        self.replaying.sort_unstable();
+        self.replaying.dedup();
+    }
+
+    /// Asks for the next page of a connection's replay, if it has one that may go on.
+    pub fn pump_replay(&mut self, conn: ConnId, effects: &mut Effects) {
+        let Some(row) = self.conns.row_mut(conn).filter(|row| row.flags.has(Flags::REPLAYING)) else { return };
+        let (is_open, dialect) = (row.is_open(), row.dialect);
         let has_room = row.outbox.bytes() <= OUTBOX_BYTES_RESUME;
-        let dialect = row.dialect;
-        let Some(cold) = self.conns.cold_mut(conn) else { return false };
+        let Some(cold) = self.conns.cold_mut(conn) else { return };
         if !is_open || cold.replays.is_empty() {
             if let Some(row) = self.conns.row_mut(conn) {
                 row.flags.clear(Flags::REPLAYING);
             }
-            return false;
+            return;
         }
         // One page at a time for a connection: what is asked for has its place in the outbox.
         if !has_room || cold.replays.iter().any(|replay| replay.asked.is_some()) {
-            return true;
+            return;
         }
         let replay = &cold.replays[0];
         let (home, room) = (replay.home, replay.room);
         let (epoch, after) = (replay.epoch, replay.after);
         let user = cold.identity.user.clone();
         let local = self.membership.find(home, room).and_then(|local| self.membership.room(local));
-        let Some(name) = local.map(|local| local.name.clone()) else { return true };
+        let Some(name) = local.map(|local| local.name.clone()) else { return };
         if !self.lanes.may_request(home) {
-            return true;
+            return;
         }
         let call = self.calls.open(conn, Asker::Replay);
         let request = Request {
@@ -84,7 +92,6 @@ impl Kernel {
         if let Some(cold) = self.conns.cold_mut(conn) {
             cold.replays[0].asked = Some(call);
         }
-        true
     }
 
     /// The page that `call` asked for came.

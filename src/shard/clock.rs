@@ -33,6 +33,7 @@ impl Shard {
             }
         }
         self.due = due;
+        self.kernel.sweep_replays();
     }
 
     pub(super) fn start_heartbeat(&mut self, now: Now, conn: ConnId) {

@@ -110,7 +110,7 @@ impl Shard {
             }
         }
         self.flush_answered(now, effects);
-        self.kernel.pump_replays(effects);
+        self.kernel.pump_replay(conn, effects);
         self.catch_up(from, effects);
     }
 

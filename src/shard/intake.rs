@@ -53,7 +53,7 @@ impl Shard {
         row.heard_s = seconds(now.at);
         row.active_s = row.heard_s;
         self.kernel.counters.requests += 1;
-        let envelope = match envelope::parse(&mut self.scratch, message) {
+        let envelope = match envelope::parse(message) {
             Ok(envelope) => envelope,
             Err(malformed) => {
                 return self.refuse(now, conn, malformed.id.as_ref(), None, &malformed.error, effects);

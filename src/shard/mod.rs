@@ -26,7 +26,6 @@ use crate::kernel::mail::Mail;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
-use crate::wire::json::Scratch;
 use std::time::Duration;
 
 /// A connection whose handshake is done.
@@ -104,7 +103,6 @@ pub enum Input<'a> {
 pub struct Shard {
     kernel: Kernel,
     registry: Registry,
-    scratch: Scratch,
     /// Bytes of replies while they are made.
     frame: Vec<u8>,
     due: Vec<crate::kernel::Timer>,
@@ -120,7 +118,6 @@ impl Shard {
         Shard {
             kernel: Kernel::new(config, now),
             registry: Registry::new(features),
-            scratch: Scratch::default(),
             frame: Vec::new(),
             due: Vec::new(),
             answered: Vec::new(),
@@ -258,9 +255,7 @@ impl Shard {
         {
             cold.progress = now.at;
         }
-        if flags.has(Flags::REPLAYING) {
-            self.kernel.pump_replays(effects);
-        }
+        self.kernel.pump_replay(conn, effects);
     }
 
     fn on_blocked(&mut self, now: Now, conn: ConnId) {

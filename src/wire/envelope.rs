@@ -3,7 +3,7 @@
 //! so its `data` can be passed on unread.
 
 use super::codes::{ErrorCode, WireError};
-use super::json::{self, Scratch};
+use super::json;
 use crate::base::limits::{CID_BYTES_MAX, EVENT_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOMS_PER_REQUEST_MAX};
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ pub struct Malformed {
 }
 
 /// Reads one message. Unknown fields are ignored, known ones may come once, in any order.
-pub fn parse<'a>(_scratch: &mut Scratch, message: &'a [u8]) -> Result<Envelope<'a>, Malformed> {
+pub fn parse(message: &[u8]) -> Result<Envelope<'_>, Malformed> {
     let mut id: Slot<'_> = Slot::Absent;
     let mut event: Slot<'_> = Slot::Absent;
     let mut data: Slot<'_> = Slot::Absent;
@@ -214,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(message: &str) -> Result<Envelope<'_>, Malformed> {
-        parse(&mut Scratch::default(), message.as_bytes())
+        parse(message.as_bytes())
     }
 
     fn refused(message: &str) -> Malformed {
@@ -312,7 +312,7 @@ mod tests {
             tree.insert("event".into(), event.clone().into());
             if let Some(data) = &data { tree.insert("data".into(), data.clone().into()); }
             let message = serde_json::to_vec(&tree).expect("a tree can be written");
-            let envelope = parse(&mut Scratch::default(), &message).expect("well formed");
+            let envelope = parse(&message).expect("well formed");
             prop_assert_eq!(&*envelope.event, &*event);
             prop_assert_eq!(envelope.id.map(|id| match id {
                 RequestId::Integer(number) => serde_json::Value::from(number),
@@ -327,7 +327,7 @@ mod tests {
             let valid: &[u8] = br#"{"id":"c1","event":"room:join","data":{"room":"\u00e9","rooms":["a"]}}"#;
             let cut = cut.min(valid.len());
             let mixed = [&valid[start.min(cut)..cut], &message].concat();
-            let _ = parse(&mut Scratch::default(), &mixed);
+            let _ = parse(&mixed);
             let _ = publish_fields(&mixed);
         }
     }

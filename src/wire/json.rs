@@ -37,13 +37,8 @@ impl fmt::Display for JsonError {
     }
 }
 
-/// What reading one message may leave for the next to use again, one a shard. The walk over JSON
-/// needs none; forms that have to be rewritten as JSON first will.
-#[derive(Default, Debug)]
-pub struct Scratch(());
-
 /// Checks that `raw` is one JSON text.
-pub fn check(_scratch: &mut Scratch, raw: &[u8]) -> Result<(), JsonError> {
+pub fn check(raw: &[u8]) -> Result<(), JsonError> {
     walk(raw, |_, _| {})
 }
 
@@ -482,7 +477,7 @@ mod tests {
     use serde::de::IgnoredAny;
 
     fn accepts(raw: &[u8]) -> bool {
-        check(&mut Scratch::default(), raw).is_ok()
+        check(raw).is_ok()
     }
 
     /// What two well-kept libraries say together: the standard one of UTF-8, the other of syntax.
@@ -639,11 +634,11 @@ mod tests {
         assert!(accepts(nested(JSON_DEPTH_MAX).as_bytes()));
         let too_deep = JsonError::TooDeep { at: JSON_DEPTH_MAX };
         for depth in [JSON_DEPTH_MAX + 1, 100_000] {
-            assert_eq!(check(&mut Scratch::default(), nested(depth).as_bytes()), Err(too_deep));
+            assert_eq!(check(nested(depth).as_bytes()), Err(too_deep));
         }
         let objects = r#"{"a":"#.repeat(100_000);
         let too_deep = JsonError::TooDeep { at: 5 * JSON_DEPTH_MAX };
-        assert_eq!(check(&mut Scratch::default(), objects.as_bytes()), Err(too_deep));
+        assert_eq!(check(objects.as_bytes()), Err(too_deep));
     }
 
     #[test]
@@ -709,7 +704,7 @@ mod tests {
 
     #[test]
     fn an_error_says_where_and_what_was_expected() {
-        let error = check(&mut Scratch::default(), br#"{"a":1 "b":2}"#).expect_err("no comma");
+        let error = check(br#"{"a":1 "b":2}"#).expect_err("no comma");
         assert_eq!(error.to_string(), "not JSON at byte 7: expected `,` or `}`");
     }
 }

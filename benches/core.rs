@@ -1,0 +1,157 @@
+//! What the core costs, without sockets: placing a name, a publish into the outboxes of a room's
+//! members, a lane, and a whole turn from the sender's bytes to what each member's socket is given.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ringroom::admission::identity::Identity;
+use ringroom::base::time::{Instant, Now};
+use ringroom::features;
+use ringroom::kernel::Limits;
+use ringroom::kernel::effects::Effects;
+use ringroom::kernel::ids::{ConnId, ShardId};
+use ringroom::kernel::placement::Placement;
+use ringroom::shard::{Input, Opening, Shard, ShardConfig};
+use ringroom::wire::dialect::NATIVE_JSON;
+use std::hint::black_box;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const NOW: Now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
+
+/// One shard with one room, everybody in it and every outbox empty.
+struct Room {
+    shard: Shard,
+    effects: Effects,
+    members: Vec<ConnId>,
+    publish: Vec<u8>,
+}
+
+impl Room {
+    fn of(members: usize) -> Room {
+        let config =
+            ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits: Limits::default() };
+        let mut room = Room {
+            shard: Shard::new(config, features::all(), NOW),
+            effects: Effects::default(),
+            members: Vec::new(),
+            publish: publish(256),
+        };
+        for user in 0..members {
+            let conn = room.shard.reserve().expect("room for all");
+            let identity = Identity {
+                tenant: "default".into(),
+                user: format!("user{user}").into(),
+                name: None,
+                roles: [].into(),
+                device: None,
+                join: None,
+                publish: None,
+                expires_unix_s: None,
+            };
+            room.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
+            room.step(Input::Text { conn, message: br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"# });
+            room.members.push(conn);
+            room.flush();
+        }
+        room
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        self.shard.step(NOW, input, &mut self.effects);
+    }
+
+    fn publish(&mut self) {
+        let input = Input::Text { conn: self.members[0], message: &self.publish };
+        self.shard.step(NOW, input, &mut self.effects);
+    }
+
+    /// Takes what every dirty connection has, as sockets that never block would.
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.effects.dirty);
+        for conn in dirty.drain(..) {
+            let mut pieces = Vec::with_capacity(8);
+            let bytes = self.shard.gather(conn, &mut pieces, 64 * 1024);
+            black_box(&pieces);
+            self.step(Input::Wrote { conn, bytes });
+        }
+        self.effects.dirty = dirty;
+    }
+}
+
+fn publish(size: usize) -> Vec<u8> {
+    let payload = format!(r#"{{"@":"{}"}}"#, "x".repeat(size - 8));
+    format!(r#"{{"event":"room:publish","data":{{"room":"r0","event":"m","data":{payload}}}}}"#).into_bytes()
+}
+
+fn placement(criterion: &mut Criterion) {
+    let placement = Placement::new(16);
+    criterion.bench_function("placement of a room", |bencher| {
+        bencher.iter(|| placement.of_room(black_box("default"), black_box("chat:12345")));
+    });
+}
+
+fn fan_out(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("publish into outboxes");
+    for members in [4usize, 100, 1_000, 5_000, 18_000] {
+        let mut room = Room::of(members);
+        group.throughput(Throughput::Elements(members as u64));
+        group.bench_function(format!("{members} members"), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut spent = std::time::Duration::ZERO;
+                for _ in 0..rounds {
+                    let start = std::time::Instant::now();
+                    room.publish();
+                    spent += start.elapsed();
+                    room.flush();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
+fn turn(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("whole turn, four publishes joined");
+    for members in [4usize, 1_000] {
+        let mut room = Room::of(members);
+        group.throughput(Throughput::Elements(4 * members as u64));
+        group.bench_function(format!("{members} members"), |bencher| {
+            bencher.iter(|| {
+                (0..4).for_each(|_| room.publish());
+                room.flush();
+            });
+        });
+    }
+    group.finish();
+}
+
+fn open_and_close(criterion: &mut Criterion) {
+    let mut room = Room::of(1_000);
+    criterion.bench_function("a connection opens, joins and goes", |bencher| {
+        bencher.iter_batched(
+            || Identity {
+                tenant: "default".into(),
+                user: "guest".into(),
+                name: None,
+                roles: [].into(),
+                device: None,
+                join: None,
+                publish: None,
+                expires_unix_s: None,
+            },
+            |identity| {
+                let conn = room.shard.reserve().expect("room for one more");
+                room.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
+                room.step(Input::Text { conn, message: br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"# });
+                room.flush();
+                room.step(Input::Gone { conn });
+                room.effects.dirty.clear();
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+criterion_group!(benches, placement, fan_out, turn, open_and_close);
+criterion_main!(benches);

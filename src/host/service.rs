@@ -1,0 +1,122 @@
+//! The service thread: boots the shards, serves the ops port, waits for signals and drains.
+//! Invariant: standard output gets the one `ready` line, and only once clients can connect.
+
+use crate::admission::token::Verifier;
+use crate::base::limits::LINGER;
+use crate::host::config::Config;
+use crate::host::{Failed, development};
+use crate::io::gateway::{Gateway, Settings, StartFailed};
+use crate::io::process;
+use crate::observe::{ops, stats};
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How often the drain looks whether all have gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+pub fn run(config: Config) -> Result<(), Failed> {
+    let started = Instant::now();
+    if let Err(error) = process::raise_descriptors() {
+        log::warn!("the limit on open files stays as it is: {error}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failed::failure(format!("the service thread cannot start: {error}")))?;
+    runtime.block_on(serve(config, started))
+}
+
+async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
+    // Before anything can be seen from outside, so that no signal finds us unprepared.
+    let mut signals = Signals::new().map_err(|error| Failed::failure(format!("signals cannot be taken: {error}")))?;
+    let listener = tokio::net::TcpListener::bind(config.ops).await.map_err(|error| {
+        Failed::failure(format!("cannot listen on {} for operators: {error}; choose another with --ops", config.ops))
+    })?;
+    let ops_address = listener.local_addr().map_err(|error| Failed::failure(error.to_string()))?;
+    let settings = Settings {
+        listen: config.listen,
+        cpus: config.cpus,
+        shards: config.shards,
+        io: config.io,
+        sockets: config.sockets,
+        handshake_time: config.handshake_time,
+        limits: config.limits,
+        verifier: Verifier::hs256(&config.secret, config.token_leeway_s),
+    };
+    let gateway = Gateway::start(settings).map_err(|failed| match failed {
+        StartFailed::Driver(_) => Failed::configuration(failed.to_string()),
+        _ => Failed::failure(failed.to_string()),
+    })?;
+    let gateway = Arc::new(gateway);
+    // After the shards, whose threads would inherit it.
+    if let Err(error) = process::step_back() {
+        log::warn!("the service thread keeps the priority of the shards: {error}");
+    }
+    let draining = Arc::new(AtomicBool::new(false));
+    let state = ops::Ops { gateway: Arc::clone(&gateway), started, draining: Arc::clone(&draining) };
+    let serving = axum::serve(listener, ops::router(state)).into_future();
+    // Ends only with the runtime.
+    tokio::spawn(async move { drop(serving.await) });
+
+    let data = gateway.address();
+    if config.development {
+        eprint!("{}", development::welcome(&config.secret, data, ops_address));
+    }
+    let (shards, io) = (gateway.shards(), gateway.driver().name());
+    let mut out = io::stdout().lock();
+    // Nobody may be listening; that is no reason not to serve.
+    let _ = writeln!(out, "ready data={data} ops={ops_address} shards={shards} io={io}").and_then(|()| out.flush());
+    drop(out);
+
+    log::info!("{} came: draining", signals.next().await);
+    draining.store(true, Ordering::Relaxed);
+    tokio::select! {
+        left = drain(&gateway, config.drain_spread) => match left {
+            0 => log::info!("drained: all connections have gone"),
+            left => log::warn!("drained: {left} connections did not go in time and are cut"),
+        },
+        again = signals.next() => {
+            log::warn!("{again} came again: leaving at once");
+            std::process::exit(1);
+        }
+    }
+    Ok(())
+}
+
+/// Tells every client to come back and waits until they have gone, but not longer than a client
+/// may take to answer. Returns how many are left.
+async fn drain(gateway: &Gateway, over: Duration) -> u64 {
+    gateway.drain(over);
+    let until = Instant::now() + over + LINGER * 2;
+    loop {
+        let reports = stats::reports(gateway).await;
+        let left = reports.iter().map(|report| report.edge.connections_now + report.edge.handshakes_now).sum();
+        if left == 0 || Instant::now() >= until {
+            return left;
+        }
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        poll_fn(|context| {
+            if self.terminate.poll_recv(context).is_ready() {
+                return std::task::Poll::Ready("SIGTERM");
+            }
+            self.interrupt.poll_recv(context).map(|_| "SIGINT")
+        })
+        .await
+    }
+}

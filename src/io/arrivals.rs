@@ -1,0 +1,45 @@
+//! What other threads left for this shard: mail in the lanes, room in lanes that were full, and
+//! controls. One task, woken by the shard's bell. Invariant: it sleeps only after it said so and
+//! then found nothing, so whatever is left afterwards comes with a ring.
+
+use crate::io::bell::Bell;
+use crate::io::control::Control;
+use crate::io::edge::Edge;
+use crate::io::socket;
+use crate::io::{handshake, turn};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+pub async fn run(edge: Rc<Edge>, bell: &Bell) -> io::Result<()> {
+    let heard = turn::waitable(bell.handle()?)?;
+    loop {
+        let is_more = edge.take_mail();
+        take_controls(&edge);
+        edge.exchange();
+        if is_more {
+            edge.turn.next().await;
+            continue;
+        }
+        bell.arm();
+        if edge.has_arrivals() {
+            bell.disarm();
+            edge.turn.next().await;
+            continue;
+        }
+        heard.readable(false).await?;
+        socket::event_clear(heard.as_raw_fd());
+    }
+}
+
+fn take_controls(edge: &Rc<Edge>) {
+    // The queue is bounded, and each control is small work.
+    while let Some(control) = edge.controls.take() {
+        match control {
+            Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
+            Control::Drain { over } => edge.drain(over),
+            Control::Report(reply) => reply(edge.report()),
+            Control::Stop => edge.stop.raise(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What the service thread and other shards ask of a shard. Invariant: a control that was taken is
+//! followed by a ring, so a sleeping shard sees it at once.
+
+use crate::admission::identity::Identity;
+use crate::base::limits::CONTROLS_MAX;
+use crate::io::bell::Bell;
+use crate::io::counters::Report;
+use crate::io::crowd::Counted;
+use crate::wire::dialect::DialectId;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub enum Control {
+    /// A socket whose user has its home here, before its 101.
+    HandOff(Box<Newcomer>),
+    /// No new connections; the old ones are closed, spread over `over`.
+    Drain {
+        over: Duration,
+    },
+    Report(Box<dyn FnOnce(Report) + Send>),
+    /// Ends the thread; what is open is cut.
+    Stop,
+}
+
+/// A request that was admitted and is not yet answered.
+pub struct Newcomer {
+    pub socket: OwnedFd,
+    pub welcome: Welcome,
+}
+
+/// What becomes of an admitted socket.
+pub struct Welcome {
+    /// The 101.
+    pub answer: Vec<u8>,
+    /// What came behind the head.
+    pub rest: Vec<u8>,
+    pub identity: Identity,
+    pub dialect: DialectId,
+    /// The user's place among its connections, given back when the connection ends.
+    pub counted: Option<Counted>,
+}
+
+/// Where other threads leave controls for one shard.
+#[derive(Clone)]
+pub struct Door {
+    queue: flume::Sender<Control>,
+    bell: Arc<Bell>,
+}
+
+/// The shard's side of its door.
+pub struct Controls {
+    queue: flume::Receiver<Control>,
+}
+
+/// A door of at most `CONTROLS_MAX` waiting controls.
+pub fn door(bell: Arc<Bell>) -> (Door, Controls) {
+    let (sender, receiver) = flume::bounded(CONTROLS_MAX);
+    (Door { queue: sender, bell }, Controls { queue: receiver })
+}
+
+impl Door {
+    /// Never waits: shards use it too. Gives the control back when the queue is full or the shard
+    /// has ended.
+    pub fn try_leave(&self, control: Control) -> Result<(), Control> {
+        self.queue.try_send(control).map_err(flume::TrySendError::into_inner)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Waits for room: for the service thread. Gives the control back when the shard has ended.
+    pub fn leave(&self, control: Control) -> Result<(), Control> {
+        self.queue.send(control).map_err(flume::SendError::into_inner)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// For mail: something lies in a lane to this shard.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+}
+
+impl Controls {
+    pub fn take(&self) -> Option<Control> {
+        self.queue.try_recv().ok()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_door_gives_the_control_back() {
+        let (door, controls) = door(Arc::new(Bell::new().unwrap()));
+        for _ in 0..CONTROLS_MAX {
+            assert!(door.try_leave(Control::Stop).is_ok());
+        }
+        let drain = Control::Drain { over: Duration::ZERO };
+        assert!(matches!(door.try_leave(drain), Err(Control::Drain { .. })));
+        assert!(matches!(controls.take(), Some(Control::Stop)));
+        assert!(door.try_leave(Control::Stop).is_ok());
+        drop(controls);
+        assert!(door.leave(Control::Stop).is_err(), "a shard that has ended takes nothing");
+    }
+}

@@ -1,0 +1,43 @@
+//! What the edge of one shard counts. Plain numbers: only the shard's own thread touches them, and
+//! they leave it as a copy in a [`Report`].
+
+use crate::shard::Snapshot;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct Counters {
+    /// Sockets taken from the listener.
+    pub accepted: u64,
+    /// Times the listener could not take one for want of descriptors or memory.
+    pub accept_failures: u64,
+    /// Connections that became WebSockets here.
+    pub opened: u64,
+    pub closed: u64,
+    /// Requests that became nothing, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Connections handed to their user's home, and taken over as one.
+    pub moved_out: u64,
+    pub moved_in: u64,
+    pub reads: u64,
+    pub bytes_in: u64,
+    pub writes: u64,
+    pub bytes_out: u64,
+    /// Writes of which the socket took only a part.
+    pub writes_short: u64,
+    pub mails_out: u64,
+    pub mails_in: u64,
+    /// Bells that needed a system call.
+    pub bells: u64,
+    /// Now: sockets whose head has not ended, and open connections.
+    pub handshakes_now: u64,
+    pub connections_now: u64,
+}
+
+/// One shard at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub shard: u8,
+    pub edge: Counters,
+    pub core: Snapshot,
+}

@@ -1,0 +1,312 @@
+//! The shards of a process: starts one thread for each and speaks to them.
+//! Invariant: either all shards run or none is left running, and a shard that panics takes the
+//! process with it: half a server would lose messages in silence.
+
+use crate::admission::token::Verifier;
+use crate::base::limits::SHARDS_MAX;
+use crate::features;
+use crate::io::bell::Bell;
+use crate::io::clock::{Clock, Origin};
+use crate::io::control::{Control, Controls, Door, door};
+use crate::io::counters::Report;
+use crate::io::crowd::Crowd;
+use crate::io::edge::{Edge, Parts};
+use crate::io::lanes::{Lanes, weave};
+use crate::io::runtime::{self, Choice, Driver};
+use crate::io::socket::{self, SocketOptions};
+use crate::io::{arrivals, flusher, listener, process, tick};
+use crate::kernel::Limits;
+use crate::kernel::ids::ShardId;
+use crate::kernel::mail::Mail;
+use crate::kernel::placement::Placement;
+use crate::shard::{Shard, ShardConfig};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+pub struct Settings {
+    /// Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Shard `i` is bound to `cpus[i % cpus.len()]`; empty: not bound.
+    pub cpus: Vec<usize>,
+    pub shards: usize,
+    pub io: Choice,
+    pub sockets: SocketOptions,
+    pub handshake_time: Duration,
+    pub limits: Limits,
+    pub verifier: Verifier,
+}
+
+/// Why the gateway does not run.
+#[derive(Debug)]
+pub enum StartFailed {
+    /// The configuration asks for what this machine does not allow.
+    Driver(runtime::Refused),
+    /// The address is taken or not ours.
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    Thread {
+        shard: usize,
+        error: io::Error,
+    },
+}
+
+impl std::fmt::Display for StartFailed {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartFailed::Driver(refused) => write!(out, "{}", refused.message),
+            StartFailed::Listen { address, error } => {
+                write!(out, "cannot listen on {address}: {error}; choose another with --listen")
+            }
+            StartFailed::Thread { shard, error } => write!(out, "shard {shard} cannot start: {error}"),
+        }
+    }
+}
+
+pub struct Gateway {
+    address: SocketAddr,
+    driver: Driver,
+    doors: Arc<[Door]>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Listens and serves on threads of its own; returns once all shards take connections.
+    pub fn start(settings: Settings) -> Result<Gateway, StartFailed> {
+        let shards = settings.shards;
+        assert!((1..=SHARDS_MAX).contains(&shards), "the configuration bounds the shards");
+        let (driver, line) = runtime::probe(settings.io).map_err(StartFailed::Driver)?;
+        if let Some(line) = line {
+            log::warn!("{line}");
+        }
+        let listen_failed = |error| StartFailed::Listen { address: settings.listen, error };
+        let listeners = listen(settings.listen, shards, &settings.sockets).map_err(listen_failed)?;
+        let address = listeners[0].local_addr().map_err(listen_failed)?;
+        let bell = |shard| Bell::new().map(Arc::new).map_err(|error| StartFailed::Thread { shard, error });
+        let bells = (0..shards).map(bell).collect::<Result<Vec<_>, _>>()?;
+        let (doors, controls): (Vec<Door>, Vec<Controls>) = bells.iter().map(|bell| door(Arc::clone(bell))).unzip();
+        let common = Common {
+            driver,
+            settings,
+            doors: doors.into(),
+            crowd: Crowd::default(),
+            clock: Origin::now(),
+            origin: random_u64()? as u32 & 0xff_ffff,
+            map_key: [random_u64()?, random_u64()?],
+        };
+        let doors = Arc::clone(&common.doors);
+        let mut gateway = Gateway { address, driver, doors, threads: Vec::new() };
+        let common = Arc::new(common);
+        let lanes = weave(shards, common.settings.limits.lane_entries as usize);
+        let (started, starting) = mpsc::channel();
+        for (index, (((lanes, listener), controls), bell)) in
+            lanes.into_iter().zip(listeners).zip(controls).zip(bells).enumerate()
+        {
+            let own = Own { index, seed: random_u64()?, lanes, listener, controls, bell, started: started.clone() };
+            let common = Arc::clone(&common);
+            let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || run_or_exit(&common, own));
+            match thread {
+                Ok(thread) => gateway.threads.push(thread),
+                Err(error) => return gateway.give_up(StartFailed::Thread { shard: index, error }),
+            }
+        }
+        drop(started);
+        for _ in 0..shards {
+            match starting.recv() {
+                Ok((_, Ok(()))) => {}
+                Ok((shard, Err(error))) => return gateway.give_up(StartFailed::Thread { shard, error }),
+                Err(_) => unreachable!("every shard says how it started, or ends the process"),
+            }
+        }
+        Ok(gateway)
+    }
+
+    fn give_up(self, failed: StartFailed) -> Result<Gateway, StartFailed> {
+        self.stop();
+        Err(failed)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    pub fn shards(&self) -> usize {
+        self.doors.len()
+    }
+
+    /// Takes no new connections and has the core close the old ones, spread over `over`.
+    pub fn drain(&self, over: Duration) {
+        self.tell_all(|| Control::Drain { over });
+    }
+
+    /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
+    /// ended drops its copy instead.
+    pub fn report(&self, reply: impl Fn(Report) + Clone + Send + 'static) {
+        self.tell_all(|| Control::Report(Box::new(reply.clone())));
+    }
+
+    /// Ends the shards, and with them what is still open.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.tell_all(|| Control::Stop);
+        for thread in self.threads.drain(..) {
+            // A panic of a shard has ended the process long before.
+            let _ = thread.join();
+        }
+    }
+
+    fn tell_all(&self, control: impl Fn() -> Control) {
+        for door in self.doors.iter() {
+            // A shard that has ended needs no telling.
+            let _ = door.leave(control());
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What all shards are given.
+struct Common {
+    driver: Driver,
+    settings: Settings,
+    doors: Arc<[Door]>,
+    crowd: Crowd,
+    clock: Origin,
+    origin: u32,
+    map_key: [u64; 2],
+}
+
+/// What one shard is given.
+struct Own {
+    index: usize,
+    seed: u64,
+    lanes: Lanes<Mail>,
+    listener: TcpListener,
+    controls: Controls,
+    bell: Arc<Bell>,
+    started: mpsc::Sender<(usize, io::Result<()>)>,
+}
+
+fn run_or_exit(common: &Common, own: Own) {
+    let index = own.index;
+    let started = own.started.clone();
+    match catch_unwind(AssertUnwindSafe(|| run(common, own))) {
+        Ok(Ok(())) => {}
+        // Before the start is confirmed somebody listens to this; afterwards it is the end.
+        Ok(Err(error)) if started.send((index, Err(io::Error::from(error.kind())))).is_ok() => {
+            log::error!("shard {index}: {error}");
+        }
+        Ok(Err(error)) => {
+            log::error!("shard {index} cannot go on: {error}; the process ends");
+            std::process::exit(1);
+        }
+        Err(_) => {
+            log::error!("shard {index} has panicked; the process ends, since half a server would lose messages");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn run(common: &Common, own: Own) -> io::Result<()> {
+    let settings = &common.settings;
+    if !settings.cpus.is_empty() {
+        let cpu = settings.cpus[own.index % settings.cpus.len()];
+        if let Err(error) = process::pin(cpu) {
+            log::warn!("shard {} is not bound to CPU {cpu}: {error}", own.index);
+        }
+    }
+    runtime::block_on(common.driver, serve(common, own))?
+}
+
+/// One shard from its first turn to its last.
+async fn serve(common: &Common, own: Own) -> io::Result<()> {
+    let settings = &common.settings;
+    let id = ShardId(own.index as u8);
+    let clock = Clock::new(common.clock.clone());
+    let config = ShardConfig {
+        id,
+        shards: settings.shards as u8,
+        origin: common.origin,
+        seed: own.seed,
+        map_key: common.map_key,
+        limits: settings.limits.clone(),
+    };
+    let edge = Edge::new(Parts {
+        id,
+        driver: common.driver,
+        shard: Shard::new(config, features::all(), clock.now()),
+        clock,
+        placement: Placement::new(settings.shards as u8),
+        doors: Arc::clone(&common.doors),
+        crowd: common.crowd.clone(),
+        verifier: settings.verifier.clone(),
+        handshake_time: settings.handshake_time,
+        controls: own.controls,
+        lanes: own.lanes,
+    });
+    // A task of the shard that fails ends the shard, and with it the process: see `run_or_exit`.
+    let (edge_of_turn, edge_of_listener, edge_of_bell) = (Rc::clone(&edge), Rc::clone(&edge), Rc::clone(&edge));
+    essential(async move { edge_of_turn.turn.keep(edge_of_turn.driver).await });
+    essential(async move { arrivals::run(edge_of_bell, &own.bell).await });
+    essential(async move { listener::run(edge_of_listener, own.listener).await });
+    monoio::spawn(flusher::run(Rc::clone(&edge)));
+    monoio::spawn(tick::run(Rc::clone(&edge)));
+    let _ = own.started.send((own.index, Ok(())));
+    drop(own.started);
+    edge.stop.wait().await;
+    Ok(())
+}
+
+/// Spawns a task without which the shard is worth nothing.
+fn essential(task: impl Future<Output = io::Result<()>> + 'static) {
+    monoio::spawn(async move {
+        if let Err(error) = task.await {
+            panic!("the driver fails: {error}");
+        }
+    });
+}
+
+/// One listener per shard on one port.
+fn listen(address: SocketAddr, shards: usize, options: &SocketOptions) -> io::Result<Vec<TcpListener>> {
+    // Listeners with SO_REUSEPORT share a port with any other process of this user. A second
+    // gateway by mistake must fail, not take every other connection: a listener that shares
+    // nothing finds out.
+    drop(socket2_probe(address)?);
+    let first = socket::listen(address, options)?;
+    let address = first.local_addr()?;
+    let rest = (1..shards).map(|_| socket::listen(address, options));
+    std::iter::once(Ok(first)).chain(rest).collect()
+}
+
+fn socket2_probe(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)?;
+    Ok(socket)
+}
+
+fn random_u64() -> Result<u64, StartFailed> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| StartFailed::Thread { shard: 0, error: io::Error::other("the system has no random bytes") })?;
+    Ok(u64::from_ne_bytes(bytes))
+}

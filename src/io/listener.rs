@@ -1,0 +1,71 @@
+//! The listener of one shard: takes sockets and gives each to a handshake of its own.
+//! Invariant: no error of one socket ends the loop; want of descriptors or memory makes it pause.
+
+use crate::base::limits::ACCEPTS_PER_TURN;
+use crate::io::edge::Edge;
+use crate::io::{handshake, socket};
+use monoio::net::TcpListener;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// When the process has no descriptor left: others must close theirs first.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    edge.listener.set(Some(listener.as_raw_fd()));
+    loop {
+        // Waiting and taking apart: an accept in the ring could not be told from one that failed
+        // after the drain, and its socket would come without close-on-exec.
+        listener.readable(false).await?;
+        if edge.draining.get() {
+            return Ok(());
+        }
+        match take(&edge, &listener) {
+            Ok(()) => edge.turn.next().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                edge.count(|counters| counters.accept_failures += 1);
+                log::warn!("shard {}: cannot accept: {error}; trying again in {PAUSE:?}", edge.id.0);
+                monoio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Takes a bounded number of sockets; an error when there is none or none can be had.
+fn take(edge: &Rc<Edge>, listener: &TcpListener) -> io::Result<()> {
+    for _ in 0..ACCEPTS_PER_TURN {
+        match socket::accept(listener.as_raw_fd()) {
+            Ok(socket) => {
+                edge.count(|counters| counters.accepted += 1);
+                handshake::begin(edge, socket);
+            }
+            Err(error) if is_of_one_socket(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Errors that `accept(2)` hands on from a connection that died in the queue.
+fn is_of_one_socket(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    )
+}

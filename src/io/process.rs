@@ -1,0 +1,86 @@
+//! What the process asks of its system for its threads. Invariant: all of it is for speed or comfort;
+//! whoever is refused goes on without.
+
+use std::io;
+
+/// Binds this thread to one processor.
+pub fn pin(cpu: usize) -> io::Result<()> {
+    // SAFETY: all zeroes is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: `cpu` lies inside the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the size is that of the set, and 0 names this thread.
+    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The processors that this process may use.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: all zeroes is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the size is that of the set, and 0 names this thread.
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every number lies inside the set.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+}
+
+/// Lets every other thread go first: for threads off the path of messages. Threads started later
+/// from this one inherit it.
+pub fn step_back() -> io::Result<()> {
+    const NICENESS: i32 = 5;
+    // SAFETY: takes three integers; 0 names this thread.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Raises the soft limit on open files to the hard one and returns it: each connection is a
+/// descriptor, and the soft limit is often 1,024.
+pub fn raise_descriptors() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: one structure of ours, filled by the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the same structure, only read.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_can_be_bound_to_each_allowed_cpu() {
+        for cpu in allowed_cpus().unwrap() {
+            let bound = std::thread::spawn(move || {
+                pin(cpu).unwrap();
+                allowed_cpus().unwrap()
+            });
+            assert_eq!(bound.join().unwrap(), [cpu]);
+        }
+        assert!(pin(1 << 20).is_err());
+    }
+
+    #[test]
+    fn a_thread_may_always_step_back() {
+        std::thread::spawn(|| step_back().unwrap()).join().unwrap();
+    }
+
+    #[test]
+    fn the_soft_limit_on_files_becomes_the_hard_one() {
+        assert_eq!(raise_descriptors().unwrap(), raise_descriptors().unwrap());
+    }
+}

@@ -1,0 +1,227 @@
+//! The system calls on sockets that must not wait. Invariant: nothing here blocks, whatever the
+//! descriptor's own flags say, so no peer can stop a shard.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// Pieces that one gathered write may name.
+pub const PIECES_MAX: usize = 1_024;
+
+/// What a listener gives to every socket that it accepts: Linux copies these options, so an accept
+/// costs no further call.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    /// Connections that wait to be accepted, per shard.
+    pub backlog: i32,
+    /// Bytes that the kernel queues unsent before it calls a socket full. Without it a reader that
+    /// stands still swallows megabytes, and bounds on outboxes are fiction.
+    pub notsent_lowat: u32,
+    /// `None`: the kernel sizes its buffers itself.
+    pub send_buffer_bytes: Option<usize>,
+    pub receive_buffer_bytes: Option<usize>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        SocketOptions { backlog: 4_096, notsent_lowat: 64 * 1024, send_buffer_bytes: None, receive_buffer_bytes: None }
+    }
+}
+
+/// A listener that shares `address` with its siblings; port 0 picks a free one.
+pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(options.notsent_lowat)?;
+    if let Some(bytes) = options.send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket.into())
+}
+
+/// Takes one connection, or `WouldBlock`.
+pub fn accept(listener: RawFd) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: null address and length ask for no address; the descriptor is only a number here.
+    let fd = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made `fd` and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Reads what is there, or `WouldBlock`. Zero: the peer sends no more.
+pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length are those of one exclusive slice.
+    let got = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes what the socket takes of `bytes`, or `WouldBlock`.
+pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: pointer and length are those of one slice, which the kernel only reads.
+    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Writes what the socket takes of `pieces`, the front first, or `WouldBlock`. Looks at
+/// [`PIECES_MAX`] of them at most. `scratch` keeps its memory between calls and nothing else.
+pub fn send_gathered(fd: RawFd, pieces: &[&[u8]], scratch: &mut Vec<libc::iovec>) -> io::Result<usize> {
+    if let [only] = pieces {
+        return send(fd, only);
+    }
+    let as_vector = |piece: &&[u8]| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+    scratch.clear();
+    scratch.extend(pieces.iter().take(PIECES_MAX).map(as_vector));
+    // SAFETY: a zeroed header is a valid one: no name, no control data, no pieces.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = scratch.as_mut_ptr();
+    message.msg_iovlen = scratch.len() as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: each vector is pointer and length of a piece that is borrowed until we return, and a
+    // send only reads what they point at.
+    let sent = unsafe { libc::sendmsg(fd, &message, flags) };
+    // No pointer outlives what it points at.
+    scratch.clear();
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Which directions of a socket end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shut {
+    /// The peer reads to the end of what was sent, then sees the end.
+    Sending,
+    /// As well, every task that waits for the socket wakes.
+    Both,
+}
+
+/// Fails only when the peer has already gone, which its reader notices by itself.
+pub fn shut(fd: RawFd, what: Shut) {
+    let how = match what {
+        Shut::Sending => libc::SHUT_WR,
+        Shut::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: takes two integers; a descriptor of another kind yields an error.
+    unsafe { libc::shutdown(fd, how) };
+}
+
+/// Makes the coming close of `socket` a reset: what was not sent is thrown away.
+pub fn reset_on_close(socket: &impl std::os::fd::AsFd) {
+    // A failure leaves an ordinary close, which the kernel ends by its own time-outs.
+    let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// A counter that wakes its reader: zero until somebody adds.
+pub fn event() -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made `fd` and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes `event` readable.
+pub fn event_raise(event: &OwnedFd) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: eight bytes of a local array. It fails only at the counter's end, and then the event
+    // is readable anyway.
+    unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+}
+
+/// Makes `event` unreadable until it is raised again.
+pub fn event_clear(event: RawFd) {
+    let mut count = [0u8; 8];
+    // SAFETY: eight bytes of a local array; an unraised event yields `WouldBlock`.
+    unsafe { libc::read(event, count.as_mut_ptr().cast(), count.len()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    fn pair(options: &SocketOptions) -> (OwnedFd, TcpStream) {
+        let listener = listen(([127, 0, 0, 1], 0).into(), options).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = loop {
+            match accept(listener.as_raw_fd()) {
+                Ok(server) => break server,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        (server, client)
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_options_of_their_listener() {
+        let (server, _client) = pair(&SocketOptions::default());
+        let server = socket2::SockRef::from(&server);
+        assert!(server.tcp_nodelay().unwrap());
+        assert_eq!(server.tcp_notsent_lowat().unwrap(), 64 * 1024);
+        assert!(server.nonblocking().unwrap());
+    }
+
+    #[test]
+    fn siblings_share_a_port() {
+        let options = SocketOptions::default();
+        let first = listen(([127, 0, 0, 1], 0).into(), &options).unwrap();
+        let second = listen(first.local_addr().unwrap(), &options).unwrap();
+        assert_eq!(first.local_addr().unwrap(), second.local_addr().unwrap());
+        assert!(TcpListener::bind(first.local_addr().unwrap()).is_err(), "strangers do not");
+    }
+
+    #[test]
+    fn pieces_arrive_joined_and_in_order() {
+        for count in [1usize, 2, 16, 17, 300] {
+            let (server, mut client) = pair(&SocketOptions::default());
+            let pieces: Vec<Vec<u8>> = (0..count).map(|piece| vec![piece as u8; piece % 5 + 1]).collect();
+            let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            let sent = send_gathered(server.as_raw_fd(), &pieces, &mut Vec::new()).unwrap();
+            assert_eq!(sent, pieces.concat().len());
+            let mut got = vec![0; sent];
+            client.read_exact(&mut got).unwrap();
+            assert_eq!(got, pieces.concat());
+        }
+    }
+
+    #[test]
+    fn a_full_or_empty_socket_answers_instead_of_waiting() {
+        let (server, mut client) = pair(&SocketOptions::default());
+        // Even a descriptor that is set to wait does not.
+        socket2::SockRef::from(&server).set_nonblocking(false).unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(receive(server.as_raw_fd(), &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let chunk = vec![0u8; 1 << 20];
+        let full = loop {
+            if let Err(error) = send(server.as_raw_fd(), &chunk) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        client.write_all(b"x").unwrap();
+        shut(server.as_raw_fd(), Shut::Both);
+        assert_eq!(send(server.as_raw_fd(), b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe, "and no signal");
+    }
+
+    #[test]
+    fn a_reset_is_seen_as_one() {
+        let (server, mut client) = pair(&SocketOptions::default());
+        reset_on_close(&server);
+        drop(server);
+        assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}

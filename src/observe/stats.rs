@@ -1,0 +1,103 @@
+//! Statistics: the reports of all shards, each by itself and added up.
+//! Invariant: a shard that does not answer in time is missing and named, never waited for.
+
+use crate::io::counters::Report;
+use crate::io::gateway::Gateway;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What each shard says of itself, in order; those that are silent are left out.
+pub async fn reports(gateway: &Gateway) -> Vec<Report> {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    gateway.report(move |report| drop(sender.send(report)));
+    let mut reports = Vec::with_capacity(gateway.shards());
+    let collect = async {
+        while let Some(report) = receiver.recv().await {
+            reports.push(report);
+        }
+    };
+    // Silence shows in the result.
+    let _ = tokio::time::timeout(PATIENCE, collect).await;
+    reports.sort_by_key(|report| report.shard);
+    reports
+}
+
+/// The body of `/stats`.
+pub fn body(reports: &[Report], shards: usize, driver: &str, uptime: Duration) -> Value {
+    let each: Vec<Value> = reports.iter().map(|report| json!(report)).collect();
+    let mut total = Value::Null;
+    for value in &each {
+        add(&mut total, value);
+    }
+    if let Value::Object(total) = &mut total {
+        total.remove("shard");
+    }
+    let silent: Vec<usize> =
+        (0..shards).filter(|shard| !reports.iter().any(|report| usize::from(report.shard) == *shard)).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_ms": uptime.as_millis() as u64,
+        "io": driver,
+        "total": total,
+        "shards": each,
+        "silent": silent,
+    })
+}
+
+/// Adds numbers to numbers of the same name, at any depth. The largest counts where the name says
+/// that it is one (`longest_..`, `.._max`).
+fn add(total: &mut Value, value: &Value) {
+    match (total, value) {
+        (Value::Object(total), Value::Object(value)) => {
+            for (name, value) in value {
+                let is_extreme = name.starts_with("longest") || name.ends_with("_max");
+                match total.get_mut(name) {
+                    Some(before) if is_extreme => {
+                        if value.as_f64() > before.as_f64() {
+                            *before = value.clone();
+                        }
+                    }
+                    Some(before) => add(before, value),
+                    None => drop(total.insert(name.clone(), value.clone())),
+                }
+            }
+        }
+        (total @ Value::Null, Value::Object(_)) => {
+            *total = Value::Object(Map::new());
+            add(total, value);
+        }
+        (total, value) => {
+            if let (Some(a), Some(b)) = (total.as_u64(), value.as_u64()) {
+                *total = json!(a.saturating_add(b));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_same_name_are_added_and_extremes_are_kept() {
+        let mut total = Value::Null;
+        add(&mut total, &json!({"edge": {"reads": 2, "refused": {"path": 1}}, "step_ns_max": 9, "name": "a"}));
+        add(&mut total, &json!({"edge": {"reads": 3, "refused": {"head": 4}}, "step_ns_max": 7, "name": "b"}));
+        assert_eq!(
+            total,
+            json!({"edge": {"reads": 5, "refused": {"path": 1, "head": 4}}, "step_ns_max": 9, "name": "a"})
+        );
+    }
+
+    #[test]
+    fn a_silent_shard_is_named() {
+        let report = |shard| Report { shard, edge: Default::default(), core: Default::default() };
+        let body = body(&[report(0), report(2)], 3, "epoll", Duration::from_millis(5));
+        assert_eq!(body["silent"], json!([1]));
+        assert_eq!(body["shards"].as_array().unwrap().len(), 2);
+        assert_eq!(body["total"]["edge"]["reads"], json!(0));
+        assert!(body["total"].get("shard").is_none());
+    }
+}
