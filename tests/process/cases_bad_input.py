@@ -445,6 +445,9 @@ async def a_client_that_never_reads_is_closed_and_its_room_does_not_wait(gateway
             reading = asyncio.create_task(read(1_500))
             for n in range(1_500):
                 await writer.publish(room, "big", {"n": n, "fill": "x" * 60_000}, exclude_self=True)
+                if n % 8 == 7:
+                    # Nobody who reads is to fall behind by more than a connection may.
+                    await asyncio.gather(reader.settled(), neighbour.client.settled())
             await reading
         # Ninety megabytes were meant for it; what it costs is bounded.
         assert gateway.resident_kib() < resident + 48 * 1024, "what is not read piles up"
