@@ -99,6 +99,10 @@ pub const DISCARD_BYTES_MAX: usize = 256 * 1024;
 /// before the edge looks at what else is ready.
 pub const ACCEPTS_PER_TURN: usize = 64;
 pub const MAILS_PER_TURN: usize = 256;
+/// Mails taken from one lane before each read of a client.
+pub const MAILS_PER_READ: usize = 32;
+/// Mails to one shard after which its bell is rung before the turn ends.
+pub const MAILS_PER_RING: u32 = 64;
 pub const WRITES_PER_TURN: usize = 256;
 /// Bytes that one gathered write names, the frame that passes the bound included whole.
 pub const WRITE_BYTES_MAX: usize = 256 * 1024;
