@@ -45,6 +45,21 @@ async def ping_answers_with_the_time(gateway):
     await client.close()
 
 
+@case(both_ios=True, own=True)
+async def heartbeats_come_and_a_peer_without_a_sign_of_life_is_closed(start):
+    gateway = await start(RINGROOM_LIMITS__HEARTBEAT_MS="200", RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS="1000")
+    alive = await Client.open(gateway, fresh("alive"))
+    # Reads, and answers no ping.
+    silent = await Raw.upgraded(gateway, token(fresh("silent")))
+    async with counted(gateway, "closes.idle"):
+        assert (await silent.closed())[0] == 4408
+    for beat in await alive.several("heartbeat", 3):
+        assert isinstance(beat["data"]["ts"], int), beat
+    assert alive.closed is None, "who answers pings stays"
+    silent.drop()
+    await alive.close()
+
+
 @case
 async def request_ids_may_be_integers_or_text_and_come_back_as_they_were(gateway):
     client = await Client.open(gateway, fresh("user"))
