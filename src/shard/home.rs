@@ -156,7 +156,9 @@ impl Shard {
         let identity = &cold.identity;
         let data = json!({
             "conn": format!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),
-            "user": { "id": &*identity.user, "tenant": &*identity.tenant, "name": identity.name() },
+            "user": &*identity.user,
+            "tenant": &*identity.tenant,
+            "name": identity.name(),
             "server": "ringroom",
             "version": env!("CARGO_PKG_VERSION"),
             "limits": {

@@ -305,7 +305,7 @@ fn list(rooms: &[u8]) -> Result<Targets<'_>, WireError> {
         return Err(allowed());
     }
     // A room named twice is asked once: two requests of one call must not race each other.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     Ok(Targets { names, is_list: true, is_user: false })
 }
