@@ -62,7 +62,10 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
 
     let data = gateway.address();
     if config.development {
-        eprint!("{}", development::welcome(&config.secret, data, ops_address));
+        // As it was called: `cargo run` calls it by a path that the next terminal can use too.
+        let program = std::env::args_os().next().unwrap_or_else(|| "ringroom".into());
+        let welcome = development::welcome(&program.to_string_lossy(), &config.secret, data, ops_address);
+        eprint!("{welcome}");
     }
     let (shards, io) = (gateway.shards(), gateway.driver().name());
     let mut out = io::stdout().lock();
