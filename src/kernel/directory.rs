@@ -24,6 +24,7 @@ struct User {
 /// Rows from which on they are found by index instead of by looking at each.
 const INDEXED_FROM: usize = 9;
 
+#[derive(Default)]
 pub struct Directory {
     /// Rows never move while taken, so a row's number is a cursor for paging.
     users: Vec<Option<User>>,
@@ -57,10 +58,6 @@ pub enum Change {
 }
 
 impl Directory {
-    pub const fn new() -> Self {
-        Directory { users: Vec::new(), users_free: Vec::new(), conns: Vec::new(), indexes: None }
-    }
-
     pub fn conns(&self) -> usize {
         self.conns.len()
     }
@@ -203,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_directory_agrees_with_a_plain_map(moves in proptest::collection::vec((any::<bool>(), 0u32..30, 0u8..6), 1..200)) {
-            let mut directory = Directory::new();
+            let mut directory = Directory::default();
             let mut model: BTreeMap<ConnAt, Arc<str>> = BTreeMap::new();
             for (add, n, user) in moves {
                 let id: Arc<str> = format!("u{user}").into();

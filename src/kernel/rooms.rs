@@ -121,7 +121,7 @@ impl Rooms {
             history: History::default(),
             audience: Audience::default(),
             details: None,
-            directory: Directory::new(),
+            directory: Directory::default(),
             cids: None,
             is_watched: false,
         });

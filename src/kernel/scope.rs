@@ -187,6 +187,7 @@ impl Kernel {
         let Ok(entries) = row.history.after(after, row.head) else { return Change::PageLost };
         let entries = page(entries, crate::base::limits::PAGE_ENTRIES_MAX);
         let upto = Seq(after.0 + entries.len() as u64);
+        assert!(upto > after || upto == row.head, "a page brings its replay on");
         Change::Page(Page { entries, upto, is_head: upto == row.head })
     }
 
