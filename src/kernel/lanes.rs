@@ -46,6 +46,21 @@ impl Peer {
     }
 }
 
+/// What waits for one peer's credit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Waiting {
+    /// Replies.
+    pub mails: usize,
+    /// Runs of entries.
+    pub runs: usize,
+    /// Connections that have gone.
+    pub gone: usize,
+    /// Connections whose requests are parked.
+    pub parked: usize,
+    /// Requests sent and not answered.
+    pub calls: usize,
+}
+
 pub struct Lanes {
     me: ShardId,
     peers: Vec<Peer>,
@@ -81,6 +96,18 @@ impl Lanes {
     /// Mails held, runs included: a gauge.
     pub fn held(&self) -> usize {
         self.peers.iter().map(|peer| peer.held.len()).sum()
+    }
+
+    pub fn waiting(&self, peer: ShardId) -> Waiting {
+        let peer = &self.peers[peer.index()];
+        let mails = peer.held.iter().filter(|held| matches!(held, Held::Mail(_))).count();
+        Waiting {
+            mails,
+            runs: peer.held.len() - mails,
+            gone: peer.gone.len(),
+            parked: peer.parked.len(),
+            calls: peer.calls,
+        }
     }
 
     pub fn next_to_self(&mut self) -> Option<Mail> {

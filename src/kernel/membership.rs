@@ -65,6 +65,15 @@ impl Membership {
         Membership { rooms: Table::default(), by_home: KeyedMap::with_hasher(keyed), rooms_of: Vec::new() }
     }
 
+    /// Rooms that connections here are in.
+    pub fn len(&self) -> usize {
+        self.rooms.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+    }
+
     pub fn find(&self, home: ShardId, id: RoomId) -> Option<LocalRoomId> {
         self.by_home.get(&(home, id)).copied()
     }

@@ -4,12 +4,14 @@
 //! `intake` (what a client sent becomes requests), `home` (mail that reaches rooms and
 //! connections here), `clock` (what the time brings), `snapshot` (what an operator may see).
 
+mod census;
 mod clock;
 mod home;
 mod intake;
 mod snapshot;
 
 pub use crate::kernel::ShardConfig;
+pub use census::Census;
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
@@ -210,6 +212,16 @@ impl Shard {
 
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&self.kernel)
+    }
+
+    /// Counts rows: slower than [`Shard::snapshot`], and independent of its counters.
+    pub fn census(&self) -> Census {
+        Census::of(&self.kernel)
+    }
+
+    /// Bytes in a connection's outbox.
+    pub fn queued(&self, conn: ConnId) -> usize {
+        self.kernel.conns.row(conn).map_or(0, |row| row.outbox.bytes())
     }
 
     fn heard(&mut self, now: Now, conn: ConnId) {
