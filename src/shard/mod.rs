@@ -273,6 +273,9 @@ impl Shard {
     fn on_blocked(&mut self, now: Now, conn: ConnId) {
         let Some(row) = self.kernel.conns.row_mut(conn) else { return };
         row.flags.set(Flags::BLOCKED);
+        // A write may have listed it again (a replay went on); the edge passes a blocked socket by,
+        // so it must be listed anew once it takes bytes.
+        row.flags.clear(Flags::LISTED);
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
             cold.progress = now.at;
         }
