@@ -182,7 +182,7 @@ impl Client {
                 (now.since(self.retries[nth].first) < RETRY_TIME_MAX).then(|| self.retry(nth, ledger))
             }
             48 if self.is_moderator => {
-                let (tag, data) = self.message(habits, random);
+                let (tag, data) = self.message(habits.pad_bytes_max.min(1_000), random);
                 let view = self.view.as_mut()?;
                 ledger.attempt(&tag, &data, &self.user, false, view.conn);
                 let asked = Asked::Publish { rooms: vec![room.clone()], tag, exclude_self: false, is_many: false };
@@ -193,11 +193,11 @@ impl Client {
         }
     }
 
-    fn message(&mut self, habits: &Habits, random: &mut Random) -> (String, String) {
+    fn message(&mut self, pad_bytes_max: u64, random: &mut Random) -> (String, String) {
         self.tags += 1;
         let tag = format!("{}#{}", self.name, self.tags);
         // Mostly short, now and then as long as it gets.
-        let max = if random.one_in(4) { habits.pad_bytes_max } else { habits.pad_bytes_max.min(40) };
+        let max = if random.one_in(4) { pad_bytes_max } else { pad_bytes_max.min(40) };
         let pad = "x".repeat(random.below(max + 1) as usize);
         // White space and escapes must arrive as they are.
         let data = format!(r#"{{ "tag":"{tag}","pad":"{pad}\u0041é" }}"#);
@@ -212,7 +212,7 @@ impl Client {
         now: Instant,
         ledger: &mut Ledger,
     ) -> String {
-        let (tag, data) = self.message(habits, random);
+        let (tag, data) = self.message(habits.pad_bytes_max, random);
         let exclude_self = random.one_in(5);
         let (rooms, is_many) = match random.below(10) {
             0 => (some_rooms(habits, random), true),

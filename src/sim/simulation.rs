@@ -85,7 +85,10 @@ pub struct Simulation<'t> {
     /// Lanes that bring nothing, and until which turn.
     stalled: BTreeMap<(ShardId, ShardId), u64>,
     turn: u64,
+    /// All that can flow does, at once.
     is_quiet: bool,
+    /// What homes say now is compared with what there is.
+    is_final: bool,
     is_draining: bool,
     /// Members that there should be, by room, once all is quiet.
     users_in: BTreeMap<String, BTreeSet<String>>,
@@ -122,6 +125,7 @@ impl<'t> Simulation<'t> {
             stalled: BTreeMap::new(),
             turn: 0,
             is_quiet: false,
+            is_final: false,
             is_draining: false,
             users_in: BTreeMap::new(),
             trace: None,
@@ -354,10 +358,14 @@ impl<'t> Simulation<'t> {
     /// Says whether anything was read.
     fn read_bytes(&mut self, client: usize, bytes: usize) -> Result<bool, Failure> {
         let Some(link) = self.clients[client].link else { return Ok(false) };
+        if self.world.is_gone(link) {
+            self.say(|| format!("{client} finds its socket reset"));
+            self.lose(client);
+            return Ok(true);
+        }
         let mut received = Vec::new();
-        self.world.read(link, bytes, &mut received);
-        self.world.relieve(link);
-        let did = !received.is_empty();
+        let mut did = self.world.read(link, bytes, &mut received);
+        did |= self.world.relieve(link);
         for frame in received {
             self.on_frame(client, link, frame)?;
         }
@@ -370,7 +378,7 @@ impl<'t> Simulation<'t> {
             Received::Text(text) => {
                 self.say(|| format!("{client} <- {}", cut(&text)));
                 let Some(view) = &mut self.clients[client].view else { return Ok(()) };
-                let info = if self.is_quiet { view.info_of(&text) } else { None };
+                let info = if self.is_final { view.info_of(&text) } else { None };
                 if let Some((room, data)) = info {
                     view.assert_complete(&room, &data, &self.ledger)?;
                     self.check_members(client, &room, &data)?;
@@ -469,8 +477,11 @@ impl<'t> Simulation<'t> {
         }
         self.check_bounds()?;
         for client in &self.clients {
-            if let Some(view) = &client.view {
-                view.assert_answered()?;
+            if let Some(view) = &client.view
+                && let Err(failure) = view.assert_answered()
+            {
+                let census: Vec<_> = self.world.shards().map(|shard| self.world.shard(shard).census()).collect();
+                return Err(Failure { saw: format!("{}; {census:?}", failure.saw), ..failure });
             }
         }
         for shard in self.world.shards() {
@@ -505,7 +516,9 @@ impl<'t> Simulation<'t> {
                 self.send(client, link, said);
             }
         }
+        self.is_final = true;
         self.flow()?;
+        self.is_final = false;
         let views = self.clients.iter().filter_map(|client| client.view.as_ref());
         for view in views.chain(&self.past) {
             view.explain_holes(&self.ledger)?;

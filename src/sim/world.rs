@@ -218,11 +218,12 @@ impl World {
         socket.incoming.truncate(kept);
     }
 
-    /// Reads up to `bytes` of what the server wrote and appends the whole frames.
-    pub fn read(&mut self, link: Link, bytes: usize, into: &mut Vec<Received>) {
+    /// Reads up to `bytes` of what the server wrote and appends the whole frames. Says whether there
+    /// was anything to read.
+    pub fn read(&mut self, link: Link, bytes: usize, into: &mut Vec<Received>) -> bool {
         let socket = &mut self.sockets[link.0];
         if socket.is_deserted {
-            return;
+            return false;
         }
         let count = bytes.min(socket.outgoing.len());
         let taken = socket.outgoing.make_contiguous()[..count].to_vec();
@@ -236,6 +237,7 @@ impl World {
             self.fail(Check::WholeFrames, format!("socket {}: {error}", link.0));
         }
         self.tamper_with_frames(into, fresh);
+        count > 0
     }
 
     /// Bytes that wait for the client to read them.
