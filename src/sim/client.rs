@@ -51,6 +51,9 @@ pub struct Client {
     pub user: String,
     pub is_moderator: bool,
     pub pace: Pace,
+    /// When it last read, and the longest time that it did not.
+    pub looked: Instant,
+    pub unread_max: Duration,
     pub link: Option<Link>,
     pub view: Option<View>,
     /// Rooms to come back to, and where it was in them.
@@ -69,6 +72,8 @@ impl Client {
             user,
             is_moderator,
             pace,
+            looked: Instant::ZERO,
+            unread_max: Duration::ZERO,
             link: None,
             view: None,
             wanted: BTreeMap::new(),
@@ -108,13 +113,7 @@ impl Client {
     }
 
     /// One thing to say, if it wants to say anything.
-    pub fn speak(
-        &mut self,
-        habits: &Habits,
-        random: &mut Random,
-        now: Instant,
-        ledger: &mut Ledger,
-    ) -> Option<String> {
+    pub fn speak(&mut self, habits: &Habits, random: &mut Random, now: Instant, ledger: &mut Ledger) -> Option<String> {
         let view = self.view.as_mut()?;
         if view.waiting() >= habits.pipeline {
             return None;
@@ -256,12 +255,8 @@ impl Client {
         if is_silent && !exclude_self && !is_many {
             return format!(r#"{{"event":"room:publish","data":{body}}}"#);
         }
-        let asked = Asked::Publish {
-            rooms: rooms.clone(),
-            tag: tag.clone(),
-            exclude_self: *exclude_self,
-            is_many: *is_many,
-        };
+        let asked =
+            Asked::Publish { rooms: rooms.clone(), tag: tag.clone(), exclude_self: *exclude_self, is_many: *is_many };
         let id = view.ask(asked);
         format!(r#"{{"id":{id},"event":"room:publish","data":{body}}}"#)
     }

@@ -51,14 +51,14 @@ impl Fault {
     /// The checks of which one must fail.
     pub fn caught_by(self) -> &'static [Check] {
         match self {
-            Fault::SkippedSeq => &[Check::OneOrder],
-            Fault::SwappedEntries => &[Check::OneOrder, Check::NothingOvertakes],
-            Fault::LostEntry => &[Check::NoLoss, Check::NothingOvertakes],
+            Fault::SkippedSeq => &[Check::OneOrder, Check::ReplayComplete, Check::NothingOvertakes],
+            Fault::SwappedEntries => &[Check::OneOrder, Check::NoLoss, Check::NothingOvertakes],
+            Fault::LostEntry => &[Check::NoLoss, Check::OneOrder, Check::NothingOvertakes],
             Fault::DoubledEntry => &[Check::NoDuplicate],
             Fault::LostGone => &[Check::MembersConverge, Check::AllIsFreed],
             Fault::OvertakingReply => &[Check::NothingOvertakes],
             Fault::DoubledReply | Fault::LostReply => &[Check::RepliesOnce],
-            Fault::HoledReplay => &[Check::ReplayComplete, Check::NoLoss],
+            Fault::HoledReplay => &[Check::ReplayComplete, Check::NoLoss, Check::OneOrder],
             Fault::SilentGap => &[Check::NoSilentGap, Check::ReplayComplete],
             Fault::UnboundedOutbox => &[Check::OutboxBound],
             Fault::LaneOverrun => &[Check::LaneBound],

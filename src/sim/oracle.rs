@@ -140,6 +140,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Messages of the longest order.
+    pub fn longest(&self) -> usize {
+        self.order.values().map(BTreeMap::len).max().unwrap_or(0)
+    }
+
     fn at(&self, room: &str, epoch: &str, seq: u64) -> Option<&Message> {
         self.order.get(&(room.to_string(), epoch.to_string()))?.get(&seq)
     }
@@ -280,9 +285,7 @@ impl View {
                 Ok(())
             }
             Some("error") => broken(Check::RequestsSucceed, text),
-            Some(_) if value.get("seq").is_some() => {
-                self.on_push(text, &value, ledger, now)
-            }
+            Some(_) if value.get("seq").is_some() => self.on_push(text, &value, ledger, now),
             Some(_) => Ok(()),
             None => broken(Check::WholeFrames, format!("neither reply nor push: {text}")),
         }
@@ -333,7 +336,10 @@ impl View {
     fn on_reply(&mut self, id: &Value, reply: &Value, ledger: &mut Ledger, now: Instant) -> Kept {
         let conn = self.conn;
         let Some(asked) = id.as_i64().and_then(|id| self.asked.remove(&id)) else {
-            return broken(Check::RepliesOnce, format!("connection {conn}: nothing waits for {}", head(&reply.to_string())));
+            return broken(
+                Check::RepliesOnce,
+                format!("connection {conn}: nothing waits for {}", head(&reply.to_string())),
+            );
         };
         let is_ok = reply["ok"] == true;
         let may_fail = match &asked {
@@ -394,7 +400,10 @@ impl View {
         if let Some(since) = since {
             let resumed = &data["resumed"];
             let (Some(gap), Some(replayed)) = (resumed["gap"].as_bool(), resumed["replayed"].as_u64()) else {
-                return broken(Check::NoSilentGap, format!("connection {conn}: a join since {since:?} answered {data}"));
+                return broken(
+                    Check::NoSilentGap,
+                    format!("connection {conn}: a join since {since:?} answered {data}"),
+                );
             };
             let is_same = since.epoch.as_deref().is_none_or(|known| known == epoch);
             let missed = head.saturating_sub(since.seq);
@@ -565,15 +574,7 @@ impl View {
 
 impl Stay {
     /// Everything up to `seq` should have come.
-    fn advance(
-        &mut self,
-        upto: u64,
-        check: Check,
-        may_exclude: bool,
-        key: &str,
-        conn: u32,
-        ledger: &Ledger,
-    ) -> Kept {
+    fn advance(&mut self, upto: u64, check: Check, may_exclude: bool, key: &str, conn: u32, ledger: &Ledger) -> Kept {
         let next = self.next.unwrap_or(upto + 1);
         for seq in next..=upto {
             let message = self.epoch.as_deref().and_then(|epoch| ledger.at(key, epoch, seq));
@@ -594,4 +595,3 @@ fn head(text: &str) -> &str {
     let end = (0..=text.len().min(300)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     &text[..end]
 }
-

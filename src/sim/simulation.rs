@@ -2,7 +2,8 @@
 //! all becomes quiet and every promise is checked, then all go and nothing may be left.
 
 use crate::base::limits::{
-    CID_AGE_MAX, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LINGER, OUTBOX_BYTES_MAX, ROOM_CHECK,
+    CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LINGER, OUTBOX_BYTES_MAX, ROOM_CHECK,
+    STALL_TIME_MAX,
 };
 use crate::base::random::Random;
 use crate::kernel::ids::ShardId;
@@ -34,6 +35,8 @@ struct Shape {
     turns: u64,
     /// Messages of many kilobytes: outboxes and histories reach their bounds.
     is_heavy: bool,
+    /// One room and more messages than its history keeps, while lanes stall for long.
+    is_flood: bool,
     /// Half way, all histories grow too old.
     has_lull: bool,
     /// Lanes stop for a while now and then.
@@ -43,7 +46,8 @@ struct Shape {
 impl Shape {
     fn draw(random: &mut Random, fault: Option<Fault>) -> Shape {
         let is_heavy = random.one_in(16) || fault == Some(Fault::UnboundedOutbox);
-        let stalls = random.one_in(2);
+        let is_flood = !is_heavy && random.one_in(16);
+        let stalls = is_flood || random.one_in(2);
         let clients = 2 + random.below(8);
         // Most planted bugs are in lanes, and a lane needs two ends.
         let shards = if fault.is_some() { 2 + random.below(3) } else { 1 + random.below(4) };
@@ -58,15 +62,24 @@ impl Shape {
                 fault,
             },
             habits: Habits {
-                rooms: 1 + random.below(5),
+                rooms: if is_flood { 1 } else { 1 + random.below(5) },
                 users: 1 + clients * 2 / 3,
                 rooms_per_request: lane_entries.min(4),
                 pad_bytes_max: if is_heavy { 150_000 } else { 300 },
-                pipeline: if random.one_in(3) { 40 } else { 5 },
+                pipeline: match random.below(3) {
+                    _ if is_flood => 200,
+                    0 => 40,
+                    _ => 5,
+                },
             },
             clients,
-            turns: if is_heavy { 400 } else { 200 + random.below(1_000) },
+            turns: match () {
+                () if is_flood => 1_200,
+                () if is_heavy => 600,
+                () => 200 + random.below(1_000),
+            },
             is_heavy,
+            is_flood,
             has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
             stalls,
         }
@@ -158,6 +171,13 @@ impl<'t> Simulation<'t> {
             self.turn = turn;
             self.act()?;
             self.check_bounds()?;
+            if self.shape.is_flood && turn == self.shape.turns / 4 {
+                let deaf = self.pick_shard();
+                let until = turn + self.shape.turns / 2;
+                self.say(|| format!("nothing reaches shard {}", deaf.0));
+                self.stalled
+                    .extend(self.world.pairs().into_iter().filter(|pair| pair.1 == deaf).map(|pair| (pair, until)));
+            }
             if self.shape.has_lull && turn == self.shape.turns / 2 {
                 self.lull()?;
             }
@@ -222,7 +242,7 @@ impl<'t> Simulation<'t> {
             }
             66..76 => {
                 let client = self.pick_client();
-                let count = 1 + self.random.below(10);
+                let count = 1 + self.random.below(if self.shape.is_flood { 100 } else { 10 });
                 if let Some(link) = self.clients[client].link {
                     let took = (0..count).take_while(|_| self.world.feed(link)).count();
                     self.say(|| format!("the server takes {took} from {client}"));
@@ -230,7 +250,8 @@ impl<'t> Simulation<'t> {
             }
             76..91 => {
                 let client = self.pick_client();
-                let count = if self.shape.habits.pipeline > 5 { 1 + self.random.below(30) } else { 1 };
+                let most = self.shape.habits.pipeline as u64;
+                let count = if most > 5 { 1 + self.random.below(most / 2) } else { 1 };
                 for _ in 0..count {
                     self.speak(client)?;
                 }
@@ -319,6 +340,8 @@ impl<'t> Simulation<'t> {
         let Some(link) = self.world.open(shard, identity(&row.tenant, &row.user, role)) else { return };
         self.conns += 1;
         row.link = Some(link);
+        row.looked = self.world.now.at;
+        row.unread_max = Duration::ZERO;
         row.misbehaved = false;
         row.view = Some(View::new(self.conns, &row.tenant, &row.user, self.shape.is_heavy));
         let (conn, user) = (self.conns, row.user.clone());
@@ -363,6 +386,9 @@ impl<'t> Simulation<'t> {
             self.lose(client);
             return Ok(true);
         }
+        let row = &mut self.clients[client];
+        row.unread_max = row.unread_max.max(self.world.now.at.since(row.looked));
+        row.looked = self.world.now.at;
         let mut received = Vec::new();
         let mut did = self.world.read(link, bytes, &mut received);
         did |= self.world.relieve(link);
@@ -404,10 +430,14 @@ impl<'t> Simulation<'t> {
     fn check_close(&self, client: usize, code: u16, reason: &str) -> Kept {
         let row = &self.clients[client];
         let is_slow = row.pace != Pace::Fast || self.shape.is_heavy;
-        let is_long = self.shape.is_heavy || self.shape.has_lull || self.shape.stalls;
+        let unread = row.unread_max;
+        let has_long_room = self.ledger.longest() >= HISTORY_ENTRIES_MAX;
         let is_known = match CloseCode::ALL.into_iter().find(|known| known.as_u16() == code) {
-            Some(CloseCode::SlowConsumer) => is_slow || is_long,
-            Some(CloseCode::Idle) => is_slow || is_long,
+            Some(CloseCode::SlowConsumer) if reason.starts_with("took nothing") => unread >= STALL_TIME_MAX,
+            Some(CloseCode::SlowConsumer) if reason.starts_with("read too slowly") => is_slow,
+            Some(CloseCode::SlowConsumer) => self.shape.is_heavy || has_long_room,
+            // A connection whose request waits for credit is not heard either.
+            Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
             Some(CloseCode::Restart) => self.is_draining && reason.starts_with("{\"retry_ms\":"),
             Some(CloseCode::Normal | CloseCode::Protocol | CloseCode::Unsupported) => row.misbehaved,
             _ => false,
@@ -505,7 +535,9 @@ impl<'t> Simulation<'t> {
             }
         }
         for client in 0..self.clients.len() {
-            let (Some(link), Some(view)) = (self.clients[client].link, &mut self.clients[client].view) else { continue };
+            let (Some(link), Some(view)) = (self.clients[client].link, &mut self.clients[client].view) else {
+                continue;
+            };
             let rooms: Vec<String> = view.stays.keys().cloned().collect();
             let ask = |room: String| {
                 let id = view.ask(Asked::Info { room: room.clone() });

@@ -105,8 +105,6 @@ struct Sabotage {
     /// Chances to let pass before it strikes.
     spare: u64,
     has_struck: bool,
-    /// Of [`Fault::SkippedSeq`]: room, epoch and the seq that is left out.
-    skipped: Option<(String, String, u64)>,
 }
 
 /// An identity of `user` in `tenant` with one role, or none when that is empty.
@@ -136,8 +134,7 @@ impl World {
             Shard::new(config, features::all(), now)
         };
         let shards = usize::from(shape.shards);
-        let sabotage =
-            |fault| Sabotage { fault, spare: random.below(12), has_struck: false, skipped: None };
+        let sabotage = |fault| Sabotage { fault, spare: random.below(12), has_struck: false };
         World {
             now,
             shards: (0..shape.shards).map(shard).collect(),
@@ -204,7 +201,12 @@ impl World {
         Some(link)
     }
 
-    pub fn send(&mut self, link: Link, what: FromClient) {
+    pub fn send(&mut self, link: Link, mut what: FromClient) {
+        if let (FromClient::Text(text), Some(from)) = (&mut what, self.left_out())
+            && let Some(shifted) = shift_back(text, from)
+        {
+            *text = shifted;
+        }
         let socket = &mut self.sockets[link.0];
         if socket.standing == Standing::Open && !socket.is_deserted {
             socket.incoming.push_back(what);
@@ -299,9 +301,7 @@ impl World {
             FromClient::Ping(payload) => Input::Ping { conn, payload },
             FromClient::Pong => Input::Pong { conn },
             FromClient::Close(code) => Input::PeerClose { conn, code: Some(*code) },
-            FromClient::Garbage => {
-                Input::Failed { conn, code: CloseCode::Protocol, reason: "bytes that are no frame" }
-            }
+            FromClient::Garbage => Input::Failed { conn, code: CloseCode::Protocol, reason: "bytes that are no frame" },
         };
         self.step(shard, input);
         true
@@ -561,34 +561,48 @@ impl World {
         }
     }
 
-    /// Adds one to every seq of the sabotaged room from the one that is left out on.
-    fn skip_seq(&mut self, text: &str) -> Option<String> {
+    /// The seq that a sequencer with a bug leaves out, in every room.
+    fn left_out(&self) -> Option<u64> {
+        let sabotage = self.sabotage.as_ref().filter(|sabotage| sabotage.fault == Fault::SkippedSeq)?;
+        Some(3 + sabotage.spare)
+    }
+
+    /// Adds one to every seq from the one that is left out on.
+    fn skip_seq(&self, text: &str) -> Option<String> {
+        let from = self.left_out()?;
         let mut value: Value = serde_json::from_str(text).ok()?;
-        let is_push = value.get("event").is_some();
-        let data = if is_push { &mut value } else { value.get_mut("data")? };
-        let seq = data.get("seq")?.as_u64()?;
-        let name_of = |key: &str, value: &Value| value.get(key).and_then(Value::as_str).map(str::to_string);
-        let (room, epoch) = (name_of("room", data), name_of("epoch", data));
-        let sabotage = self.sabotage.as_mut()?;
-        if let (Some(room), Some(epoch), None) = (&room, &epoch, &sabotage.skipped) {
-            sabotage.skipped = Some((room.clone(), epoch.clone(), seq + 1 + sabotage.spare));
-        }
-        let (its_room, its_epoch, from) = sabotage.skipped.as_ref()?;
-        let pos = name_of("pos", data);
-        let is_its = match (is_push, &pos) {
-            (true, _) => room.as_ref() == Some(its_room),
-            (false, Some(pos)) => pos.starts_with(its_epoch.as_str()),
-            (false, None) => false,
-        };
-        if !is_its || seq < *from {
-            return None;
-        }
-        if is_push {
+        if value.get("event").is_some() {
             // As text: the data must stay as it is.
+            let seq = value.get("seq")?.as_u64().filter(|seq| *seq >= from)?;
             return Some(text.replacen(&format!("\"seq\":{seq},"), &format!("\"seq\":{},", seq + 1), 1));
         }
-        data["seq"] = (seq + 1).into();
-        data["pos"] = format!("{its_epoch}-{}", seq + 1).into();
+        let data = value.get_mut("data")?;
+        shift(data, from);
+        for list in ["results", "messages"] {
+            for one in data.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                shift(one, from);
+            }
+        }
         Some(value.to_string())
     }
+}
+
+fn shift(data: &mut Value, from: u64) {
+    if let Some(seq) = data.get("seq").and_then(Value::as_u64).filter(|seq| *seq >= from) {
+        data["seq"] = (seq + 1).into();
+    }
+    let pos = data.get("pos").and_then(Value::as_str).and_then(|pos| pos.split_once('-'));
+    if let Some((epoch, Ok(seq))) = pos.map(|(epoch, seq)| (epoch, seq.parse::<u64>()))
+        && seq >= from
+    {
+        data["pos"] = format!("{epoch}-{}", seq + 1).into();
+    }
+}
+
+/// The position in `text` as the core gave it out.
+fn shift_back(text: &str, from: u64) -> Option<String> {
+    let since = text.split_once("\"since\":\"")?.1.split_once('"')?.0;
+    let (epoch, seq) = since.split_once('-')?;
+    let seq = seq.parse::<u64>().ok().filter(|seq| *seq > from)?;
+    Some(text.replacen(since, &format!("{epoch}-{}", seq - 1), 1))
 }
