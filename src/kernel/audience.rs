@@ -61,10 +61,6 @@ impl Audience {
         set
     }
 
-    pub fn has(&self, shard: ShardId) -> bool {
-        self.shards.iter().any(|listener| listener.shard == shard)
-    }
-
     pub fn shards_mut(&mut self) -> impl Iterator<Item = &mut Listener> {
         self.shards.iter_mut()
     }

@@ -46,6 +46,21 @@ impl Peer {
     }
 }
 
+/// What waits for one peer's credit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Waiting {
+    /// Replies.
+    pub mails: usize,
+    /// Runs of entries.
+    pub runs: usize,
+    /// Connections that have gone.
+    pub gone: usize,
+    /// Connections whose requests are parked.
+    pub parked: usize,
+    /// Requests sent and not answered.
+    pub calls: usize,
+}
+
 pub struct Lanes {
     me: ShardId,
     peers: Vec<Peer>,
@@ -70,7 +85,7 @@ impl Lanes {
     /// Something waits for credit to `peer`.
     pub fn is_starved(&self, peer: ShardId) -> bool {
         let peer = &self.peers[peer.index()];
-        !peer.held.is_empty() || !peer.gone.is_empty() || (peer.credit == 0 && !peer.parked.is_empty())
+        !peer.held.is_empty() || !peer.gone.is_empty() || !peer.parked.is_empty()
     }
 
     pub fn peers(&self) -> impl Iterator<Item = ShardId> + use<> {
@@ -81,6 +96,18 @@ impl Lanes {
     /// Mails held, runs included: a gauge.
     pub fn held(&self) -> usize {
         self.peers.iter().map(|peer| peer.held.len()).sum()
+    }
+
+    pub fn waiting(&self, peer: ShardId) -> Waiting {
+        let peer = &self.peers[peer.index()];
+        let mails = peer.held.iter().filter(|held| matches!(held, Held::Mail(_))).count();
+        Waiting {
+            mails,
+            runs: peer.held.len() - mails,
+            gone: peer.gone.len(),
+            parked: peer.parked.len(),
+            calls: peer.calls,
+        }
     }
 
     pub fn next_to_self(&mut self) -> Option<Mail> {
@@ -173,11 +200,14 @@ impl Lanes {
         for (to, _) in requests {
             counts[to.index()] += 1;
         }
-        self.peers().find(|to| {
-            let (peer, wanted) = (&self.peers[to.index()], counts[to.index()]);
-            let has_room = (peer.credit as usize) >= wanted && peer.calls + wanted <= CALLS_PER_PEER_MAX;
-            wanted > 0 && !(peer.held.is_empty() && has_room)
-        })
+        self.peers().find(|to| self.lacks(*to, counts[to.index()]))
+    }
+
+    /// `peer` has no credit for so many requests.
+    fn lacks(&self, peer: ShardId, wanted: usize) -> bool {
+        let peer = &self.peers[peer.index()];
+        let has_room = (peer.credit as usize) >= wanted && peer.calls + wanted <= CALLS_PER_PEER_MAX;
+        wanted > 0 && !(peer.held.is_empty() && has_room)
     }
 
     /// True when one request to `to` would be sent at once.
@@ -227,9 +257,12 @@ impl Lanes {
         }
     }
 
-    /// Requests parked for `peer` that may be tried again.
+    /// The first requests parked for `peer`, once it has credit for all of them: they keep their
+    /// turn, or many rooms at once would wait behind single ones for ever.
     pub fn unpark(&mut self, peer: ShardId) -> Option<Parked> {
-        if !self.may_request(peer) {
+        let first = self.peers[peer.index()].parked.front()?;
+        let wanted = first.requests.iter().filter(|(to, _)| *to == peer).count();
+        if self.lacks(peer, wanted) {
             return None;
         }
         self.peers[peer.index()].parked.pop_front()

@@ -67,6 +67,15 @@ impl Membership {
         Membership { rooms: Table::default(), by_home: Index::new(keyed), rooms_of: Pages::default() }
     }
 
+    /// Rooms that connections here are in.
+    pub fn len(&self) -> usize {
+        self.rooms.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
+    }
+
     pub fn find(&self, home: ShardId, id: RoomId) -> Option<LocalRoomId> {
         let is_it = |key| self.rooms.get(key).is_some_and(|row| (row.home, row.id) == (home, id));
         self.by_home.find(&(home, id), is_it).map(LocalRoomId)

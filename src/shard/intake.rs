@@ -187,7 +187,8 @@ impl Shard {
                 continue;
             }
             if !self.kernel.lanes.request(parked, effects) {
-                return;
+                // It lacks credit for another peer too, and is parked there now.
+                continue;
             }
             if let Some(row) = self.kernel.conns.row_mut(conn) {
                 row.flags.clear(Flags::PAUSED);

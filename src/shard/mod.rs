@@ -4,12 +4,14 @@
 //! `intake` (what a client sent becomes requests), `home` (mail that reaches rooms and
 //! connections here), `clock` (what the time brings), `snapshot` (what an operator may see).
 
+mod census;
 mod clock;
 mod home;
 mod intake;
 mod snapshot;
 
 pub use crate::kernel::ShardConfig;
+pub use census::Census;
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
@@ -212,6 +214,16 @@ impl Shard {
         Snapshot::of(&self.kernel)
     }
 
+    /// Counts rows: slower than [`Shard::snapshot`], and independent of its counters.
+    pub fn census(&self) -> Census {
+        Census::of(&self.kernel)
+    }
+
+    /// Bytes in a connection's outbox.
+    pub fn queued(&self, conn: ConnId) -> usize {
+        self.kernel.conns.row(conn).map_or(0, |row| row.outbox.bytes())
+    }
+
     fn heard(&mut self, now: Now, conn: ConnId) {
         if let Some(row) = self.kernel.conns.row_mut(conn) {
             row.heard_s = seconds(now.at);
@@ -261,6 +273,9 @@ impl Shard {
     fn on_blocked(&mut self, now: Now, conn: ConnId) {
         let Some(row) = self.kernel.conns.row_mut(conn) else { return };
         row.flags.set(Flags::BLOCKED);
+        // A write may have listed it again (a replay went on); the edge passes a blocked socket by,
+        // so it must be listed anew once it takes bytes.
+        row.flags.clear(Flags::LISTED);
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
             cold.progress = now.at;
         }

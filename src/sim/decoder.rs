@@ -1,0 +1,64 @@
+//! What a client makes of the server's bytes, however they are cut. Headers are read by
+//! tungstenite, so that our encoder is checked by another's rules.
+
+use std::io::Cursor;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// One frame of the server. It never cuts a message into several.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Received {
+    Text(String),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close { code: u16, reason: String },
+}
+
+#[derive(Default)]
+pub struct Decoder {
+    partial: Vec<u8>,
+    is_closed: bool,
+}
+
+impl Decoder {
+    /// Takes bytes in and appends the frames that they complete. An error says what no server may
+    /// send.
+    pub fn take(&mut self, bytes: &[u8], into: &mut Vec<Received>) -> Result<(), String> {
+        self.partial.extend_from_slice(bytes);
+        let mut at = 0;
+        while let Some((received, len)) = next(&self.partial[at..])? {
+            if self.is_closed {
+                return Err(format!("{received:?} after the close frame"));
+            }
+            self.is_closed = matches!(received, Received::Close { .. });
+            into.push(received);
+            at += len;
+        }
+        self.partial.drain(..at);
+        Ok(())
+    }
+}
+
+fn next(bytes: &[u8]) -> Result<Option<(Received, usize)>, String> {
+    let mut cursor = Cursor::new(bytes);
+    let header = FrameHeader::parse(&mut cursor).map_err(|error| error.to_string())?;
+    let Some((header, len)) = header else { return Ok(None) };
+    let start = cursor.position() as usize;
+    let end = start + len as usize;
+    let Some(payload) = bytes.get(start..end) else { return Ok(None) };
+    if !header.is_final || header.rsv1 || header.rsv2 || header.rsv3 || header.mask.is_some() {
+        return Err(format!("a frame of a server is whole, unmasked and plain: {header:?}"));
+    }
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string());
+    let received = match header.opcode {
+        OpCode::Data(Data::Text) => Received::Text(text(payload)?),
+        OpCode::Control(Control::Ping) => Received::Ping(payload.to_vec()),
+        OpCode::Control(Control::Pong) => Received::Pong(payload.to_vec()),
+        OpCode::Control(Control::Close) => {
+            let (code, reason) = payload.split_first_chunk().ok_or("a close frame without a code")?;
+            Received::Close { code: u16::from_be_bytes(*code), reason: text(reason)? }
+        }
+        other => return Err(format!("an opcode that this server never uses: {other:?}")),
+    };
+    Ok(Some((received, end)))
+}

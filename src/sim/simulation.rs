@@ -1,0 +1,673 @@
+//! A run: clients of all kinds act at random while the world's small steps happen at random, then
+//! all becomes quiet and every promise is checked, then all go and nothing may be left.
+
+use crate::base::limits::{
+    CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LINGER, OUTBOX_BYTES_MAX, ROOM_CHECK,
+    STALL_TIME_MAX,
+};
+use crate::base::random::Random;
+use crate::kernel::ids::ShardId;
+use crate::kernel::lanes::Waiting;
+use crate::shard::{Census, Snapshot};
+use crate::sim::client::{Client, Habits, Pace};
+use crate::sim::decoder::Received;
+use crate::sim::fault::Fault;
+use crate::sim::oracle::{Asked, Check, Failure, Ledger, View};
+use crate::sim::world::{FromClient, Link, World, WorldShape, identity};
+use crate::wire::codes::CloseCode;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub failure: Option<Failure>,
+    /// Of all shards, at the end.
+    pub snapshot: Snapshot,
+}
+
+/// What a run draws from its seed before anything happens.
+#[derive(Clone, Debug)]
+struct Shape {
+    world: WorldShape,
+    habits: Habits,
+    clients: u64,
+    turns: u64,
+    /// Messages of many kilobytes: outboxes and histories reach their bounds.
+    is_heavy: bool,
+    /// One room and more messages than its history keeps, while lanes stall for long.
+    is_flood: bool,
+    /// Half way, all histories grow too old.
+    has_lull: bool,
+    /// Lanes stop for a while now and then.
+    stalls: bool,
+}
+
+impl Shape {
+    fn draw(random: &mut Random, fault: Option<Fault>) -> Shape {
+        let is_heavy = random.one_in(16) || fault == Some(Fault::UnboundedOutbox);
+        let is_flood = !is_heavy && random.one_in(16);
+        let stalls = is_flood || random.one_in(2);
+        let clients = 2 + random.below(8);
+        // Most planted bugs are in lanes, and a lane needs two ends.
+        let shards = if fault.is_some() { 2 + random.below(3) } else { 1 + random.below(4) };
+        let lane_entries = 1 + random.below(8);
+        let small = 40 + random.below(2_000);
+        Shape {
+            world: WorldShape {
+                shards: shards as u8,
+                lane_entries: lane_entries as u32,
+                window: if is_heavy { 100_000 } else { small as usize },
+                seed: random.next(),
+                fault,
+            },
+            habits: Habits {
+                rooms: if is_flood { 1 } else { 1 + random.below(5) },
+                users: 1 + clients * 2 / 3,
+                rooms_per_request: lane_entries.min(4),
+                pad_bytes_max: if is_heavy { 150_000 } else { 300 },
+                pipeline: match random.below(3) {
+                    _ if is_flood => 200,
+                    0 => 40,
+                    _ => 5,
+                },
+            },
+            clients,
+            turns: match () {
+                () if is_flood => 1_200,
+                () if is_heavy => 600,
+                () => 200 + random.below(1_000),
+            },
+            is_heavy,
+            is_flood,
+            has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
+            stalls,
+        }
+    }
+}
+
+pub struct Simulation<'t> {
+    shape: Shape,
+    random: Random,
+    world: World,
+    clients: Vec<Client>,
+    ledger: Ledger,
+    /// Views of connections that are over.
+    past: Vec<View>,
+    conns: u32,
+    /// Lanes that bring nothing, and until which turn.
+    stalled: BTreeMap<(ShardId, ShardId), u64>,
+    turn: u64,
+    /// All that can flow does, at once.
+    is_quiet: bool,
+    /// What homes say now is compared with what there is.
+    is_final: bool,
+    is_draining: bool,
+    /// Members that there should be, by room, once all is quiet.
+    users_in: BTreeMap<String, BTreeSet<String>>,
+    trace: Option<&'t mut dyn FnMut(&str)>,
+}
+
+type Kept = Result<(), Failure>;
+
+impl<'t> Simulation<'t> {
+    pub fn new(seed: u64, fault: Option<Fault>) -> Simulation<'t> {
+        let mut random = Random::new(seed);
+        let shape = Shape::draw(&mut random, fault);
+        let tenants = if fault.is_none() && random.one_in(3) { 2 } else { 1 };
+        let client = |name| {
+            let tenant = format!("t{}", random.below(tenants));
+            let user = format!("u{}", random.below(shape.habits.users));
+            let pace = match random.below(10) {
+                0..6 => Pace::Fast,
+                6..8 => Pace::Slow,
+                _ => Pace::Stuck,
+            };
+            Client::new(name as usize, tenant, user, random.one_in(3), pace)
+        };
+        let clients = (0..shape.clients).map(client).collect();
+        let world = World::new(&shape.world);
+        Simulation {
+            shape,
+            random,
+            world,
+            clients,
+            ledger: Ledger::default(),
+            past: Vec::new(),
+            conns: 0,
+            stalled: BTreeMap::new(),
+            turn: 0,
+            is_quiet: false,
+            is_final: false,
+            is_draining: false,
+            users_in: BTreeMap::new(),
+            trace: None,
+        }
+    }
+
+    /// Tells `trace` what happens, line by line.
+    pub fn with_trace(mut self, trace: &'t mut dyn FnMut(&str)) -> Simulation<'t> {
+        self.trace = Some(trace);
+        self
+    }
+
+    pub fn run(mut self) -> Outcome {
+        let shape = format!("{:?}", self.shape);
+        self.say(|| shape);
+        let failure = self.all().err();
+        let mut snapshot = Snapshot::default();
+        for shard in self.world.shards() {
+            snapshot.add(&self.world.shard(shard).snapshot());
+        }
+        if let Some(failure) = &failure {
+            let line = format!("BROKEN {:?}: {}", failure.check, failure.saw);
+            self.say(|| line);
+        }
+        Outcome { failure, snapshot }
+    }
+
+    fn all(&mut self) -> Kept {
+        for turn in 0..self.shape.turns {
+            self.turn = turn;
+            self.act()?;
+            self.check_bounds()?;
+            if self.shape.is_flood && turn == self.shape.turns / 4 {
+                let deaf = self.pick_shard();
+                let until = turn + self.shape.turns / 2;
+                self.say(|| format!("nothing reaches shard {}", deaf.0));
+                self.stalled
+                    .extend(self.world.pairs().into_iter().filter(|pair| pair.1 == deaf).map(|pair| (pair, until)));
+            }
+            if self.shape.has_lull && turn == self.shape.turns / 2 {
+                self.lull()?;
+            }
+        }
+        self.say(|| "all comes back and becomes quiet".into());
+        self.settle_everything()?;
+        self.check_promises()?;
+        self.say(|| "all go".into());
+        self.see_all_off()?;
+        self.check_freed()
+    }
+
+    fn say(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let at = self.world.now.at.as_nanos() / 1_000_000;
+            trace(&format!("{:>6} {:>9} ms  {}", self.turn, at, line()));
+        }
+    }
+
+    fn pick_client(&mut self) -> usize {
+        self.random.below(self.clients.len() as u64) as usize
+    }
+
+    fn pick_shard(&mut self) -> ShardId {
+        ShardId(self.random.below(self.shape.world.shards.into()) as u8)
+    }
+
+    fn pick_pair(&mut self) -> Option<(ShardId, ShardId)> {
+        let pairs = self.world.pairs();
+        let nth = self.random.below(pairs.len() as u64) as usize;
+        let pair = *pairs.get(nth)?;
+        let is_stalled = self.stalled.get(&pair).is_some_and(|until| *until > self.turn);
+        (!is_stalled).then_some(pair)
+    }
+
+    /// Something happens.
+    fn act(&mut self) -> Kept {
+        match self.random.below(100) {
+            0..25 => {
+                let count = 1 + self.random.below(6);
+                if let Some((from, to)) = self.pick_pair() {
+                    let brought = (0..count).take_while(|_| self.world.deliver(from, to)).count();
+                    self.say(|| format!("{brought} mails from {} to {}", from.0, to.0));
+                }
+            }
+            25..37 => {
+                if let Some((shard, peer)) = self.pick_pair()
+                    && self.world.credit(shard, peer)
+                {
+                    self.say(|| format!("credit for {} to {}", shard.0, peer.0));
+                }
+            }
+            37..52 => {
+                let shard = self.pick_shard();
+                let count = 1 + self.random.below(8);
+                let wrote = (0..count).take_while(|_| self.world.flush(shard)).count();
+                self.say(|| format!("shard {} writes to {wrote}", shard.0));
+            }
+            52..66 => {
+                let client = self.pick_client();
+                self.read(client)?;
+            }
+            66..76 => {
+                let client = self.pick_client();
+                let count = 1 + self.random.below(if self.shape.is_flood { 100 } else { 10 });
+                if let Some(link) = self.clients[client].link {
+                    let took = (0..count).take_while(|_| self.world.feed(link)).count();
+                    self.say(|| format!("the server takes {took} from {client}"));
+                }
+            }
+            76..91 => {
+                let client = self.pick_client();
+                let most = self.shape.habits.pipeline as u64;
+                let count = if most > 5 { 1 + self.random.below(most / 2) } else { 1 };
+                for _ in 0..count {
+                    self.speak(client)?;
+                }
+            }
+            91..95 => {
+                let wait = Duration::from_millis(self.random.below(60));
+                self.pass(wait);
+            }
+            95 => {
+                let wait = Duration::from_millis(self.random.below(4_000));
+                self.pass(wait);
+            }
+            96 => {
+                // The server notices that some sockets have ended.
+                for link in self.world.links() {
+                    if self.world.is_deserted(link) && self.random.one_in(2) && self.world.end(link) {
+                        self.say(|| format!("socket {} has ended", link.0));
+                    }
+                }
+            }
+            97 if self.shape.stalls => {
+                let turns = self.turn + self.random.below(200);
+                if let Some(pair) = self.pick_pair() {
+                    self.say(|| format!("the lane from {} to {} stalls", pair.0.0, pair.1.0));
+                    self.stalled.insert(pair, turns);
+                }
+            }
+            98 => {
+                let client = self.pick_client();
+                self.vanish(client);
+            }
+            99 if self.random.one_in(3) => {
+                let client = self.pick_client();
+                if let Some(link) = self.clients[client].link {
+                    let bad = match self.random.below(3) {
+                        0 => FromClient::Binary,
+                        1 => FromClient::Garbage,
+                        _ => FromClient::Close(CloseCode::Normal.as_u16()),
+                    };
+                    self.say(|| format!("{client} sends {bad:?}"));
+                    self.clients[client].misbehaved = true;
+                    self.world.send(link, bad);
+                }
+            }
+            _ => {
+                let client = self.pick_client();
+                if let Some(link) = self.clients[client].link {
+                    let payload = vec![b'p'; self.random.below(20) as usize];
+                    self.world.send(link, FromClient::Ping(payload));
+                }
+            }
+        }
+        self.world.failure().map_or(Ok(()), Err)
+    }
+
+    fn pass(&mut self, wait: Duration) {
+        self.world.pass(wait);
+        for shard in self.world.shards() {
+            self.world.tick(shard);
+        }
+    }
+
+    /// A client says something, or comes back if it is away.
+    fn speak(&mut self, client: usize) -> Kept {
+        let now = self.world.now.at;
+        let Some(link) = self.clients[client].link else {
+            self.connect(client);
+            return Ok(());
+        };
+        let row = &mut self.clients[client];
+        if let Some(said) = row.speak(&self.shape.habits, &mut self.random, now, &mut self.ledger) {
+            self.send(client, link, said);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, client: usize, link: Link, said: String) {
+        self.say(|| format!("{client} -> {}", cut(&said)));
+        self.world.send(link, FromClient::Text(said));
+    }
+
+    fn connect(&mut self, client: usize) {
+        let shard = self.pick_shard();
+        let row = &mut self.clients[client];
+        let role = if row.is_moderator { "moderator" } else { "" };
+        let Some(link) = self.world.open(shard, identity(&row.tenant, &row.user, role)) else { return };
+        self.conns += 1;
+        row.link = Some(link);
+        row.looked = self.world.now.at;
+        row.unread_max = Duration::ZERO;
+        row.misbehaved = false;
+        row.view = Some(View::new(self.conns, &row.tenant, &row.user, self.shape.is_heavy));
+        let (conn, user) = (self.conns, row.user.clone());
+        self.say(|| format!("{client}, user {user}, connects to shard {} as connection {conn}", shard.0));
+        let now = self.world.now.at;
+        let row = &mut self.clients[client];
+        for said in row.come_back(&mut self.random, now, &mut self.ledger) {
+            self.send(client, link, said);
+        }
+    }
+
+    fn vanish(&mut self, client: usize) {
+        let Some(link) = self.clients[client].link else { return };
+        let kept = self.random.below(self.world.unsent(link) as u64 + 1) as usize;
+        self.world.desert(link, kept);
+        self.say(|| format!("{client} vanishes"));
+        self.lose(client);
+    }
+
+    fn lose(&mut self, client: usize) {
+        let view = self.clients[client].lose();
+        self.past.extend(view);
+    }
+
+    /// A client reads as its pace is.
+    fn read(&mut self, client: usize) -> Kept {
+        let bytes = match self.clients[client].pace {
+            _ if self.is_quiet => usize::MAX,
+            Pace::Fast => usize::MAX,
+            Pace::Slow => self.random.below(self.shape.world.window as u64) as usize,
+            Pace::Stuck if self.random.one_in(20) => usize::MAX,
+            Pace::Stuck => return Ok(()),
+        };
+        self.read_bytes(client, bytes).map(drop)
+    }
+
+    /// Says whether anything was read.
+    fn read_bytes(&mut self, client: usize, bytes: usize) -> Result<bool, Failure> {
+        let Some(link) = self.clients[client].link else { return Ok(false) };
+        if self.world.is_gone(link) {
+            self.say(|| format!("{client} finds its socket reset"));
+            self.lose(client);
+            return Ok(true);
+        }
+        let row = &mut self.clients[client];
+        row.unread_max = row.unread_max.max(self.world.now.at.since(row.looked));
+        row.looked = self.world.now.at;
+        let mut received = Vec::new();
+        let mut did = self.world.read(link, bytes, &mut received);
+        did |= self.world.relieve(link);
+        for frame in received {
+            self.on_frame(client, link, frame)?;
+        }
+        Ok(did)
+    }
+
+    fn on_frame(&mut self, client: usize, link: Link, frame: Received) -> Kept {
+        let now = self.world.now.at;
+        match frame {
+            Received::Text(text) => {
+                self.say(|| format!("{client} <- {}", cut(&text)));
+                let Some(view) = &mut self.clients[client].view else { return Ok(()) };
+                let info = if self.is_final { view.info_of(&text) } else { None };
+                if let Some((room, data)) = info {
+                    view.assert_complete(&room, &data, &self.ledger)?;
+                    self.check_members(client, &room, &data)?;
+                }
+                let Some(view) = &mut self.clients[client].view else { return Ok(()) };
+                view.on_text(&text, &mut self.ledger, now)
+            }
+            Received::Ping(_) => {
+                self.world.send(link, FromClient::Pong);
+                Ok(())
+            }
+            Received::Pong(_) => Ok(()),
+            Received::Close { code, reason } => {
+                self.say(|| format!("{client} is closed with {code} {reason}"));
+                self.check_close(client, code, &reason)?;
+                self.lose(client);
+                self.world.end(link);
+                Ok(())
+            }
+        }
+    }
+
+    fn check_close(&self, client: usize, code: u16, reason: &str) -> Kept {
+        let row = &self.clients[client];
+        let is_slow = row.pace != Pace::Fast || self.shape.is_heavy;
+        let unread = row.unread_max;
+        let has_long_room = self.ledger.longest() >= HISTORY_ENTRIES_MAX;
+        let is_known = match CloseCode::ALL.into_iter().find(|known| known.as_u16() == code) {
+            Some(CloseCode::SlowConsumer) if reason.starts_with("took nothing") => unread >= STALL_TIME_MAX,
+            Some(CloseCode::SlowConsumer) if reason.starts_with("read too slowly") => is_slow,
+            Some(CloseCode::SlowConsumer) => self.shape.is_heavy || has_long_room,
+            // A connection whose request waits for credit is not heard either.
+            Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
+            Some(CloseCode::Restart) => self.is_draining && reason.starts_with("{\"retry_ms\":"),
+            Some(CloseCode::Normal | CloseCode::Protocol | CloseCode::Unsupported) => row.misbehaved,
+            _ => false,
+        };
+        match is_known {
+            true => Ok(()),
+            false => {
+                let saw = format!("client {client}, {:?}, was closed with {code} {reason}", row.pace);
+                Err(Failure { check: Check::NoNeedlessClose, saw })
+            }
+        }
+    }
+
+    /// Nothing is said for so long that histories are too old, and client ids forgotten.
+    fn lull(&mut self) -> Kept {
+        self.say(|| "a lull".into());
+        let end = self.world.now.at.after(CID_AGE_MAX + ROOM_CHECK);
+        self.is_quiet = true;
+        while self.world.now.at < end {
+            self.flow()?;
+            let next = self.world.next_deadline().since(self.world.now.at);
+            self.pass(next.clamp(Duration::from_millis(100), Duration::from_secs(10)));
+        }
+        self.is_quiet = false;
+        Ok(())
+    }
+
+    /// Lets everything flow until nothing does.
+    fn flow(&mut self) -> Kept {
+        loop {
+            let mut did = self.world.settle();
+            for client in 0..self.clients.len() {
+                did |= self.read_bytes(client, usize::MAX)?;
+            }
+            if let Some(failure) = self.world.failure() {
+                return Err(failure);
+            }
+            if !did {
+                return Ok(());
+            }
+        }
+    }
+
+    fn settle_everything(&mut self) -> Kept {
+        self.is_quiet = true;
+        self.stalled.clear();
+        for link in self.world.links() {
+            if self.world.is_deserted(link) {
+                self.world.end(link);
+            }
+        }
+        // Whoever is closed meanwhile comes back, and somebody may be closed for what waited.
+        for _ in 0..20 {
+            self.flow()?;
+            for client in 0..self.clients.len() {
+                if self.clients[client].link.is_none() {
+                    self.connect(client);
+                }
+            }
+            self.flow()?;
+            // A shard turns once a second at least.
+            self.pass(Duration::from_secs(1));
+            self.flow()?;
+            if self.clients.iter().all(|client| client.link.is_some()) {
+                break;
+            }
+        }
+        self.check_bounds()?;
+        for client in &self.clients {
+            if let Some(view) = &client.view
+                && let Err(failure) = view.assert_answered()
+            {
+                let census: Vec<_> = self.world.shards().map(|shard| self.world.shard(shard).census()).collect();
+                return Err(Failure { saw: format!("{}; {census:?}", failure.saw), ..failure });
+            }
+        }
+        for shard in self.world.shards() {
+            let census = self.world.shard(shard).census();
+            let waits = census.waiting.iter().any(|(_, waiting)| *waiting != Waiting::default());
+            if census.calls > 0 || census.replays > 0 || waits {
+                let saw = format!("shard {} all quiet: {census:?}", shard.0);
+                return Err(Failure { check: Check::AllIsDone, saw });
+            }
+        }
+        Ok(())
+    }
+
+    /// All have what was promised: asked of the server once more, room by room.
+    fn check_promises(&mut self) -> Kept {
+        self.users_in.clear();
+        for client in &self.clients {
+            for room in client.view.iter().flat_map(|view| view.stays.keys()) {
+                let users = self.users_in.entry(format!("{}/{room}", client.tenant)).or_default();
+                users.insert(client.user.clone());
+            }
+        }
+        for client in 0..self.clients.len() {
+            let (Some(link), Some(view)) = (self.clients[client].link, &mut self.clients[client].view) else {
+                continue;
+            };
+            let rooms: Vec<String> = view.stays.keys().cloned().collect();
+            let ask = |room: String| {
+                let id = view.ask(Asked::Info { room: room.clone() });
+                format!(r#"{{"id":{id},"event":"room:info","data":{{"room":"{room}"}}}}"#)
+            };
+            let said: Vec<String> = rooms.into_iter().map(ask).collect();
+            for said in said {
+                self.send(client, link, said);
+            }
+        }
+        self.is_final = true;
+        self.flow()?;
+        self.is_final = false;
+        let views = self.clients.iter().filter_map(|client| client.view.as_ref());
+        for view in views.chain(&self.past) {
+            view.explain_holes(&self.ledger)?;
+        }
+        for view in self.clients.iter().filter_map(|client| client.view.as_ref()) {
+            view.assert_answered()?;
+        }
+        Ok(())
+    }
+
+    fn check_members(&self, client: usize, room: &str, data: &serde_json::Value) -> Kept {
+        let key = format!("{}/{room}", self.clients[client].tenant);
+        let Some(want) = self.users_in.get(&key) else { return Ok(()) };
+        if data["members"] == want.len() {
+            return Ok(());
+        }
+        let saw = format!("{key} has {} members by its home, and in truth {want:?}", data["members"]);
+        Err(Failure { check: Check::MembersConverge, saw })
+    }
+
+    fn see_all_off(&mut self) -> Kept {
+        match self.random.below(3) {
+            0 => {
+                self.is_draining = true;
+                for shard in self.world.shards() {
+                    self.world.drain(shard, Duration::from_secs(10));
+                }
+            }
+            1 => {
+                for client in 0..self.clients.len() {
+                    if let Some(link) = self.clients[client].link {
+                        self.clients[client].misbehaved = true;
+                        self.world.send(link, FromClient::Close(CloseCode::Normal.as_u16()));
+                    }
+                }
+            }
+            // They neither read nor answer: the server has to notice by itself.
+            _ => {
+                for client in 0..self.clients.len() {
+                    self.vanish(client);
+                }
+            }
+        }
+        self.flow()?;
+        for _ in 0..8 {
+            self.pass(LINGER);
+            self.flow()?;
+        }
+        Ok(())
+    }
+
+    fn check_freed(&mut self) -> Kept {
+        let wait = CID_AGE_MAX + ROOM_CHECK * 3;
+        let end = self.world.now.at.after(wait);
+        while self.world.now.at < end {
+            self.pass(ROOM_CHECK / 4);
+            self.flow()?;
+        }
+        let none = |shards: u8, me: ShardId| Census {
+            conns: 0,
+            calls: 0,
+            rooms: 0,
+            rooms_joined: 0,
+            replays: 0,
+            timers: 0,
+            history_entries: 0,
+            history_bytes: 0,
+            waiting: (0..shards).map(ShardId).filter(|id| *id != me).map(|id| (id, Waiting::default())).collect(),
+        };
+        for shard in self.world.shards() {
+            let census = self.world.shard(shard).census();
+            let connections = self.world.shard(shard).snapshot().connections;
+            if census != none(self.shape.world.shards, shard) || connections != 0 {
+                let saw = format!("shard {} at the end, {connections} connections: {census:?}", shard.0);
+                return Err(Failure { check: Check::AllIsFreed, saw });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_bounds(&mut self) -> Kept {
+        let bound = OUTBOX_BYTES_MAX + self.world.frame_bytes_max();
+        for (nth, client) in self.clients.iter().enumerate() {
+            let Some(link) = client.link else { continue };
+            let queued = self.world.queued(link);
+            if queued > bound {
+                let saw = format!("{queued} bytes wait for client {nth}, {bound} are allowed");
+                return Err(Failure { check: Check::OutboxBound, saw });
+            }
+        }
+        if !self.turn.is_multiple_of(32) {
+            return Ok(());
+        }
+        let census: Vec<Census> = self.world.shards().map(|shard| self.world.shard(shard).census()).collect();
+        for (me, census_of_me) in census.iter().enumerate() {
+            let Census { history_entries, history_bytes, .. } = *census_of_me;
+            if history_entries > HISTORY_ENTRIES_MAX || (history_bytes > HISTORY_BYTES_MAX && history_entries > 1) {
+                let saw = format!("a history of shard {me} has {history_entries} entries, {history_bytes} bytes");
+                return Err(Failure { check: Check::HistoryBound, saw });
+            }
+            for (peer, waiting) in &census_of_me.waiting {
+                let back = census[peer.index()].waiting.iter().find(|(id, _)| id.index() == me);
+                let calls = back.map_or(0, |(_, waiting)| waiting.calls);
+                // A reply for each call at most, and a run for each room and for each reply.
+                if waiting.mails > calls || waiting.runs > census_of_me.rooms + waiting.mails {
+                    let saw = format!("shard {me} keeps for {}, which waits for {calls}: {waiting:?}", peer.0);
+                    return Err(Failure { check: Check::WaitingBound, saw });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(240) {
+        None => text.to_string(),
+        Some((at, _)) => format!("{}... {} bytes", &text[..at], text.len()),
+    }
+}
