@@ -120,6 +120,5 @@ const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SL
 const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
 const _: () = assert!(MAILS_PER_TURN <= LANE_ENTRIES_MAX);
-const _: () = assert!(ROOMS_PER_REQUEST_MAX <= CALLS_PER_PEER_MAX);
 const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
 const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

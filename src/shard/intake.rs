@@ -162,7 +162,7 @@ impl Shard {
         }
     }
 
-    /// Sends the requests of one event, or parks them and pauses the connection's reads.
+    /// Sends the requests of one event; while some have to wait, the connection's reads pause.
     fn send(&mut self, conn: ConnId, requests: Requests, effects: &mut Effects) {
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
             cold.pending += requests.len() as u32;
@@ -181,13 +181,15 @@ impl Shard {
         while let Some(parked) = self.kernel.lanes.unpark(peer) {
             let conn = parked.conn;
             if !self.kernel.conns.is_open(conn) {
-                for (_, request) in &parked.requests {
-                    self.kernel.calls.forget(request.call);
+                // Nobody hears the answer, but parts that were sent before still bring theirs.
+                for (_, request) in parked.requests {
+                    let error = WireError::new(ErrorCode::Unavailable, "the connection has gone");
+                    drop(self.kernel.calls.answer(request.call, request.part, Err(error)));
                 }
                 continue;
             }
             if !self.kernel.lanes.request(parked, effects) {
-                // It lacks credit for another peer too, and is parked there now.
+                // The rest is parked again, where it lacks credit now.
                 continue;
             }
             if let Some(row) = self.kernel.conns.row_mut(conn) {
