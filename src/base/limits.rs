@@ -104,8 +104,14 @@ pub const MAILS_PER_READ: usize = 32;
 /// Mails to one shard after which its bell is rung before the turn ends.
 pub const MAILS_PER_RING: u32 = 64;
 pub const WRITES_PER_TURN: usize = 256;
+/// Members of a room on one shard from which on they are a crowd: what it makes to write goes
+/// beside what others do, not before it, and has this share of the writes when both wait.
+pub const CROWD_MIN: usize = 256;
+pub const CROWD_WRITES_PER_TURN: usize = WRITES_PER_TURN / 2;
 /// Bytes that one gathered write names, the frame that passes the bound included whole.
 pub const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of frames that are joined for several connections in one turn.
+pub const JOINED_BYTES_MAX: usize = 256 * 1024;
 /// Controls (connections handed over, drain, statistics) that wait for one shard.
 pub const CONTROLS_MAX: usize = 1_024;
 

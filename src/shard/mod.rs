@@ -287,7 +287,8 @@ impl Shard {
         row.flags.clear(Flags::BLOCKED);
         row.flags.clear(Flags::SLOW);
         if !row.outbox.is_empty() {
-            crate::kernel::fan_out::list(conn, row, effects);
+            // A crowd that could not take a message at once comes back as a crowd.
+            crate::kernel::fan_out::list(conn, row, &mut effects.dirty_by_crowd);
         }
     }
 }
