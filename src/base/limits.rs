@@ -95,7 +95,7 @@ pub const USER_CONNS_MOVED_MAX: u32 = 64;
 pub const HANDSHAKES_MAX: usize = 16_384;
 /// Bytes that are read and thrown away from a peer that was answered and does not close.
 pub const DISCARD_BYTES_MAX: usize = 256 * 1024;
-/// Sockets accepted, mails taken from one lane, connections written to: each at most so often
+/// Sockets accepted, mails taken from one lane, connections read from and written to: each at most so often
 /// before the edge looks at what else is ready.
 pub const ACCEPTS_PER_TURN: usize = 64;
 pub const MAILS_PER_TURN: usize = 256;
@@ -103,6 +103,7 @@ pub const MAILS_PER_TURN: usize = 256;
 pub const MAILS_PER_READ: usize = 32;
 /// Mails to one shard after which its bell is rung before the turn ends.
 pub const MAILS_PER_RING: u32 = 64;
+pub const READS_PER_TURN: usize = 256;
 pub const WRITES_PER_TURN: usize = 256;
 /// Members of a room on one shard from which on they are a crowd, and how many of a crowd are
 /// written to before the edge looks at who else has something to read or write.

@@ -21,6 +21,8 @@ pub struct Counters {
     /// Connections handed to their user's home, and taken over as one.
     pub moved_out: u64,
     pub moved_in: u64,
+    /// Times that the shard asked which sockets have something, and reads that followed.
+    pub looks: u64,
     pub reads: u64,
     pub bytes_in: u64,
     pub writes: u64,

@@ -10,7 +10,7 @@ const BUCKETS: usize = 1 << 16;
 
 #[derive(Clone)]
 pub struct Crowd {
-    counters: Arc<[AtomicU16]>,
+    counters: Arc<[AtomicU16; BUCKETS]>,
 }
 
 /// One counted connection. Dropping it takes it off.
@@ -21,7 +21,8 @@ pub struct Counted {
 
 impl Default for Crowd {
     fn default() -> Self {
-        Crowd { counters: (0..BUCKETS).map(|_| AtomicU16::new(0)).collect() }
+        let counters: Arc<[AtomicU16]> = (0..BUCKETS).map(|_| AtomicU16::new(0)).collect();
+        Crowd { counters: counters.try_into().expect("as many as were made") }
     }
 }
 

@@ -4,7 +4,9 @@
 
 use crate::admission::identity::Identity;
 use crate::admission::token::Verifier;
-use crate::base::limits::{MAILS_PER_RING, READ_BYTES_PER_TURN, WRITE_BYTES_MAX};
+use crate::base::limits::{
+    DISCARD_BYTES_MAX, MAILS_PER_READ, MAILS_PER_RING, READ_BYTES_PER_TURN, READS_PER_TURN, WRITE_BYTES_MAX,
+};
 use crate::base::time::{Instant, Now};
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
@@ -14,6 +16,8 @@ use crate::io::dirty::Dirty;
 use crate::io::egress::{Egress, Sent};
 use crate::io::joined::Joined;
 use crate::io::lanes::Lanes;
+use crate::io::readiness::Readiness;
+use crate::io::rows::{Received, Row, Rows, Standing};
 use crate::io::runtime::Driver;
 use crate::io::signal::Signal;
 use crate::io::socket::{self, PIECES_MAX, Shut};
@@ -26,12 +30,12 @@ use crate::kernel::placement::Placement;
 use crate::shard::{Input, Opening, Shard};
 use crate::wire::assembler::{Assembler, Event};
 use crate::wire::dialect::DialectId;
-use monoio::net::TcpStream;
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, RawFd};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// The tick comes at least this often: deadlines set meanwhile are late by no more.
@@ -50,6 +54,8 @@ pub struct Edge {
     pub verifier: Verifier,
     pub handshake_time: Duration,
     pub controls: Controls,
+    /// Something waits to be read.
+    pub reading: Signal,
     /// Something waits to be written or rung.
     pub flush: Signal,
     pub turn: Turn,
@@ -75,6 +81,7 @@ pub struct Parts {
     pub verifier: Verifier,
     pub handshake_time: Duration,
     pub controls: Controls,
+    pub readiness: Readiness,
     pub lanes: Lanes<Mail>,
     pub shard: Shard,
 }
@@ -83,8 +90,10 @@ struct State {
     shard: Shard,
     effects: Effects,
     lanes: Lanes<Mail>,
-    /// By slot of the connection.
-    rows: Vec<Option<Row>>,
+    readiness: Readiness,
+    rows: Rows,
+    /// Connections that may have something to read, the longest waiting first.
+    unread: VecDeque<ConnId>,
     /// Connections to write to.
     dirty: Dirty,
     /// Connections of the present flush that have more than one write names.
@@ -99,40 +108,12 @@ struct State {
     joined: Joined,
 }
 
-/// The socket of one connection.
-struct Row {
-    conn: ConnId,
-    stream: Rc<TcpStream>,
-    fd: RawFd,
-    standing: Standing,
-    /// The sending side was shut, or a write failed: nothing more is offered.
-    is_mute: bool,
-    /// Bytes are with the egress, and the core has not heard what became of them.
-    is_offered: bool,
-    /// A task waits until the socket takes bytes again.
-    is_blocked: bool,
-    /// The pump, when it waits for anything but its socket.
-    pump: Option<Waker>,
-    _counted: Option<Counted>,
-}
-
-/// What the pump of a connection does next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
-    Open,
-    /// The last frame is queued or written; what the peer still says is thrown away.
-    Closing,
-    /// To be closed at once.
-    Reset,
-}
-
 /// How far a read brought its connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fed {
+enum Fed {
     /// All bytes were taken.
     All,
-    /// The core wants no more for now; the rest is kept.
-    Paused,
+    /// The core wants no more for now: it has them up to this.
+    Paused(usize),
     /// The connection is closing: what is left counts no more.
     Ending,
 }
@@ -149,6 +130,7 @@ impl Edge {
             verifier: parts.verifier,
             handshake_time: parts.handshake_time,
             controls: parts.controls,
+            reading: Signal::default(),
             flush: Signal::default(),
             turn: Turn::default(),
             stop: Signal::default(),
@@ -161,7 +143,9 @@ impl Edge {
                 shard: parts.shard,
                 effects: Effects::default(),
                 lanes: parts.lanes,
-                rows: Vec::new(),
+                readiness: parts.readiness,
+                rows: Rows::default(),
+                unread: VecDeque::new(),
                 dirty: Dirty::default(),
                 again: Vec::new(),
                 to_ring: vec![0; parts.placement.shards().into()],
@@ -218,7 +202,7 @@ impl Edge {
     }
 
     fn carry_out(&self, state: &mut State) {
-        let State { shard, effects, lanes, rows, dirty, to_ring, starving, .. } = state;
+        let State { shard, effects, lanes, rows, unread, dirty, to_ring, starving, .. } = state;
         if !effects.mail.is_empty() {
             self.counters.borrow_mut().mails_out += effects.mail.len() as u64;
             for (peer, mail) in effects.mail.drain(..) {
@@ -231,25 +215,29 @@ impl Edge {
             }
         }
         dirty.list(effects);
+        let queued_before = unread.len();
         for conn in effects.resumed.drain(..) {
-            if let Some(row) = row_mut(rows, conn) {
-                row.wake_pump();
+            if let Some(row) = rows.get_mut(conn) {
+                row.queue(unread);
             }
         }
         for conn in effects.closing.drain(..) {
-            if let Some(row) = row_mut(rows, conn) {
+            if let Some(row) = rows.get_mut(conn) {
                 row.standing = Standing::Closing;
-                row.wake_pump();
+                row.queue(unread);
             }
         }
         for conn in effects.reset.drain(..) {
-            if let Some(row) = row_mut(rows, conn) {
+            if let Some(row) = rows.get_mut(conn) {
                 row.standing = Standing::Reset;
                 self.counters.borrow_mut().resets += 1;
-                socket::reset_on_close(&borrowed(&row.stream));
+                socket::reset_on_close(&row.socket);
                 row.mute(Shut::Both);
-                row.wake_pump();
+                row.queue(unread);
             }
+        }
+        if unread.len() > queued_before {
+            self.reading.raise();
         }
         let is_starved_anew = |peer: ShardId| *starving & 1 << peer.index() == 0 && shard.is_starved(peer);
         if !dirty.is_empty() || to_ring.iter().any(|mails| *mails > 0) || lanes.peers().any(is_starved_anew) {
@@ -257,48 +245,57 @@ impl Edge {
         }
     }
 
-    /// Takes a socket into the core, or gives it back: the shard is full.
+    /// Takes a socket into the core, or gives it back: the shard is full. `rest` was read from it.
     pub fn open(
         &self,
-        stream: TcpStream,
+        socket: OwnedFd,
         identity: Identity,
         dialect: DialectId,
         counted: Option<Counted>,
-    ) -> Result<Opened, TcpStream> {
+        rest: Vec<u8>,
+    ) -> Result<ConnId, OwnedFd> {
         self.within(|state, now| {
-            let Some(conn) = state.shard.reserve() else { return Err(stream) };
-            let stream = Rc::new(stream);
-            let slot = conn.0.slot as usize;
-            if state.rows.len() <= slot {
-                state.rows.resize_with(slot + 1, || None);
+            let Some(conn) = state.shard.reserve() else { return Err(socket) };
+            if let Err(error) = state.readiness.watch(&socket, conn) {
+                log::warn!("shard {}: a socket cannot be watched: {error}", self.id.0);
+                state.shard.step(now, Input::Gone { conn }, &mut state.effects);
+                return Err(socket);
             }
-            state.rows[slot] = Some(Row {
-                conn,
-                fd: stream.as_raw_fd(),
-                stream: Rc::clone(&stream),
-                standing: Standing::Open,
-                is_mute: false,
-                is_offered: false,
-                is_blocked: false,
-                pump: None,
-                _counted: counted,
-            });
+            let mut row = Row::new(conn, socket, counted, rest);
+            if row.has_more() {
+                row.queue(&mut state.unread);
+                self.reading.raise();
+            }
+            state.rows.insert(row);
             let mut counters = self.counters.borrow_mut();
             counters.opened += 1;
             counters.connections_now += 1;
             drop(counters);
             state.shard.step(now, Input::Open(Box::new(Opening { conn, identity, dialect })), &mut state.effects);
-            Ok(Opened { conn, stream })
+            Ok(conn)
         })
     }
 
-    /// The socket has ended.
-    pub fn gone(&self, conn: ConnId) {
+    /// Sends the answer to the upgrade, past the core. A connection that does not take it whole is
+    /// cut, and `false`.
+    pub fn answer(&self, conn: ConnId, answer: &[u8]) -> bool {
+        let State { rows, unread, .. } = &mut *self.state.borrow_mut();
+        let Some(row) = rows.get_mut(conn) else { return false };
+        let is_sent = matches!(socket::send(row.socket.as_raw_fd(), answer), Ok(sent) if sent == answer.len());
+        if !is_sent {
+            row.standing = Standing::Reset;
+            row.mute(Shut::Both);
+            row.queue(unread);
+            self.reading.raise();
+        }
+        is_sent
+    }
+
+    /// The socket has ended: closes it.
+    fn gone(&self, conn: ConnId) {
         self.within(|state, now| {
-            let Some(slot) = state.rows.get_mut(conn.0.slot as usize).filter(|slot| is_of(slot, conn)) else { return };
-            if let Some(row) = slot.take() {
-                // Wakes the task that waits for the socket to take bytes.
-                socket::shut(row.fd, Shut::Both);
+            if state.rows.remove(conn).is_none() {
+                return;
             }
             let mut counters = self.counters.borrow_mut();
             counters.closed += 1;
@@ -308,64 +305,105 @@ impl Edge {
         });
     }
 
-    /// Makes the pump find its socket ended.
-    pub fn cut(&self, conn: ConnId) {
-        let state = &mut *self.state.borrow_mut();
-        if let Some(row) = row_mut(&mut state.rows, conn) {
-            row.standing = Standing::Reset;
-            row.mute(Shut::Both);
-            row.wake_pump();
-        }
+    /// A descriptor that is readable while [`Edge::look`] would find something.
+    pub fn readiness(&self) -> io::Result<OwnedFd> {
+        self.state.borrow().readiness.handle()
     }
 
-    pub fn standing(&self, conn: ConnId) -> Standing {
-        let state = &mut *self.state.borrow_mut();
-        row_mut(&mut state.rows, conn).map_or(Standing::Reset, |row| row.standing)
-    }
-
-    /// How the connection stands, once the core takes its bytes or will take no more; until then
-    /// remembers whom to wake.
-    pub fn poll_unpaused(&self, conn: ConnId, context: &mut Context<'_>) -> Poll<Standing> {
-        let state = &mut *self.state.borrow_mut();
-        let is_reading = state.shard.is_reading(conn);
-        match row_mut(&mut state.rows, conn) {
-            Some(row) if row.standing == Standing::Open && !is_reading => {
-                row.pump = Some(context.waker().clone());
-                Poll::Pending
-            }
-            row => Poll::Ready(row.map_or(Standing::Reset, |row| row.standing)),
-        }
-    }
-
-    /// Gives the core the events of `input` from `at` on, until it wants no more.
-    pub fn feed(&self, conn: ConnId, assembler: &mut Assembler, input: &mut [u8], at: &mut usize) -> Fed {
+    /// Notes which sockets have something to read or take bytes again.
+    pub fn look(&self) {
+        self.count(|counters| counters.looks += 1);
         self.within(|state, now| {
-            let State { shard, effects, .. } = state;
-            loop {
-                if !shard.is_reading(conn) {
-                    return if *at == input.len() { Fed::All } else { Fed::Paused };
+            let State { shard, effects, readiness, rows, unread, .. } = state;
+            readiness.look(|ready| {
+                let Some(row) = rows.get_mut(ready.conn) else { return };
+                if ready.is_readable {
+                    row.is_readable = true;
+                    row.is_ended |= ready.is_ended;
+                    row.queue(unread);
                 }
-                let event = match assembler.next(input, at) {
-                    Ok(Some(event)) => event,
-                    Ok(None) => return Fed::All,
-                    Err(error) => {
-                        let failed = Input::Failed { conn, code: error.code, reason: error.reason };
-                        shard.step(now, failed, effects);
-                        return Fed::Ending;
-                    }
-                };
-                let step = match event {
-                    Event::Text(message) => Input::Text { conn, message },
-                    Event::Binary(_) => Input::Binary { conn },
-                    Event::Ping(payload) => Input::Ping { conn, payload },
-                    Event::Pong(_) => Input::Pong { conn },
-                    Event::Close { code, .. } => {
-                        shard.step(now, Input::PeerClose { conn, code }, effects);
-                        return Fed::Ending;
-                    }
-                };
-                shard.step(now, step, effects);
+                if ready.is_writable && row.is_blocked {
+                    row.is_blocked = false;
+                    shard.step(now, Input::Writable { conn: ready.conn }, effects);
+                }
+            });
+            if !unread.is_empty() {
+                self.reading.raise();
             }
+        });
+    }
+
+    /// Reads the connections whose turn it is, a bounded number. Says whether more wait.
+    pub fn read(&self) -> bool {
+        for _ in 0..READS_PER_TURN {
+            let Some(conn) = self.state.borrow_mut().unread.pop_front() else { return false };
+            // Work that other shards have begun goes before work that clients begin: else a turn of
+            // many reads fills the lanes faster than it empties them.
+            self.take_mail(MAILS_PER_READ);
+            if self.read_from(conn) == Standing::Reset {
+                self.gone(conn);
+            }
+        }
+        !self.state.borrow().unread.is_empty()
+    }
+
+    /// One read and what it brings. Says how the connection stands then.
+    fn read_from(&self, conn: ConnId) -> Standing {
+        let input = &mut **self.input.borrow_mut();
+        self.within(|state, now| {
+            let State { shard, effects, rows, unread, .. } = state;
+            let Some(row) = rows.get_mut(conn) else { return Standing::Closing };
+            row.leave_queue();
+            match row.standing {
+                Standing::Open if !shard.is_reading(conn) => {
+                    // The core will say that it goes on.
+                    return Standing::Open;
+                }
+                Standing::Open => {
+                    let mut under_way = row.resume();
+                    let mut held = std::mem::take(&mut under_way.held);
+                    let bytes = match held.is_empty() {
+                        false => &mut held[..],
+                        true => match row.receive(input) {
+                            Received::Bytes(got) => {
+                                let mut counters = self.counters.borrow_mut();
+                                counters.reads += 1;
+                                counters.bytes_in += got as u64;
+                                &mut input[..got]
+                            }
+                            Received::Nothing => &mut [],
+                            Received::End => return Standing::Reset,
+                        },
+                    };
+                    match feed(shard, now, conn, &mut under_way.assembler, bytes, effects) {
+                        Fed::All => {}
+                        Fed::Paused(at) => under_way.held = bytes[at..].to_vec(),
+                        Fed::Ending => row.standing = Standing::Closing,
+                    }
+                    if row.standing == Standing::Open {
+                        row.keep(under_way);
+                    }
+                }
+                Standing::Closing => {
+                    // The core bounds the time, with a reset; a peer that sends on and on is not
+                    // waited for.
+                    drop(row.resume());
+                    match row.receive(input) {
+                        Received::Bytes(got) => row.discarded += got as u32,
+                        Received::Nothing => {}
+                        Received::End => return Standing::Reset,
+                    }
+                    if row.discarded as usize >= DISCARD_BYTES_MAX {
+                        return Standing::Reset;
+                    }
+                }
+                Standing::Reset => return Standing::Reset,
+            }
+            // One that waits for the core is queued when it goes on.
+            if row.has_more() && (row.standing == Standing::Closing || shard.is_reading(conn)) {
+                row.queue(unread);
+            }
+            row.standing
         })
     }
 
@@ -435,13 +473,13 @@ impl Edge {
     }
 
     /// Writes to the connections whose turn it is, a bounded number. Says whether more wait.
-    pub fn flush(self: &Rc<Self>, egress: &mut impl Egress) -> bool {
+    pub fn flush(&self, egress: &mut impl Egress) -> bool {
         self.within(|state, now| {
             let State { shard, effects, rows, dirty, again, sent, pieces, joined, .. } = state;
             for conn in dirty.next_flush() {
                 // Listed twice at most: by the core, and for more than one write takes.
                 let is_ready = |row: &&mut Row| !row.is_mute && !row.is_blocked && !row.is_offered;
-                let Some(row) = row_mut(rows, conn).filter(is_ready) else { continue };
+                let Some(row) = rows.get_mut(conn).filter(is_ready) else { continue };
                 let mut named = recycle(std::mem::take(pieces));
                 let bytes = shard.gather(conn, &mut named, WRITE_BYTES_MAX);
                 if bytes > 0 {
@@ -452,7 +490,7 @@ impl Edge {
                     // SAFETY: the pieces are parts of frames in the connection's outbox, which keeps
                     // them, where they are and as they are, until it is told that they were written:
                     // after `settle`, below. What was joined stays until `clear`, there too.
-                    unsafe { egress.offer(conn, row.fd, pieces) };
+                    unsafe { egress.offer(conn, row.socket.as_raw_fd(), pieces) };
                 }
                 *pieces = recycle(named);
             }
@@ -461,14 +499,14 @@ impl Edge {
             again.drain(..).for_each(|conn| dirty.list_again(conn));
             let mut counters = self.counters.borrow_mut();
             for Sent { conn, asked, result } in sent.drain(..) {
-                let Some(row) = row_mut(rows, conn) else { continue };
+                let Some(row) = rows.get_mut(conn) else { continue };
                 row.is_offered = false;
                 counters.writes += 1;
                 let took = match result {
                     Ok(took) => took,
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
                     Err(_) => {
-                        // The peer has gone; the pump reads it from its socket.
+                        // The peer has gone; the reader finds the end in its socket.
                         row.mute(Shut::Both);
                         continue;
                     }
@@ -481,7 +519,6 @@ impl Edge {
                     counters.writes_short += 1;
                     row.is_blocked = true;
                     shard.step(now, Input::Blocked { conn }, effects);
-                    monoio::spawn(wait_until_writable(Rc::clone(self), conn, Rc::clone(&row.stream)));
                 } else if row.standing == Standing::Closing && shard.is_finished(conn) {
                     row.mute(Shut::Sending);
                 }
@@ -489,14 +526,6 @@ impl Edge {
             drop(counters);
             !dirty.is_empty()
         })
-    }
-
-    fn writable(&self, conn: ConnId) {
-        self.within(|state, now| {
-            let Some(row) = row_mut(&mut state.rows, conn) else { return };
-            row.is_blocked = false;
-            state.shard.step(now, Input::Writable { conn }, &mut state.effects);
-        });
     }
 
     /// How long the tick may sleep.
@@ -530,43 +559,41 @@ impl Edge {
     }
 }
 
-/// A connection that the core knows.
-pub struct Opened {
-    pub conn: ConnId,
-    pub stream: Rc<TcpStream>,
-}
-
-impl Row {
-    fn wake_pump(&mut self) {
-        if let Some(pump) = self.pump.take() {
-            pump.wake();
+/// Gives the core the events of `bytes`, until it wants no more.
+fn feed(
+    shard: &mut Shard,
+    now: Now,
+    conn: ConnId,
+    assembler: &mut Assembler,
+    bytes: &mut [u8],
+    effects: &mut Effects,
+) -> Fed {
+    let mut at = 0;
+    loop {
+        if !shard.is_reading(conn) {
+            return if at == bytes.len() { Fed::All } else { Fed::Paused(at) };
         }
+        let event = match assembler.next(bytes, &mut at) {
+            Ok(Some(event)) => event,
+            Ok(None) => return Fed::All,
+            Err(error) => {
+                let failed = Input::Failed { conn, code: error.code, reason: error.reason };
+                shard.step(now, failed, effects);
+                return Fed::Ending;
+            }
+        };
+        let step = match event {
+            Event::Text(message) => Input::Text { conn, message },
+            Event::Binary(_) => Input::Binary { conn },
+            Event::Ping(payload) => Input::Ping { conn, payload },
+            Event::Pong(_) => Input::Pong { conn },
+            Event::Close { code, .. } => {
+                shard.step(now, Input::PeerClose { conn, code }, effects);
+                return Fed::Ending;
+            }
+        };
+        shard.step(now, step, effects);
     }
-
-    fn mute(&mut self, what: Shut) {
-        self.is_mute = true;
-        socket::shut(self.fd, what);
-    }
-}
-
-async fn wait_until_writable(edge: Rc<Edge>, conn: ConnId, stream: Rc<TcpStream>) {
-    // An error is an end, and the pump sees it too.
-    let _ = stream.writable(false).await;
-    drop(stream);
-    edge.writable(conn);
-}
-
-fn is_of(slot: &Option<Row>, conn: ConnId) -> bool {
-    slot.as_ref().is_some_and(|row| row.conn == conn)
-}
-
-fn row_mut(rows: &mut [Option<Row>], conn: ConnId) -> Option<&mut Row> {
-    rows.get_mut(conn.0.slot as usize)?.as_mut().filter(|row| row.conn == conn)
-}
-
-fn borrowed(stream: &TcpStream) -> std::os::fd::BorrowedFd<'_> {
-    // SAFETY: the stream owns the descriptor and outlives the borrow.
-    unsafe { std::os::fd::BorrowedFd::borrow_raw(stream.as_raw_fd()) }
 }
 
 /// The same memory for pieces of another lifetime: the list is emptied, and the standard library
@@ -585,7 +612,7 @@ mod tests {
     use crate::io::clock::Origin;
     use crate::io::control::door;
     use crate::io::lanes::weave;
-    use crate::io::{runtime, turn};
+    use crate::io::{reader, runtime};
     use crate::kernel::Limits;
     use crate::shard::ShardConfig;
     use crate::wire::dialect::NATIVE_JSON;
@@ -594,14 +621,14 @@ mod tests {
     const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
 
     /// A shard of its own, as the gateway makes it.
-    fn edge() -> Rc<Edge> {
+    fn edge(driver: Driver) -> Rc<Edge> {
         let clock = Clock::new(Origin::now());
         let (door, controls) = door(Arc::new(Bell::new().unwrap()));
         let limits = Limits::default();
         let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits };
         Edge::new(Parts {
             id: ShardId(0),
-            driver: Driver::Epoll,
+            driver,
             shard: Shard::new(config, features::all(), clock.now()),
             clock,
             placement: Placement::new(1),
@@ -610,9 +637,26 @@ mod tests {
             verifier: Verifier::hs256(SECRET, 0),
             handshake_time: Duration::from_secs(1),
             controls,
+            readiness: Readiness::new().unwrap(),
             lanes: weave(1, 8).pop().expect("one shard"),
         })
     }
+
+    fn open(edge: &Edge, user: &str) -> (ConnId, UnixStream) {
+        let (mine, peer) = UnixStream::pair().unwrap();
+        let claims = Claims { sub: user.into(), ..Claims::default() };
+        let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
+        let opened = edge.open(mine.into(), identity, NATIVE_JSON, None, Vec::new());
+        (opened.unwrap_or_else(|_| panic!("an empty shard has room")), peer)
+    }
+
+    fn counters(edge: &Edge) -> Counters {
+        edge.counters.borrow().clone()
+    }
+
+    /// A pong that nobody asked for, masked with zeros: a frame that costs the core nothing.
+    const PONG: [u8; 6] = [0x8A, 0x80, 0, 0, 0, 0];
+    const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
 
     /// Takes all that it is offered, and remembers it.
     #[derive(Default)]
@@ -638,12 +682,8 @@ mod tests {
     fn more_than_one_write_names_leaves_once_and_in_order() {
         const FIRST: usize = 3 * PIECES_MAX;
         let recorded = runtime::block_on(Driver::Epoll, async {
-            let edge = edge();
-            let (mine, _peer) = UnixStream::pair().unwrap();
-            let claims = Claims { sub: "alice".into(), ..Claims::default() };
-            let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
-            let opened = edge.open(turn::waitable(mine.into()).unwrap(), identity, NATIVE_JSON, None);
-            let conn = opened.unwrap_or_else(|_| panic!("an empty shard has room")).conn;
+            let edge = edge(Driver::Epoll);
+            let (conn, _peer) = open(&edge, "alice");
             let say = |message: &str| edge.step(Input::Text { conn, message: message.as_bytes() });
             say(r#"{"event":"room:join","data":{"room":"chat:1"}}"#);
             let publish = r#"{"event":"room:publish","data":{"room":"chat:1","event":"chat","data":0}}"#;
@@ -663,6 +703,111 @@ mod tests {
             .collect();
         assert!(seqs.len() > FIRST);
         assert_eq!(seqs, (1..=seqs.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_idle_shard_is_not_looked_at_again_and_again() {
+        for driver in runtime::usable() {
+            runtime::block_on(driver, async move {
+                let edge = edge(driver);
+                let keeper = Rc::clone(&edge);
+                monoio::spawn(async move { keeper.turn.keep(driver).await });
+                monoio::spawn(reader::watch(Rc::clone(&edge)));
+                monoio::spawn(reader::run(Rc::clone(&edge)));
+                let opened: Vec<_> = (0..50).map(|user| open(&edge, &format!("user{user}"))).collect();
+                let turns = async |number: usize| {
+                    for _ in 0..number {
+                        edge.turn.next().await;
+                    }
+                };
+                turns(20).await;
+                let fresh = counters(&edge);
+                turns(200).await;
+                assert_eq!(counters(&edge).looks, fresh.looks, "{driver:?}: nobody said anything");
+                let (_, peer) = &opened[7];
+                socket::send(peer.as_raw_fd(), &PONG).unwrap();
+                turns(20).await;
+                let heard = counters(&edge);
+                assert_eq!((heard.reads, heard.bytes_in), (1, PONG.len() as u64), "{driver:?}");
+                assert!(heard.looks - fresh.looks <= 2, "{driver:?}: {} looks for one read", heard.looks - fresh.looks);
+                turns(200).await;
+                assert_eq!(counters(&edge).looks, heard.looks, "{driver:?}");
+            })
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn what_one_read_leaves_is_read_later_though_the_socket_says_nothing_more() {
+        const BYTES: usize = 2 * READ_BYTES_PER_TURN + PONG.len();
+        let edge = edge(Driver::Epoll);
+        let ((_, much), (_, little)) = (open(&edge, "alice"), open(&edge, "bob"));
+        let pongs: Vec<u8> = PONG.iter().copied().cycle().take(BYTES / PONG.len() * PONG.len()).collect();
+        assert_eq!(socket::send(much.as_raw_fd(), &pongs).unwrap(), pongs.len());
+        socket::send(little.as_raw_fd(), &PONG).unwrap();
+        edge.look();
+        assert!(!edge.read());
+        let counters = counters(&edge);
+        assert_eq!(counters.bytes_in as usize, pongs.len() + PONG.len());
+        assert_eq!((counters.looks, counters.connections_now), (1, 2));
+    }
+
+    #[test]
+    fn a_peer_that_ends_is_gone_and_what_it_said_before_is_heard() {
+        let edge = edge(Driver::Epoll);
+        let (_, peer) = open(&edge, "alice");
+        socket::send(peer.as_raw_fd(), &PONG).unwrap();
+        drop(peer);
+        edge.look();
+        edge.read();
+        let counters = counters(&edge);
+        assert_eq!((counters.bytes_in, counters.closed, counters.connections_now), (PONG.len() as u64, 1, 0));
+        edge.look();
+        edge.read();
+        assert_eq!(edge.counters.borrow().closed, 1, "once");
+    }
+
+    #[test]
+    fn a_closing_peer_is_heard_out_within_bounds() {
+        let edge = edge(Driver::Epoll);
+        let ((_, polite), (_, talker)) = (open(&edge, "alice"), open(&edge, "bob"));
+        let turn = |peer: &UnixStream, bytes: &[u8]| {
+            let sent = socket::send(peer.as_raw_fd(), bytes).unwrap_or(0);
+            edge.look();
+            edge.read();
+            sent
+        };
+        turn(&polite, &CLOSE);
+        turn(&talker, &CLOSE);
+        assert_eq!(edge.counters.borrow().connections_now, 2, "they have not ended yet");
+        turn(&polite, &PONG);
+        assert_eq!(edge.counters.borrow().connections_now, 2);
+        socket::shut(polite.as_raw_fd(), Shut::Sending);
+        turn(&talker, &PONG);
+        assert_eq!(edge.counters.borrow().connections_now, 1);
+        let chunk = vec![0u8; DISCARD_BYTES_MAX / 8];
+        let mut sent = PONG.len();
+        while edge.counters.borrow().connections_now == 1 {
+            sent += turn(&talker, &chunk);
+            assert!(sent <= DISCARD_BYTES_MAX + chunk.len(), "it is heard for {sent} bytes");
+        }
+        assert!(sent >= DISCARD_BYTES_MAX);
+    }
+
+    #[test]
+    fn bytes_that_came_with_the_request_are_heard_first() {
+        let edge = edge(Driver::Epoll);
+        let (mine, peer) = UnixStream::pair().unwrap();
+        let claims = Claims { sub: "alice".into(), ..Claims::default() };
+        let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
+        let message = br#"{"event":"room:join","data":{"room":"chat:1"}}"#;
+        let frame = [&[0x81, 0x80 | message.len() as u8, 0, 0, 0, 0], &message[..]].concat();
+        let (before, behind) = frame.split_at(9);
+        socket::send(peer.as_raw_fd(), behind).unwrap();
+        assert!(edge.open(mine.into(), identity, NATIVE_JSON, None, before.to_vec()).is_ok());
+        edge.look();
+        while edge.read() {}
+        assert_eq!(edge.report().core.requests, 1);
     }
 
     #[test]

@@ -12,9 +12,10 @@ use crate::io::counters::Report;
 use crate::io::crowd::Crowd;
 use crate::io::edge::{Edge, Parts};
 use crate::io::lanes::{Lanes, weave};
+use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Choice, Driver};
 use crate::io::socket::{self, SocketOptions};
-use crate::io::{arrivals, flusher, listener, process, tick};
+use crate::io::{arrivals, flusher, listener, process, reader, tick};
 use crate::kernel::Limits;
 use crate::kernel::ids::ShardId;
 use crate::kernel::mail::Mail;
@@ -277,6 +278,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         verifier: settings.verifier.clone(),
         handshake_time: settings.handshake_time,
         controls: own.controls,
+        readiness: Readiness::new()?,
         lanes: own.lanes,
     });
     // A task of the shard that fails ends the shard, and with it the process: see `run_or_exit`.
@@ -284,6 +286,8 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
     essential(async move { edge_of_turn.turn.keep(edge_of_turn.driver).await });
     essential(async move { arrivals::run(edge_of_bell, &own.bell).await });
     essential(async move { listener::run(edge_of_listener, own.listener).await });
+    essential(reader::watch(Rc::clone(&edge)));
+    monoio::spawn(reader::run(Rc::clone(&edge)));
     monoio::spawn(flusher::run(Rc::clone(&edge)));
     monoio::spawn(tick::run(Rc::clone(&edge)));
     let _ = own.started.send((own.index, Ok(())));

@@ -9,7 +9,7 @@ use crate::base::table::Key;
 use crate::io::control::{Control, Newcomer, Welcome};
 use crate::io::edge::Edge;
 use crate::io::socket::{self, Shut};
-use crate::io::{pump, turn};
+use crate::io::turn;
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::NATIVE_JSON;
 use crate::wire::frame;
@@ -253,20 +253,23 @@ async fn open(edge: &Rc<Edge>, candidate: Candidate, welcome: Welcome) {
         let answer = full(edge, "draining", "the server is going away; connect again and reach another");
         return finish(edge, &stream, &answer).await;
     }
-    match edge.open(stream, identity, dialect, counted) {
-        Ok(opened) => {
+    // No operation is in flight: all were awaited to their ends.
+    // SAFETY: the stream has just given its descriptor up.
+    let socket = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
+    match edge.open(socket, identity, dialect, counted, rest) {
+        Ok(conn) => {
             drop(place);
             // The core has queued its first push, but the flusher runs after us: the 101 is first.
             // A socket that does not take it whole is broken or hostile.
-            if !matches!(socket::send(opened.stream.as_raw_fd(), &answer), Ok(sent) if sent == answer.len()) {
+            if !edge.answer(conn, &answer) {
                 edge.refuse("answer");
-                edge.cut(opened.conn);
             }
-            monoio::spawn(pump::run(Rc::clone(edge), opened, rest));
         }
-        Err(stream) => {
+        Err(socket) => {
             let answer = full(edge, "full", "this server holds as many connections as it may; try again later");
-            finish(edge, &stream, &answer).await;
+            if let Ok(stream) = turn::waitable(socket) {
+                finish(edge, &stream, &answer).await;
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Floor 6: runtime, listener, connection pumps, lanes, clock. The only floor that names monoio, flume and quanta.
+//! Floor 6: runtime, listener, reader, lanes, clock. The only floor that names monoio, flume and quanta.
 //!
 //! [`gateway`] starts a thread per shard. On it run, sharing one [`edge::Edge`]: the listener, a
-//! handshake per new socket, a pump per connection, the flusher, the tick, the arrivals (what other
+//! handshake per new socket, the reader, the flusher, the tick, the arrivals (what other
 //! threads left) and the keeper of turns.
 
 pub mod arrivals;
@@ -20,8 +20,10 @@ pub mod joined;
 pub mod lanes;
 pub mod listener;
 pub mod process;
-pub mod pump;
+pub mod reader;
+pub mod readiness;
 pub mod ring;
+pub mod rows;
 pub mod runtime;
 pub mod signal;
 pub mod socket;

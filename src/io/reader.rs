@@ -1,0 +1,31 @@
+//! The reader, two tasks per shard: one notes which sockets became ready, the other reads them, and
+//! none waits for a socket of its own, so an idle connection costs its row and nothing else.
+//! Invariant: whatever is ready is read in the order it became so, at most `READ_BYTES_PER_TURN` of
+//! each and `READS_PER_TURN` of all before others have their turn.
+
+use crate::io::edge::Edge;
+use crate::io::turn;
+use std::io;
+use std::rc::Rc;
+
+/// Waits for any socket; ends only with an error of the driver.
+pub async fn watch(edge: Rc<Edge>) -> io::Result<()> {
+    let ready = turn::waitable(edge.readiness()?)?;
+    loop {
+        ready.readable(false).await?;
+        edge.look();
+        if !edge.driver.is_ring() {
+            // The ring is asked by the next wait; epoll would answer it from memory.
+            edge.turn.next().await;
+        }
+    }
+}
+
+pub async fn run(edge: Rc<Edge>) {
+    loop {
+        edge.reading.wait().await;
+        while edge.read() {
+            edge.turn.next().await;
+        }
+    }
+}

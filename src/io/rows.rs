@@ -1,0 +1,235 @@
+//! The sockets of a shard's connections, by the slot of the connection.
+//! Invariant: between two reads a connection owns no buffer, unless a message is under way or the
+//! core has asked it to wait in the middle of a read.
+
+use crate::base::pages::Pages;
+use crate::io::crowd::Counted;
+use crate::io::socket::{self, Shut};
+use crate::kernel::ids::ConnId;
+use crate::wire::assembler::{Assembler, MessageLimits};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+pub struct Row {
+    pub conn: ConnId,
+    pub socket: OwnedFd,
+    /// Bytes thrown away since it is closing.
+    pub discarded: u32,
+    pub standing: Standing,
+    /// The sending side was shut, or a write failed: nothing more is offered.
+    pub is_mute: bool,
+    /// Bytes are with the egress, and the core has not heard what became of them.
+    pub is_offered: bool,
+    /// The socket took less than it was offered, and has not said that it takes more.
+    pub is_blocked: bool,
+    /// The socket said that it has something, once, and it was not all read.
+    pub is_readable: bool,
+    /// Behind what it has is its end, so a short read does not mean that there is no more.
+    pub is_ended: bool,
+    /// Among those whose turn to be read comes.
+    is_queued: bool,
+    /// What a read began and did not end.
+    under_way: Option<Box<UnderWay>>,
+    _counted: Option<Counted>,
+}
+
+// One per connection, and tens of thousands of them idle.
+const _: () = assert!(size_of::<Option<Row>>() <= 48);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    Open,
+    /// The last frame is queued or written; what the peer still says is thrown away.
+    Closing,
+    /// To be closed at once.
+    Reset,
+}
+
+pub struct UnderWay {
+    pub assembler: Assembler,
+    /// Read, and not yet wanted by the core.
+    pub held: Vec<u8>,
+}
+
+/// What a read found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Received {
+    Bytes(usize),
+    /// For now.
+    Nothing,
+    End,
+}
+
+impl Row {
+    /// `rest` came before.
+    pub fn new(conn: ConnId, socket: OwnedFd, counted: Option<Counted>, rest: Vec<u8>) -> Row {
+        let mut row = Row {
+            conn,
+            socket,
+            discarded: 0,
+            standing: Standing::Open,
+            is_mute: false,
+            is_offered: false,
+            is_blocked: false,
+            is_readable: false,
+            is_ended: false,
+            is_queued: false,
+            under_way: None,
+            _counted: counted,
+        };
+        row.keep(UnderWay { held: rest, ..UnderWay::default() });
+        row
+    }
+
+    pub fn mute(&mut self, what: Shut) {
+        self.is_mute = true;
+        socket::shut(self.socket.as_raw_fd(), what);
+    }
+
+    /// Reads what the socket has, as much as fits.
+    pub fn receive(&mut self, into: &mut [u8]) -> Received {
+        if !self.is_readable {
+            return Received::Nothing;
+        }
+        match socket::receive(self.socket.as_raw_fd(), into) {
+            Ok(0) => Received::End,
+            Ok(got) => {
+                // A read that did not fill its buffer took all, and what comes later is told.
+                self.is_readable = got == into.len() || self.is_ended;
+                Received::Bytes(got)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_readable = false;
+                Received::Nothing
+            }
+            Err(_) => Received::End,
+        }
+    }
+
+    /// Takes what an earlier read began.
+    pub fn resume(&mut self) -> UnderWay {
+        self.under_way.take().map_or_else(UnderWay::default, |under_way| *under_way)
+    }
+
+    /// Remembers what a read did not end, if it left anything.
+    pub fn keep(&mut self, under_way: UnderWay) {
+        if !under_way.held.is_empty() || under_way.assembler.bytes_held() > 0 {
+            self.under_way = Some(Box::new(under_way));
+        }
+    }
+
+    /// Another turn would find something, in the socket or held.
+    pub fn has_more(&self) -> bool {
+        self.is_readable || self.under_way.as_ref().is_some_and(|under_way| !under_way.held.is_empty())
+    }
+
+    /// Puts the connection into the queue of those to be read, once.
+    pub fn queue(&mut self, queue: &mut VecDeque<ConnId>) {
+        if !self.is_queued {
+            self.is_queued = true;
+            queue.push_back(self.conn);
+        }
+    }
+
+    pub fn leave_queue(&mut self) {
+        self.is_queued = false;
+    }
+}
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        UnderWay { assembler: Assembler::new(MessageLimits::default()), held: Vec::new() }
+    }
+}
+
+#[derive(Default)]
+pub struct Rows {
+    rows: Pages<Option<Row>>,
+}
+
+impl Rows {
+    pub fn insert(&mut self, row: Row) {
+        let slot = row.conn.0.slot as usize;
+        while self.rows.len() <= slot {
+            self.rows.push(None);
+        }
+        self.rows[slot] = Some(row);
+    }
+
+    pub fn get_mut(&mut self, conn: ConnId) -> Option<&mut Row> {
+        self.rows.get_mut(conn.0.slot as usize)?.as_mut().filter(|row| row.conn == conn)
+    }
+
+    /// `None`: it has gone already.
+    pub fn remove(&mut self, conn: ConnId) -> Option<Row> {
+        self.get_mut(conn)?;
+        self.rows[conn.0.slot as usize].take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::table::Key;
+    use std::os::unix::net::UnixStream;
+
+    fn conn(slot: u32, generation: u32) -> ConnId {
+        ConnId(Key { slot, generation })
+    }
+
+    fn row(conn: ConnId) -> (Row, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Row::new(conn, ours.into(), None, Vec::new()), theirs)
+    }
+
+    #[test]
+    fn a_row_is_found_by_its_own_connection_only() {
+        let mut rows = Rows::default();
+        rows.insert(row(conn(3, 1)).0);
+        assert!(rows.get_mut(conn(3, 1)).is_some());
+        assert!(rows.get_mut(conn(3, 0)).is_none());
+        assert!(rows.get_mut(conn(2, 1)).is_none());
+        assert!(rows.get_mut(conn(4, 1)).is_none());
+        assert!(rows.remove(conn(3, 0)).is_none());
+        assert!(rows.remove(conn(3, 1)).is_some());
+        assert!(rows.remove(conn(3, 1)).is_none());
+    }
+
+    #[test]
+    fn a_socket_is_read_until_it_has_no_more_or_ends() {
+        let (mut row, theirs) = row(conn(0, 0));
+        let mut buffer = [0; 4];
+        socket::send(theirs.as_raw_fd(), b"abcdef").unwrap();
+        assert_eq!(row.receive(&mut buffer), Received::Nothing, "it said nothing yet");
+        row.is_readable = true;
+        assert_eq!(row.receive(&mut buffer), Received::Bytes(4));
+        assert!(row.has_more(), "the buffer was full");
+        assert_eq!(row.receive(&mut buffer), Received::Bytes(2));
+        assert!(!row.has_more());
+        row.is_readable = true;
+        assert_eq!(row.receive(&mut buffer), Received::Nothing);
+        assert!(!row.has_more());
+        socket::send(theirs.as_raw_fd(), b"g").unwrap();
+        drop(theirs);
+        (row.is_readable, row.is_ended) = (true, true);
+        assert_eq!(row.receive(&mut buffer), Received::Bytes(1));
+        assert!(row.has_more(), "the end is behind it");
+        assert_eq!(row.receive(&mut buffer), Received::End);
+    }
+
+    #[test]
+    fn only_what_is_under_way_owns_memory() {
+        let (mut row, _theirs) = row(conn(0, 0));
+        row.keep(UnderWay::default());
+        assert!(row.under_way.is_none());
+        row.keep(UnderWay { held: vec![1], ..UnderWay::default() });
+        assert!(row.has_more());
+        assert_eq!(row.resume().held, [1]);
+        assert!(!row.has_more());
+        let mut under_way = row.resume();
+        assert_eq!(under_way.assembler.next(&mut [0x81], &mut 0), Ok(None));
+        row.keep(under_way);
+        assert!(row.under_way.is_some() && !row.has_more(), "half a header is kept and waits for the rest");
+    }
+}
