@@ -388,7 +388,9 @@ impl<'t> Simulation<'t> {
         }
         let row = &mut self.clients[client];
         row.unread_max = row.unread_max.max(self.world.now.at.since(row.looked));
-        row.looked = self.world.now.at;
+        if bytes > 0 {
+            row.looked = self.world.now.at;
+        }
         let mut received = Vec::new();
         let mut did = self.world.read(link, bytes, &mut received);
         did |= self.world.relieve(link);
@@ -429,7 +431,7 @@ impl<'t> Simulation<'t> {
 
     fn check_close(&self, client: usize, code: u16, reason: &str) -> Kept {
         let row = &self.clients[client];
-        let is_slow = row.pace != Pace::Fast || self.shape.is_heavy;
+        let is_slow = row.pace != Pace::Fast || self.shape.is_heavy || self.shape.is_flood;
         let unread = row.unread_max;
         let has_long_room = self.ledger.longest() >= HISTORY_ENTRIES_MAX;
         let is_known = match CloseCode::ALL.into_iter().find(|known| known.as_u16() == code) {
