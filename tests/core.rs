@@ -8,6 +8,7 @@ use ringroom::base::limits::{
     ROOMS_PER_REQUEST_MAX, STALL_TIME_MAX,
 };
 use ringroom::kernel::ids::ShardId;
+use ringroom::kernel::placement::Placement;
 use ringroom::sim::{FromClient, Link, Received, World, WorldShape, identity};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -770,6 +771,69 @@ fn a_client_that_disappears_while_it_joins_is_no_member() {
         house.settle();
         assert_eq!(house.ok(alice, "room:info", json!({ "room": room }))["members"], 0);
     }
+}
+
+// What the simulation found.
+
+/// A room whose home is this shard, of two.
+fn room_at(shard: u8) -> String {
+    let placement = Placement::new(2);
+    let is_there = |room: &String| placement.of_room("acme", room) == ShardId(shard);
+    (0..).map(|nth| format!("room:{nth}")).find(is_there).expect("some name has its home there")
+}
+
+#[test]
+fn a_leaver_hears_what_was_said_before_it_left_though_its_lane_was_full() {
+    let mut house = House::of(WorldShape { lane_entries: 4, ..WorldShape::default() });
+    let (alice, room) = (house.enter(1, "alice"), room_at(0));
+    house.join(alice, &room);
+    for nth in 1..=3 {
+        house.ask(alice, "room:publish", json!({ "room": room, "event": "said", "data": nth }));
+    }
+    house.ask(alice, "room:leave", json!({ "room": room }));
+    let link = house.guests[alice].link;
+    while house.world.feed(link) {}
+    // The home takes all four; its lane back takes two messages with their replies.
+    while house.world.deliver(ShardId(1), ShardId(0)) {}
+    house.settle();
+    let order: Vec<Value> = house.guests[alice].texts.drain(..).map(|text| text["data"]["seq"].clone()).collect();
+    assert_eq!(order.len(), 7);
+    assert_eq!(order[1], 1);
+    let texts = [1, 3, 5].map(|nth| order[nth].clone());
+    assert_eq!(texts, [json!(1), json!(2), json!(3)], "each reply follows its message: {order:?}");
+}
+
+#[test]
+fn a_request_for_more_rooms_than_there_is_credit_for_goes_on_once_there_is() {
+    let mut house = House::of(WorldShape { lane_entries: 4, ..WorldShape::default() });
+    let (alice, bob, room) = (house.enter(1, "alice"), house.enter(1, "bob"), room_at(0));
+    let placement = Placement::new(2);
+    let rooms: Vec<String> = (0..)
+        .map(|nth| format!("r{nth}"))
+        .filter(|room| placement.of_room("acme", room) == ShardId(0))
+        .take(3)
+        .collect();
+    let sent = [1, 2].map(|_| house.ask(bob, "room:info", json!({ "room": room })));
+    let link = house.guests[bob].link;
+    while house.world.feed(link) {}
+    let credit = house.world.shard(ShardId(1)).credit(ShardId(0));
+    assert!((1..3).contains(&credit), "some credit, and too little: {credit}");
+    let joined = house.request(alice, "room:join-many", json!({ "rooms": rooms }));
+    assert_eq!(joined["data"]["joined"], json!(rooms));
+    assert!(sent.map(|id| house.reply_to(bob, id)["ok"] == true).iter().all(|ok| *ok));
+}
+
+#[test]
+fn a_replay_goes_on_after_a_write_that_filled_the_socket() {
+    // The home is the reader's own shard, so that a page follows in the very step of the write.
+    let mut house = House::of(WorldShape { window: 3_000, ..WorldShape::default() });
+    let (alice, bob, room) = (house.enter(0, "alice"), house.enter(1, "bob"), room_at(0));
+    let mark = house.publish(bob, &room, json!(0));
+    for nth in 1..=400 {
+        house.publish(bob, &room, json!({ "nth": nth, "pad": "x".repeat(1_000) }));
+    }
+    house.ok(alice, "room:join", json!({ "room": room, "since": mark["pos"] }));
+    assert_eq!(house.heard(alice).len(), 400);
 }
 
 // Slow and silent clients.
