@@ -38,16 +38,7 @@ impl Room {
         };
         for user in 0..members {
             let conn = room.shard.reserve().expect("room for all");
-            let identity = Identity {
-                tenant: "default".into(),
-                user: format!("user{user}").into(),
-                name: None,
-                roles: [].into(),
-                device: None,
-                join: None,
-                publish: None,
-                expires_unix_s: None,
-            };
+            let identity = Identity::of("default", &format!("user{user}"));
             room.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
             room.step(Input::Text { conn, message: br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"# });
             room.members.push(conn);
@@ -130,16 +121,7 @@ fn open_and_close(criterion: &mut Criterion) {
     let mut room = Room::of(1_000);
     criterion.bench_function("a connection opens, joins and goes", |bencher| {
         bencher.iter_batched(
-            || Identity {
-                tenant: "default".into(),
-                user: "guest".into(),
-                name: None,
-                roles: [].into(),
-                device: None,
-                join: None,
-                publish: None,
-                expires_unix_s: None,
-            },
+            || Identity::of("default", "guest"),
             |identity| {
                 let conn = room.shard.reserve().expect("room for one more");
                 room.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));

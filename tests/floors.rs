@@ -69,7 +69,14 @@ const IMPURE: [(&str, &str); 33] = [
 ];
 const IMPURE_SOCKETS: [&str; 5] = ["TcpStream", "TcpListener", "UdpSocket", "ToSocketAddrs", "Incoming"];
 /// Seeded by the system, so that a replay would differ.
-const IMPURE_RANDOM: [&str; 2] = ["std::hash::RandomState", "std::collections::hash_map::RandomState"];
+const IMPURE_RANDOM: [&str; 6] = [
+    "std::hash::RandomState",
+    "std::collections::hash_map::RandomState",
+    "std::collections::HashMap::new",
+    "std::collections::HashSet::new",
+    "std::collections::HashMap::with_capacity",
+    "std::collections::HashSet::with_capacity",
+];
 const IMPURE_MACROS: [&str; 6] = ["thread_local", "print", "println", "eprint", "eprintln", "dbg"];
 const IO_ALONE: [&str; 3] = ["monoio", "flume", "quanta"];
 

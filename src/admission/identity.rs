@@ -9,6 +9,15 @@ use std::sync::Arc;
 pub struct Identity {
     pub tenant: Arc<str>,
     pub user: Arc<str>,
+    /// From this second on the identity is void; the allowed clock skew is included.
+    pub expires_unix_s: Option<u64>,
+    /// Most tokens say nothing of this, and then it costs nothing.
+    particulars: Option<Box<Particulars>>,
+}
+
+/// What a token may say besides.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Particulars {
     /// For showing to people.
     pub name: Option<Box<str>>,
     pub roles: Box<[Box<str>]>,
@@ -17,16 +26,44 @@ pub struct Identity {
     pub join: Option<Box<[Pattern]>>,
     /// When present, only rooms that match one of these may be published to.
     pub publish: Option<Box<[Pattern]>>,
-    /// From this second on the identity is void; the allowed clock skew is included.
-    pub expires_unix_s: Option<u64>,
 }
 
 // One per connection, and tens of thousands of them idle.
-const _: () = assert!(size_of::<Identity>() <= 128);
+const _: () = assert!(size_of::<Identity>() <= 56);
 
 impl Identity {
+    pub fn new(tenant: Arc<str>, user: Arc<str>, expires_unix_s: Option<u64>, said: Particulars) -> Identity {
+        let particulars = (said != Particulars::default()).then(|| Box::new(said));
+        Identity { tenant, user, expires_unix_s, particulars }
+    }
+
+    /// A user of whom nothing more is said.
+    pub fn of(tenant: &str, user: &str) -> Identity {
+        Identity::new(tenant.into(), user.into(), None, Particulars::default())
+    }
+
+    pub fn name(&self) -> Option<&str> {
+        self.particulars.as_ref()?.name.as_deref()
+    }
+
+    pub fn device(&self) -> Option<&str> {
+        self.particulars.as_ref()?.device.as_deref()
+    }
+
+    pub fn roles(&self) -> &[Box<str>] {
+        self.particulars.as_ref().map_or(&[], |said| &said.roles)
+    }
+
+    pub fn join(&self) -> Option<&[Pattern]> {
+        self.particulars.as_ref()?.join.as_deref()
+    }
+
+    pub fn publish(&self) -> Option<&[Pattern]> {
+        self.particulars.as_ref()?.publish.as_deref()
+    }
+
     pub fn has_role(&self, role: &str) -> bool {
-        self.roles.iter().any(|own| &**own == role)
+        self.roles().iter().any(|own| &**own == role)
     }
 
     pub fn has_any_role(&self, roles: &[&str]) -> bool {

@@ -27,9 +27,9 @@ const ROLES_MANAGE: &[&str] = &["admin", "moderator", "platform_admin", "service
 pub fn decide(identity: &Identity, right: Right, room: &RoomName) -> Result<(), Denied> {
     let narrowing = match right {
         Right::None => return Ok(()),
-        Right::Publish | Right::Direct => &identity.publish,
+        Right::Publish | Right::Direct => identity.publish(),
         // Who may not enter a room learns nothing about it and manages nothing in it.
-        Right::Join | Right::Presence | Right::Manage => &identity.join,
+        Right::Join | Right::Presence | Right::Manage => identity.join(),
     };
     if right != Right::Direct {
         decide_by_name(identity, room)?;
@@ -38,7 +38,7 @@ pub fn decide(identity: &Identity, right: Right, room: &RoomName) -> Result<(), 
         needs_role(identity, ROLES_MANAGE)?;
     }
     let covered = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(room));
-    if narrowing.as_deref().is_some_and(|patterns| !covered(patterns)) {
+    if narrowing.is_some_and(|patterns| !covered(patterns)) {
         return Err(Denied::NotInToken);
     }
     Ok(())
@@ -93,33 +93,33 @@ impl From<Denied> for WireError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::identity::Particulars;
 
     #[test]
     fn users_write_to_each_other_by_name_unless_their_token_is_limited() {
         let inbox = RoomName::inbox_of("bob");
-        let mut alice = identity("alice", &[]);
+        let alice = identity("alice", &[]);
         assert_eq!(decide(&alice, Right::Direct, &inbox), Ok(()));
         assert_eq!(decide(&alice, Right::Publish, &inbox), Err(Denied::OtherUser));
-        alice.publish = patterns(&["chat:*"]);
+        let alice = narrowed("alice", &[], None, patterns(&["chat:*"]));
         assert_eq!(decide(&alice, Right::Direct, &inbox), Err(Denied::NotInToken));
-        alice.publish = patterns(&["user:*"]);
+        let alice = narrowed("alice", &[], None, patterns(&["user:*"]));
         assert_eq!(decide(&alice, Right::Direct, &inbox), Ok(()));
     }
 
     const RIGHTS: [Right; 3] = [Right::Join, Right::Publish, Right::Presence];
 
-    fn identity(user: &str, roles: &[&str]) -> Identity {
-        Identity {
-            tenant: "acme".into(),
-            user: user.into(),
-            name: None,
-            roles: roles.iter().map(|role| Box::from(*role)).collect(),
-            device: None,
-            join: None,
-            publish: None,
-            expires_unix_s: None,
-        }
+    fn narrowed(user: &str, roles: &[&str], join: Patterns, publish: Patterns) -> Identity {
+        let roles = roles.iter().map(|role| Box::from(*role)).collect();
+        let said = Particulars { roles, join, publish, ..Particulars::default() };
+        Identity::new("acme".into(), user.into(), None, said)
     }
+
+    fn identity(user: &str, roles: &[&str]) -> Identity {
+        narrowed(user, roles, None, None)
+    }
+
+    type Patterns = Option<Box<[Pattern]>>;
 
     fn patterns(texts: &[&str]) -> Option<Box<[Pattern]>> {
         Some(texts.iter().map(|text| Pattern::parse(text).unwrap()).collect())
@@ -196,24 +196,24 @@ mod tests {
         }
         assert!(!may(&identity("alice", &["moderator"]), Right::Manage, "platform.security"));
         assert!(!may(&identity("alice", &["admin"]), Right::Manage, "user:bob"));
-        let narrowed = Identity { join: patterns(&["chat:2"]), ..identity("alice", &["admin"]) };
+        let narrowed = narrowed("alice", &["admin"], patterns(&["chat:2"]), None);
         assert!(!may(&narrowed, Right::Manage, "chat:1"));
     }
 
     #[test]
     fn claims_narrow_each_right_by_itself() {
-        let alice = Identity { join: patterns(&["chat:*", "news"]), ..identity("alice", &[]) };
+        let alice = narrowed("alice", &[], patterns(&["chat:*", "news"]), None);
         assert!(may(&alice, Right::Join, "chat:1") && may(&alice, Right::Join, "news"));
         assert!(!may(&alice, Right::Join, "zone:1") && !may(&alice, Right::Presence, "zone:1"));
         assert!(may(&alice, Right::Publish, "zone:1"));
-        let mute = Identity { publish: patterns(&[]), ..identity("alice", &[]) };
+        let mute = narrowed("alice", &[], None, patterns(&[]));
         assert!(may(&mute, Right::Join, "zone:1") && !may(&mute, Right::Publish, "zone:1"));
     }
 
     #[test]
     fn claims_open_nothing_that_the_policy_keeps_closed() {
         let everything = || patterns(&["**"]);
-        let alice = Identity { join: everything(), publish: everything(), ..identity("alice", &[]) };
+        let alice = narrowed("alice", &[], everything(), everything());
         for room in ["user:bob", "tenant.other.news", "platform.security", "performance.dashboard"] {
             assert!(!may_use(&alice, room), "{room}");
         }

@@ -6,7 +6,7 @@
 //! replay sees the same answers, and only the algorithm that the key was made for counts, whatever
 //! the token's header asks for.
 
-use super::identity::Identity;
+use super::identity::{Identity, Particulars};
 use super::names::{check_tenant, check_user};
 use super::pattern::Pattern;
 use crate::base::limits::{LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX};
@@ -125,16 +125,14 @@ impl Verifier {
             return Err(TokenRefused::Claim("roles"));
         }
         let rooms = claims.rooms.unwrap_or_default();
-        Ok(Identity {
-            tenant,
-            user: claims.sub.into(),
+        let particulars = Particulars {
             name: label(claims.name).ok_or(TokenRefused::Claim("name"))?,
             roles: claims.roles.into_iter().map(String::into_boxed_str).collect(),
             device: label(claims.device).ok_or(TokenRefused::Claim("device"))?,
             join: patterns(rooms.join).ok_or(TokenRefused::Claim("rooms.join"))?,
             publish: patterns(rooms.publish).ok_or(TokenRefused::Claim("rooms.publish"))?,
-            expires_unix_s,
-        })
+        };
+        Ok(Identity::new(tenant, claims.sub.into(), expires_unix_s, particulars))
     }
 }
 
@@ -348,11 +346,11 @@ mod tests {
         };
         let identity = verify(&claims).unwrap();
         assert_eq!((&*identity.tenant, &*identity.user), ("acme", "alice"));
-        assert_eq!((identity.name.as_deref(), identity.device.as_deref()), (Some("Alice"), Some("phone")));
+        assert_eq!((identity.name(), identity.device()), (Some("Alice"), Some("phone")));
         assert!(identity.has_role("admin") && identity.has_role("moderator") && !identity.has_role("adm"));
         assert!(identity.has_any_role(&["nobody", "admin"]) && !identity.has_any_role(&[]));
-        assert!(identity.join.unwrap()[0].matches(&RoomName::parse("chat:1").unwrap()));
-        assert_eq!(identity.publish.as_deref(), Some(&[][..]));
+        assert!(identity.join().unwrap()[0].matches(&RoomName::parse("chat:1").unwrap()));
+        assert_eq!(identity.publish(), Some(&[][..]));
         assert_eq!(identity.expires_unix_s, Some(NOW + 60));
     }
 
@@ -360,7 +358,7 @@ mod tests {
     fn a_token_with_a_subject_alone_gets_the_default_tenant_and_no_narrowing() {
         let identity = verify(&Claims { exp: None, ..alice() }).unwrap();
         assert_eq!(&*identity.tenant, "default");
-        assert_eq!((identity.roles.len(), identity.join, identity.expires_unix_s), (0, None, None));
+        assert_eq!((identity.roles().len(), identity.join(), identity.expires_unix_s), (0, None, None));
     }
 
     #[test]

@@ -99,6 +99,10 @@ pub const DISCARD_BYTES_MAX: usize = 256 * 1024;
 /// before the edge looks at what else is ready.
 pub const ACCEPTS_PER_TURN: usize = 64;
 pub const MAILS_PER_TURN: usize = 256;
+/// Mails taken from one lane before each read of a client.
+pub const MAILS_PER_READ: usize = 32;
+/// Mails to one shard after which its bell is rung before the turn ends.
+pub const MAILS_PER_RING: u32 = 64;
 pub const WRITES_PER_TURN: usize = 256;
 /// Bytes that one gathered write names, the frame that passes the bound included whole.
 pub const WRITE_BYTES_MAX: usize = 256 * 1024;
@@ -116,6 +120,5 @@ const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SL
 const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
 const _: () = assert!(MAILS_PER_TURN <= LANE_ENTRIES_MAX);
-const _: () = assert!(ROOMS_PER_REQUEST_MAX <= CALLS_PER_PEER_MAX);
 const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
 const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

@@ -5,6 +5,7 @@ pub mod base32;
 pub mod hash;
 pub mod index;
 pub mod limits;
+pub mod pages;
 pub mod random;
 pub mod table;
 pub mod time;

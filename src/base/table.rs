@@ -1,6 +1,8 @@
 //! A table: rows with stable slots, freed slots reused, each use told apart by a generation.
 //! Invariant: a [`Key`] finds its row or nothing, never a later tenant of the same slot.
 
+use crate::base::pages::Pages;
+
 /// Names one row of one table for as long as it lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Key {
@@ -14,13 +16,13 @@ struct Row<T> {
 }
 
 pub struct Table<T> {
-    rows: Vec<Row<T>>,
+    rows: Pages<Row<T>>,
     free: Vec<u32>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { rows: Vec::new(), free: Vec::new() }
+        Table { rows: Pages::default(), free: Vec::new() }
     }
 }
 

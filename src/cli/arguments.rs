@@ -70,13 +70,13 @@ Usage: ringroom [serve] [OPTIONS]
 Options:
   --profile NAME   Tune for a purpose: default, or bench (limits off, loopback only)
   --listen ADDR    Address for clients [default: 127.0.0.1:3001]; port 0 picks a free one
-  --ops ADDR       Address for operators: health, metrics, stats [default: 127.0.0.1:9091]
+  --ops ADDR       Address for operators: health and stats [default: 127.0.0.1:9091]
   --shards N       How many shards to run [default: one per CPU]
   --dev            Development mode: conveniences that production must not have
 
 Later sources win: defaults, profile, environment, options. In the environment a key is
 RINGROOM_ and its path in capitals, levels joined by two underscores: RINGROOM_LISTEN,
-RINGROOM_LIMITS__CONN_BURST. The secret that tokens are signed with is RINGROOM_JWT_SECRET.
+RINGROOM_LIMITS__HANDSHAKE_MS. The secret that tokens are signed with is RINGROOM_JWT_SECRET.
 
 Once clients can connect, one line goes to standard output:
   ready data=127.0.0.1:3001 ops=127.0.0.1:9091 shards=2 io=io_uring

@@ -427,7 +427,7 @@ fn field(data: &RawValue, name: &str) -> Option<String> {
 /// The id that the `connected` push says is ours.
 fn user_of(data: &RawValue) -> Option<String> {
     let value: Value = serde_json::from_str(data.get()).ok()?;
-    value.get("user")?.get("id")?.as_str().map(str::to_owned)
+    value.get("user")?.as_str().map(str::to_owned)
 }
 
 fn mid_of(data: &RawValue) -> Option<String> {
@@ -598,7 +598,7 @@ mod tests {
         assert_eq!((push.seq, push.from.as_deref()), (Some(41), Some("a\"b")));
         assert_eq!(field(push.data.unwrap(), "text").as_deref(), Some("hi"));
         let connected: Incoming<'_> =
-            serde_json::from_str(r#"{"event":"connected","data":{"user":{"id":"ada","name":null}}}"#).unwrap();
+            serde_json::from_str(r#"{"event":"connected","data":{"user":"ada","name":null}}"#).unwrap();
         assert_eq!(connected.data.and_then(user_of).as_deref(), Some("ada"));
     }
 

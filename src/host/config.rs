@@ -2,7 +2,7 @@
 //! runs never meets a value that it cannot serve.
 //! Invariant: a value that is refused names its key and what is allowed, and never shows a secret.
 
-use crate::base::limits::{HANDSHAKE_TIME_MAX, SHARDS_MAX};
+use crate::base::limits::{HANDSHAKE_TIME_MAX, LANE_ENTRIES_MAX, SHARDS_MAX};
 use crate::host::{Failed, Options, development};
 use crate::io::process;
 use crate::io::runtime::Choice;
@@ -17,6 +17,7 @@ use std::time::Duration;
 const PREFIX: &str = "RINGROOM_";
 /// Keys of the command line's own, which the server leaves alone.
 const OTHERS: [&str; 1] = ["TOKEN"];
+const LANE_ENTRIES_MIN: usize = 8;
 const SECRET_BYTES_MIN: usize = 32;
 const IDLE_IN_BENCH: Duration = Duration::from_secs(24 * 3_600);
 
@@ -112,6 +113,7 @@ impl Draft {
             "LIMITS__HEARTBEAT_TIME_OUT_MS" => self.limits.heartbeat_time_out = milliseconds(path, value)?,
             "LIMITS__IDLE_MS" => self.limits.idle_time_max = milliseconds(path, value)?,
             "LIMITS__CONNS_PER_SHARD" => self.limits.conns_max = number(path, value)?,
+            "LIMITS__LANE_ENTRIES" => self.limits.lane_entries = number(path, value)?,
             "DRAIN__SPREAD_MS" => self.drain_spread = Duration::from_millis(number(path, value)?),
             "SOCKETS__BACKLOG" => self.sockets.backlog = number(path, value)?,
             "SOCKETS__NOTSENT_LOWAT_BYTES" => self.sockets.notsent_lowat = number(path, value)?,
@@ -169,6 +171,11 @@ impl Draft {
                 "RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS must be at least twice RINGROOM_LIMITS__HEARTBEAT_MS, \
                  or one late answer closes a connection",
             ));
+        }
+        let lane_entries = self.limits.lane_entries as usize;
+        if !(LANE_ENTRIES_MIN..=LANE_ENTRIES_MAX).contains(&lane_entries) {
+            let allowed = format!("{LANE_ENTRIES_MIN} to {LANE_ENTRIES_MAX}");
+            return Err(wrong("LIMITS__LANE_ENTRIES", &allowed));
         }
         let cpus = process::allowed_cpus().unwrap_or_default();
         let shards = self.shards.unwrap_or(shards_for(cpus.len()));
@@ -285,6 +292,7 @@ mod tests {
             ("RINGROOM_LOG", "loud"),
             ("RINGROOM_LIMITS__HANDSHAKE_MS", "0"),
             ("RINGROOM_LIMITS__HEARTBEAT_MS", "-1"),
+            ("RINGROOM_LIMITS__LANE_ENTRIES", "1"),
         ] {
             assert!(refusal(Options::default(), &[SECRET, (key, value)]).contains(key));
         }

@@ -17,8 +17,8 @@ pub fn secret() -> Option<Vec<u8>> {
     Some(secret)
 }
 
-/// What to print once clients can connect.
-pub fn welcome(secret: &[u8], data: SocketAddr, ops: SocketAddr) -> String {
+/// What to print once clients can connect. `program`: what a terminal calls this one by.
+pub fn welcome(program: &str, secret: &[u8], data: SocketAddr, ops: SocketAddr) -> String {
     let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let url = format!("ws://{data}/ws");
     let mut text = format!(
@@ -31,7 +31,7 @@ pub fn welcome(secret: &[u8], data: SocketAddr, ops: SocketAddr) -> String {
         // Writing to a string does not fail.
         let _ = write!(
             text,
-            "{user}, in a terminal of its own:\n  ringroom client --url {url} --join chat:1 --token {token}\n"
+            "{user}, in a terminal of its own:\n  {program} client --url {url} --join chat:1 --token {token}\n"
         );
     }
     text
@@ -46,7 +46,7 @@ mod tests {
     fn the_printed_tokens_open_the_gateway() {
         let secret = secret().unwrap();
         let address = "127.0.0.1:3001".parse().unwrap();
-        let text = welcome(&secret, address, address);
+        let text = welcome("target/release/ringroom", &secret, address, address);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let tokens: Vec<&str> =
             text.lines().filter_map(|line| line.split_once("--token ")).map(|line| line.1).collect();
@@ -55,6 +55,6 @@ mod tests {
             .map(|token| Verifier::hs256(&secret, 0).verify(token, now).unwrap().user.to_string())
             .collect();
         assert_eq!(users, USERS);
-        assert!(text.contains("ringroom client --url ws://127.0.0.1:3001/ws"));
+        assert!(text.contains("\n  target/release/ringroom client --url ws://127.0.0.1:3001/ws"));
     }
 }

@@ -62,7 +62,10 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
 
     let data = gateway.address();
     if config.development {
-        eprint!("{}", development::welcome(&config.secret, data, ops_address));
+        // As it was called: `cargo run` calls it by a path that the next terminal can use too.
+        let program = std::env::args_os().next().unwrap_or_else(|| "ringroom".into());
+        let welcome = development::welcome(&program.to_string_lossy(), &config.secret, data, ops_address);
+        eprint!("{welcome}");
     }
     let (shards, io) = (gateway.shards(), gateway.driver().name());
     let mut out = io::stdout().lock();
@@ -74,26 +77,31 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
     draining.store(true, Ordering::Relaxed);
     tokio::select! {
         left = drain(&gateway, config.drain_spread) => match left {
-            0 => log::info!("drained: all connections have gone"),
-            left => log::warn!("drained: {left} connections did not go in time and are cut"),
+            Some(0) => log::info!("drained: all connections have gone"),
+            Some(left) => log::warn!("drained: {left} connections did not go in time and are cut"),
+            None => log::error!("not drained: a shard does not answer"),
         },
         again = signals.next() => {
             log::warn!("{again} came again: leaving at once");
             std::process::exit(1);
         }
     }
-    Ok(())
+    match gateway.stop() {
+        0 => Ok(()),
+        hung => Err(Failed::failure(format!("{hung} shards did not end; please report it with what they last did"))),
+    }
 }
 
 /// Tells every client to come back and waits until they have gone, but not longer than a client
-/// may take to answer. Returns how many are left.
-async fn drain(gateway: &Gateway, over: Duration) -> u64 {
+/// may take to answer. Returns how many are left; `None`: a shard is silent.
+async fn drain(gateway: &Gateway, over: Duration) -> Option<u64> {
     gateway.drain(over);
     let until = Instant::now() + over + LINGER * 2;
     loop {
         let reports = stats::reports(gateway).await;
         let left = reports.iter().map(|report| report.edge.connections_now + report.edge.handshakes_now).sum();
-        if left == 0 || Instant::now() >= until {
+        let left = (reports.len() == gateway.shards()).then_some(left);
+        if left == Some(0) || Instant::now() >= until {
             return left;
         }
         tokio::time::sleep(DRAIN_LOOK).await;

@@ -2,6 +2,7 @@
 //! controls. One task, woken by the shard's bell. Invariant: it sleeps only after it said so and
 //! then found nothing, so whatever is left afterwards comes with a ring.
 
+use crate::base::limits::MAILS_PER_TURN;
 use crate::io::bell::Bell;
 use crate::io::control::Control;
 use crate::io::edge::Edge;
@@ -14,7 +15,7 @@ use std::rc::Rc;
 pub async fn run(edge: Rc<Edge>, bell: &Bell) -> io::Result<()> {
     let heard = turn::waitable(bell.handle()?)?;
     loop {
-        let is_more = edge.take_mail();
+        let is_more = edge.take_mail(MAILS_PER_TURN);
         take_controls(&edge);
         edge.exchange();
         if is_more {

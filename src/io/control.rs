@@ -11,6 +11,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a full queue is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub enum Control {
     /// A socket whose user has its home here, before its 101.
     HandOff(Box<Newcomer>),
@@ -68,9 +71,10 @@ impl Door {
         Ok(())
     }
 
-    /// Waits for room: for the service thread. Gives the control back when the shard has ended.
+    /// Waits for room, but not for ever: for the service thread, which must not hang with a shard
+    /// that does. Gives the control back when there was none or the shard has ended.
     pub fn leave(&self, control: Control) -> Result<(), Control> {
-        self.queue.send(control).map_err(flume::SendError::into_inner)?;
+        self.queue.send_timeout(control, PATIENCE).map_err(flume::SendTimeoutError::into_inner)?;
         self.bell.ring();
         Ok(())
     }

@@ -14,6 +14,8 @@ pub struct Counters {
     /// Connections that became WebSockets here.
     pub opened: u64,
     pub closed: u64,
+    /// Connections cut by us because their peers did not end them in time.
+    pub resets: u64,
     /// Requests that became nothing, by reason.
     pub refused: BTreeMap<&'static str, u64>,
     /// Connections handed to their user's home, and taken over as one.

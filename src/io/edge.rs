@@ -4,8 +4,8 @@
 
 use crate::admission::identity::Identity;
 use crate::admission::token::Verifier;
-use crate::base::limits::{MAILS_PER_TURN, READ_BYTES_PER_TURN, WRITE_BYTES_MAX, WRITES_PER_TURN};
-use crate::base::time::Instant;
+use crate::base::limits::{MAILS_PER_RING, READ_BYTES_PER_TURN, WRITE_BYTES_MAX, WRITES_PER_TURN};
+use crate::base::time::{Instant, Now};
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
 use crate::io::counters::{Counters, Report};
@@ -88,8 +88,8 @@ struct State {
     dirty: VecDeque<ConnId>,
     /// Connections of the present slice that have more than one write names.
     again: Vec<ConnId>,
-    /// Peers that got mail since their bells were last rung, a bit each.
-    to_ring: u64,
+    /// By peer: mails since its bell was last rung.
+    to_ring: Vec<u32>,
     /// Peers whose lanes were said to starve, a bit each: saying it again would wake for nothing.
     starving: u64,
     sent: Vec<Sent>,
@@ -162,7 +162,7 @@ impl Edge {
                 rows: Vec::new(),
                 dirty: VecDeque::new(),
                 again: Vec::new(),
-                to_ring: 0,
+                to_ring: vec![0; parts.placement.shards().into()],
                 starving: 0,
                 sent: Vec::new(),
                 pieces: Vec::new(),
@@ -188,11 +188,30 @@ impl Edge {
     }
 
     /// Runs steps and carries out what they ask for.
-    fn within<T>(&self, work: impl FnOnce(&mut State, crate::base::time::Now) -> T) -> T {
+    fn within<T>(&self, work: impl FnOnce(&mut State, Now) -> T) -> T {
         let state = &mut *self.state.borrow_mut();
-        let done = work(state, self.clock.now());
+        let now = self.clock.now();
+        let done = work(state, now);
         self.carry_out(state);
+        self.top_up(state, now);
         done
+    }
+
+    /// Tells the core of room in the lanes before it runs out, so that a long turn is not stopped
+    /// by what its peers have long taken.
+    fn top_up(&self, state: &mut State, now: Now) {
+        for peer in state.lanes.peers() {
+            let believed = state.shard.credit(peer) as usize;
+            if believed >= state.lanes.entries() / 2 {
+                continue;
+            }
+            let free = state.lanes.free(peer);
+            if free > believed {
+                state.starving &= !(1 << peer.index());
+                state.shard.step(now, Input::Credit { peer, free: free as u32 }, &mut state.effects);
+                self.carry_out(state);
+            }
+        }
     }
 
     fn carry_out(&self, state: &mut State) {
@@ -201,7 +220,11 @@ impl Edge {
             self.counters.borrow_mut().mails_out += effects.mail.len() as u64;
             for (peer, mail) in effects.mail.drain(..) {
                 lanes.send(peer, mail);
-                *to_ring |= 1 << peer.index();
+                to_ring[peer.index()] += 1;
+                if to_ring[peer.index()] == MAILS_PER_RING {
+                    // A long turn does not keep its peers asleep.
+                    self.ring(peer, &mut to_ring[peer.index()]);
+                }
             }
         }
         dirty.extend(effects.dirty.drain(..));
@@ -219,13 +242,14 @@ impl Edge {
         for conn in effects.reset.drain(..) {
             if let Some(row) = row_mut(rows, conn) {
                 row.standing = Standing::Reset;
+                self.counters.borrow_mut().resets += 1;
                 socket::reset_on_close(&borrowed(&row.stream));
                 row.mute(Shut::Both);
                 row.wake_pump();
             }
         }
         let is_starved_anew = |peer: ShardId| *starving & 1 << peer.index() == 0 && shard.is_starved(peer);
-        if !dirty.is_empty() || *to_ring != 0 || lanes.peers().any(is_starved_anew) {
+        if !dirty.is_empty() || to_ring.iter().any(|mails| *mails > 0) || lanes.peers().any(is_starved_anew) {
             self.flush.raise();
         }
     }
@@ -342,31 +366,21 @@ impl Edge {
         })
     }
 
-    /// Rings the bells of peers that got mail, and tells the core of room in the lanes. At the end
-    /// of each turn.
+    /// Rings the bells of peers that got mail, and says so where something waits for room in a
+    /// lane. At the end of each turn.
     pub fn exchange(&self) {
         self.within(|state, now| {
             let State { shard, effects, lanes, to_ring, starving, .. } = state;
-            let mut rest = std::mem::take(to_ring);
-            while rest != 0 {
-                let peer = rest.trailing_zeros() as usize;
-                rest &= rest - 1;
-                if self.doors[peer].bell().ring() {
-                    self.counters.borrow_mut().bells += 1;
-                }
-            }
             for peer in lanes.peers() {
-                let believed = shard.credit(peer);
-                let free = match shard.is_starved(peer) {
-                    true => {
-                        *starving |= 1 << peer.index();
-                        lanes.starve(peer)
-                    }
-                    // Asked for early, so that the core seldom runs out.
-                    false if (believed as usize) < lanes.entries() / 2 => lanes.free(peer),
-                    false => continue,
-                };
-                if free > believed as usize {
+                if to_ring[peer.index()] > 0 {
+                    self.ring(peer, &mut to_ring[peer.index()]);
+                }
+                if !shard.is_starved(peer) {
+                    continue;
+                }
+                *starving |= 1 << peer.index();
+                let free = lanes.starve(peer);
+                if free > shard.credit(peer) as usize {
                     *starving &= !(1 << peer.index());
                     shard.step(now, Input::Credit { peer, free: free as u32 }, effects);
                 }
@@ -374,14 +388,24 @@ impl Edge {
         });
     }
 
-    /// Takes mail of each lane, a bounded number. Says whether there may be more.
-    pub fn take_mail(&self) -> bool {
+    fn ring(&self, peer: ShardId, mails: &mut u32) {
+        *mails = 0;
+        if self.doors[peer.index()].bell().ring() {
+            self.counters.borrow_mut().bells += 1;
+        }
+    }
+
+    /// Takes mail of each lane, at most `mails_max` each. Says whether there may be more.
+    pub fn take_mail(&self, mails_max: usize) -> bool {
+        if !self.state.borrow().lanes.has_mail() {
+            return false;
+        }
         self.within(|state, now| {
             let State { shard, effects, lanes, .. } = state;
             let mut is_more = false;
             for peer in lanes.peers() {
                 let mut taken = 0;
-                while taken < MAILS_PER_TURN
+                while taken < mails_max
                     && let Some(mail) = lanes.take(peer)
                 {
                     shard.step(now, Input::Mail { from: peer, mail }, effects);
@@ -390,7 +414,7 @@ impl Edge {
                 if taken == 0 {
                     continue;
                 }
-                is_more |= taken == MAILS_PER_TURN;
+                is_more |= taken == mails_max;
                 let rang = lanes.relieve(peer) && self.doors[peer.index()].bell().ring();
                 let mut counters = self.counters.borrow_mut();
                 counters.mails_in += taken as u64;
@@ -421,7 +445,10 @@ impl Edge {
                 if bytes > 0 {
                     row.is_offered = true;
                     again.extend((bytes >= WRITE_BYTES_MAX || named.len() > PIECES_MAX).then_some(conn));
-                    egress.offer(conn, row.fd, &named);
+                    // SAFETY: the pieces are parts of frames in the connection's outbox, which keeps
+                    // them, where they are and as they are, until it is told that they were written:
+                    // after `settle`, below.
+                    unsafe { egress.offer(conn, row.fd, &named) };
                 }
                 *pieces = recycle(named);
             }
@@ -547,6 +574,91 @@ fn recycle<'a>(mut pieces: Vec<&[u8]>) -> Vec<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::token::{Claims, sign_hs256};
+    use crate::features;
+    use crate::io::bell::Bell;
+    use crate::io::clock::Origin;
+    use crate::io::control::door;
+    use crate::io::lanes::weave;
+    use crate::io::{runtime, turn};
+    use crate::kernel::Limits;
+    use crate::shard::ShardConfig;
+    use crate::wire::dialect::NATIVE_JSON;
+    use std::os::unix::net::UnixStream;
+
+    const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
+
+    /// A shard of its own, as the gateway makes it.
+    fn edge() -> Rc<Edge> {
+        let clock = Clock::new(Origin::now());
+        let (door, controls) = door(Arc::new(Bell::new().unwrap()));
+        let limits = Limits::default();
+        let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits };
+        Edge::new(Parts {
+            id: ShardId(0),
+            driver: Driver::Epoll,
+            shard: Shard::new(config, features::all(), clock.now()),
+            clock,
+            placement: Placement::new(1),
+            doors: Arc::new([door]),
+            crowd: Crowd::default(),
+            verifier: Verifier::hs256(SECRET, 0),
+            handshake_time: Duration::from_secs(1),
+            controls,
+            lanes: weave(1, 8).pop().expect("one shard"),
+        })
+    }
+
+    /// Takes all that it is offered, and remembers it.
+    #[derive(Default)]
+    struct Recorder {
+        bytes: Vec<u8>,
+        sent: Vec<Sent>,
+    }
+
+    impl Egress for Recorder {
+        unsafe fn offer(&mut self, conn: ConnId, _: RawFd, pieces: &[&[u8]]) {
+            let before = self.bytes.len();
+            pieces.iter().take(PIECES_MAX).for_each(|piece| self.bytes.extend_from_slice(piece));
+            let asked = self.bytes.len() - before;
+            self.sent.push(Sent { conn, asked, result: Ok(asked) });
+        }
+
+        fn settle(&mut self, sent: &mut Vec<Sent>) {
+            sent.append(&mut self.sent);
+        }
+    }
+
+    #[test]
+    fn more_than_one_write_names_leaves_once_and_in_order() {
+        const FIRST: usize = 3 * PIECES_MAX;
+        let recorded = runtime::block_on(Driver::Epoll, async {
+            let edge = edge();
+            let (mine, _peer) = UnixStream::pair().unwrap();
+            let claims = Claims { sub: "alice".into(), ..Claims::default() };
+            let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
+            let opened = edge.open(turn::waitable(mine.into()).unwrap(), identity, NATIVE_JSON, None);
+            let conn = opened.unwrap_or_else(|_| panic!("an empty shard has room")).conn;
+            let say = |message: &str| edge.step(Input::Text { conn, message: message.as_bytes() });
+            say(r#"{"event":"room:join","data":{"room":"chat:1"}}"#);
+            let publish = r#"{"event":"room:publish","data":{"room":"chat:1","event":"chat","data":0}}"#;
+            (0..FIRST).for_each(|_| say(publish));
+            let mut egress = Recorder::default();
+            while edge.flush(&mut egress) {
+                // The core lists the connection anew while the edge still has it listed.
+                say(publish);
+            }
+            String::from_utf8_lossy(&egress.bytes).into_owned()
+        });
+        let recorded = recorded.unwrap();
+        let seqs: Vec<usize> = recorded
+            .split("\"seq\":")
+            .skip(1)
+            .map(|rest| rest.split(|char: char| !char.is_ascii_digit()).next().unwrap().parse().unwrap())
+            .collect();
+        assert!(seqs.len() > FIRST);
+        assert_eq!(seqs, (1..=seqs.len()).collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_recycled_list_keeps_its_memory() {

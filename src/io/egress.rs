@@ -6,11 +6,13 @@ use crate::kernel::ids::ConnId;
 use std::io;
 use std::os::fd::RawFd;
 
-/// Two steps, so that an implementation may submit all offers at once. The flusher keeps the core
-/// borrowed from the first offer until `settle` returns: what the pieces name does not move.
+/// Two steps, so that an implementation may submit all offers at once.
 pub trait Egress {
     /// Offers `pieces`, the front first, to a socket. At least one piece, none of them empty.
-    fn offer(&mut self, conn: ConnId, fd: RawFd, pieces: &[&[u8]]);
+    ///
+    /// # Safety
+    /// What the pieces name stays where it is and unchanged until [`Egress::settle`] returns.
+    unsafe fn offer(&mut self, conn: ConnId, fd: RawFd, pieces: &[&[u8]]);
 
     /// Appends the outcome of every offer since the last call.
     fn settle(&mut self, sent: &mut Vec<Sent>);
@@ -34,7 +36,7 @@ pub struct Direct {
 }
 
 impl Egress for Direct {
-    fn offer(&mut self, conn: ConnId, fd: RawFd, pieces: &[&[u8]]) {
+    unsafe fn offer(&mut self, conn: ConnId, fd: RawFd, pieces: &[&[u8]]) {
         let asked = pieces.iter().take(PIECES_MAX).map(|piece| piece.len()).sum();
         let result = socket::send_gathered(fd, pieces, &mut self.vectors);
         self.sent.push(Sent { conn, asked, result });
@@ -60,8 +62,11 @@ mod tests {
         let (second, second_peer) = UnixStream::pair().unwrap();
         drop(second_peer);
         let mut egress = Direct::default();
-        egress.offer(conn(1), first.as_raw_fd(), &[b"ab", b"c"]);
-        egress.offer(conn(2), second.as_raw_fd(), &[b"x"]);
+        // SAFETY: the pieces are static.
+        unsafe {
+            egress.offer(conn(1), first.as_raw_fd(), &[b"ab", b"c"]);
+            egress.offer(conn(2), second.as_raw_fd(), &[b"x"]);
+        }
         let mut sent = Vec::new();
         egress.settle(&mut sent);
         assert_eq!(sent.len(), 2);

@@ -5,11 +5,21 @@
 //! completions, so a large room does not hold up who writes to a small one.
 
 use crate::io::edge::Edge;
-use crate::io::egress::Direct;
+use crate::io::egress::{Direct, Egress};
+use crate::io::ring::Ring;
 use std::rc::Rc;
 
 pub async fn run(edge: Rc<Edge>) {
-    let mut egress = Direct::default();
+    if edge.driver.is_ring() {
+        match Ring::new() {
+            Ok(ring) => return flush(edge, ring).await,
+            Err(error) => log::warn!("a system call for each write: {error}"),
+        }
+    }
+    flush(edge, Direct::default()).await;
+}
+
+async fn flush(edge: Rc<Edge>, mut egress: impl Egress) {
     loop {
         edge.flush.wait().await;
         loop {

@@ -24,9 +24,13 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a shard may take to end, and how often to look whether it has.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_LOOK: Duration = Duration::from_millis(1);
 
 pub struct Settings {
     /// Port 0 picks a free one.
@@ -73,7 +77,7 @@ pub struct Gateway {
     address: SocketAddr,
     driver: Driver,
     doors: Arc<[Door]>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Gateway {
@@ -101,7 +105,7 @@ impl Gateway {
             map_key: [random_u64()?, random_u64()?],
         };
         let doors = Arc::clone(&common.doors);
-        let mut gateway = Gateway { address, driver, doors, threads: Vec::new() };
+        let gateway = Gateway { address, driver, doors, threads: Mutex::default() };
         let common = Arc::new(common);
         let lanes = weave(shards, common.settings.limits.lane_entries as usize);
         let (started, starting) = mpsc::channel();
@@ -112,7 +116,7 @@ impl Gateway {
             let common = Arc::clone(&common);
             let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || run_or_exit(&common, own));
             match thread {
-                Ok(thread) => gateway.threads.push(thread),
+                Ok(thread) => gateway.threads().push(thread),
                 Err(error) => return gateway.give_up(StartFailed::Thread { shard: index, error }),
             }
         }
@@ -151,27 +155,40 @@ impl Gateway {
     }
 
     /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
-    /// ended drops its copy instead.
+    /// ended or has too much waiting drops its copy instead.
     pub fn report(&self, reply: impl Fn(Report) + Clone + Send + 'static) {
-        self.tell_all(|| Control::Report(Box::new(reply.clone())));
-    }
-
-    /// Ends the shards, and with them what is still open.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.tell_all(|| Control::Stop);
-        for thread in self.threads.drain(..) {
-            // A panic of a shard has ended the process long before.
-            let _ = thread.join();
+        for door in self.doors.iter() {
+            // Never waits: whoever looks at a shard that hangs must not hang with it.
+            let _ = door.try_leave(Control::Report(Box::new(reply.clone())));
         }
+    }
+
+    /// Ends the shards, and with them what is still open. Returns how many did not end: those hang,
+    /// and only the end of the process ends them.
+    pub fn stop(&self) -> usize {
+        let mut threads = std::mem::take(&mut *self.threads());
+        if threads.is_empty() {
+            return 0;
+        }
+        self.tell_all(|| Control::Stop);
+        let until = Instant::now() + STOP_PATIENCE;
+        while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+            thread::sleep(STOP_LOOK);
+        }
+        threads.retain(|thread| !thread.is_finished());
+        for thread in &threads {
+            log::error!("{} does not end", thread.thread().name().unwrap_or("a shard"));
+        }
+        threads.len()
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell_all(&self, control: impl Fn() -> Control) {
         for door in self.doors.iter() {
-            // A shard that has ended needs no telling.
+            // A shard that has ended needs no telling, and one that hangs cannot be told.
             let _ = door.leave(control());
         }
     }
@@ -179,7 +196,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }
 
@@ -309,4 +326,25 @@ fn random_u64() -> Result<u64, StartFailed> {
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| StartFailed::Thread { shard: 0, error: io::Error::other("the system has no random bytes") })?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_hangs_does_not_hang_the_process() {
+        let (door, controls) = door(Arc::new(Bell::new().unwrap()));
+        let (release, hang) = mpsc::channel::<()>();
+        let hanging = thread::spawn(move || {
+            let _ = hang.recv();
+            drop(controls);
+        });
+        let threads = Mutex::new(vec![thread::spawn(|| {}), hanging]);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let gateway = Gateway { address, driver: Driver::Epoll, doors: Arc::new([door]), threads };
+        assert_eq!(gateway.stop(), 1);
+        assert_eq!(gateway.stop(), 0, "nobody is waited for twice");
+        release.send(()).unwrap();
+    }
 }

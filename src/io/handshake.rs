@@ -55,17 +55,29 @@ struct Admit {
     head_len: usize,
 }
 
+impl Candidate {
+    /// `None`: there is no place for it, and it is closed.
+    fn enter(edge: &Rc<Edge>, socket: OwnedFd) -> Option<Candidate> {
+        let deadline = edge.clock.now().at.after(edge.handshake_time);
+        let Some(key) = edge.waiting.borrow_mut().enter(socket.as_raw_fd(), deadline) else {
+            edge.refuse("handshakes_full");
+            return None;
+        };
+        let place = Place { edge: Rc::clone(edge), key };
+        match turn::waitable(socket) {
+            Ok(stream) => Some(Candidate { place, stream }),
+            Err(error) => {
+                log::warn!("shard {}: a socket cannot be waited for: {error}", edge.id.0);
+                None
+            }
+        }
+    }
+}
+
 /// Starts the handshake of a socket.
 pub fn begin(edge: &Rc<Edge>, socket: OwnedFd) {
-    let deadline = edge.clock.now().at.after(edge.handshake_time);
-    let Some(key) = edge.waiting.borrow_mut().enter(socket.as_raw_fd(), deadline) else {
-        edge.refuse("handshakes_full");
-        return;
-    };
-    let place = Place { edge: Rc::clone(edge), key };
-    match turn::waitable(socket) {
-        Ok(stream) => drop(monoio::spawn(run(Rc::clone(edge), Candidate { place, stream }))),
-        Err(error) => log::warn!("shard {}: a socket cannot be waited for: {error}", edge.id.0),
+    if let Some(candidate) = Candidate::enter(edge, socket) {
+        monoio::spawn(run(Rc::clone(edge), candidate));
     }
 }
 
@@ -192,16 +204,18 @@ async fn finish(edge: &Rc<Edge>, stream: &TcpStream, answer: &[u8]) {
 }
 
 /// Opens the connection here, or hands it to its user's home.
-async fn admit_home(edge: &Rc<Edge>, candidate: Candidate, admit: Admit, mut bytes: Vec<u8>) {
+async fn admit_home(edge: &Rc<Edge>, candidate: Candidate, admit: Admit, bytes: Vec<u8>) {
     let Admit { answer, identity, head_len } = admit;
-    bytes.drain(..head_len);
+    // Almost always nothing, which then owns no memory for the life of the connection.
+    let rest = bytes[head_len..].to_vec();
+    drop(bytes);
     let (counted, before) = edge.crowd.enter(&identity.tenant, &identity.user);
     let home = edge.placement.of_user(&identity.tenant, &identity.user);
-    let welcome = Welcome { answer, rest: bytes, identity, dialect: NATIVE_JSON, counted };
-    let Candidate { place, stream } = candidate;
+    let welcome = Welcome { answer, rest, identity, dialect: NATIVE_JSON, counted };
     if home == edge.id || u32::from(before) >= USER_CONNS_MOVED_MAX {
-        return open(edge, stream, welcome, Some(place)).await;
+        return open(edge, candidate, welcome).await;
     }
+    let Candidate { place, stream } = candidate;
     drop(place);
     // No operation is in flight: the only one so far was awaited to its end.
     // SAFETY: the stream has just given its descriptor up.
@@ -210,7 +224,11 @@ async fn admit_home(edge: &Rc<Edge>, candidate: Candidate, admit: Admit, mut byt
     match edge.doors[home.index()].try_leave(newcomer) {
         Ok(()) => edge.count(|counters| counters.moved_out += 1),
         // Its home has too much waiting: the connection is served where it is.
-        Err(Control::HandOff(newcomer)) => adopt(edge, *newcomer).await,
+        Err(Control::HandOff(newcomer)) => {
+            if let Some(candidate) = Candidate::enter(edge, newcomer.socket) {
+                open(edge, candidate, newcomer.welcome).await;
+            }
+        }
         Err(_) => unreachable!("the door gives back what it was given"),
     }
 }
@@ -218,19 +236,14 @@ async fn admit_home(edge: &Rc<Edge>, candidate: Candidate, admit: Admit, mut byt
 /// Goes on with a socket that another shard handed over.
 pub fn take_over(edge: &Rc<Edge>, newcomer: Newcomer) {
     edge.count(|counters| counters.moved_in += 1);
+    let Some(candidate) = Candidate::enter(edge, newcomer.socket) else { return };
     let edge = Rc::clone(edge);
-    monoio::spawn(async move { adopt(&edge, newcomer).await });
-}
-
-async fn adopt(edge: &Rc<Edge>, newcomer: Newcomer) {
-    match turn::waitable(newcomer.socket) {
-        Ok(stream) => open(edge, stream, newcomer.welcome, None).await,
-        Err(error) => log::warn!("shard {}: a socket cannot be waited for: {error}", edge.id.0),
-    }
+    monoio::spawn(async move { open(&edge, candidate, newcomer.welcome).await });
 }
 
 /// Answers the upgrade and lets the core have the connection.
-async fn open(edge: &Rc<Edge>, stream: TcpStream, welcome: Welcome, place: Option<Place>) {
+async fn open(edge: &Rc<Edge>, candidate: Candidate, welcome: Welcome) {
+    let Candidate { place, stream } = candidate;
     let Welcome { answer, rest, identity, dialect, counted } = welcome;
     let full = |edge: &Edge, reason, message| match refuse(edge, reason, 503, ErrorCode::Unavailable, message) {
         Verdict::Answer(answer) => answer,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// The ends of one shard. `M` is the kernel's mail.
 pub struct Lanes<M> {
+    own: usize,
     /// Mails that each holds.
     entries: usize,
     /// By peer; none to itself.
@@ -33,7 +34,7 @@ struct Receiver<M> {
 /// The lanes between `shards` shards, the ends of each in its place; each holds `entries` mails.
 pub fn weave<M>(shards: usize, entries: usize) -> Vec<Lanes<M>> {
     let mut ends: Vec<Lanes<M>> =
-        (0..shards).map(|_| Lanes { entries, to: none_of(shards), from: none_of(shards) }).collect();
+        (0..shards).map(|own| Lanes { own, entries, to: none_of(shards), from: none_of(shards) }).collect();
     for from in 0..shards {
         for to in (0..shards).filter(|to| *to != from) {
             let (producer, consumer) = rtrb::RingBuffer::new(entries);
@@ -52,7 +53,7 @@ fn none_of<T>(count: usize) -> Vec<Option<T>> {
 impl<M> Lanes<M> {
     /// All other shards.
     pub fn peers(&self) -> impl Iterator<Item = ShardId> + use<M> {
-        let own = self.to.iter().position(Option::is_none).unwrap_or(usize::MAX);
+        let own = self.own;
         (0..self.to.len()).filter(move |peer| *peer != own).map(|peer| ShardId(peer as u8))
     }
 

@@ -19,6 +19,7 @@ pub mod lanes;
 pub mod listener;
 pub mod process;
 pub mod pump;
+pub mod ring;
 pub mod runtime;
 pub mod signal;
 pub mod socket;

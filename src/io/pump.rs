@@ -2,7 +2,7 @@
 //! Invariant: between two reads a connection owns no buffer, unless the core has asked it to wait
 //! in the middle of one; at most `READ_BYTES_PER_TURN` are read before others have their turn.
 
-use crate::base::limits::DISCARD_BYTES_MAX;
+use crate::base::limits::{DISCARD_BYTES_MAX, MAILS_PER_READ};
 use crate::io::edge::{Edge, Fed, Opened, Standing};
 use crate::io::socket;
 use crate::kernel::ids::ConnId;
@@ -56,6 +56,9 @@ async fn converse(edge: &Rc<Edge>, conn: ConnId, stream: &TcpStream, rest: Vec<u
             Standing::Closing => return Outcome::Closing,
             Standing::Reset => return Outcome::Ended,
         }
+        // Work that other shards have begun goes before work that clients begin: else a turn of many
+        // reads fills the lanes faster than it empties them.
+        edge.take_mail(MAILS_PER_READ);
         match read(edge, conn, stream, &mut assembler, &mut held) {
             Ok(Fed::All | Fed::Paused) => {}
             Ok(Fed::Ending) => return Outcome::Closing,

@@ -7,7 +7,7 @@ use crate::wire::dialect::{DialectId, DialectSet};
 
 pub struct Listener {
     pub shard: ShardId,
-    conns: u32,
+    /// How many members speak each.
     dialects: Vec<(DialectId, u32)>,
     /// The held run of entries (see `lanes`) that the room's next entry for this shard may extend.
     pub open_run: Option<u64>,
@@ -25,11 +25,12 @@ impl Audience {
 
     pub fn add(&mut self, shard: ShardId, dialect: DialectId) {
         let place = self.shards.iter().position(|listener| listener.shard == shard).unwrap_or_else(|| {
-            self.shards.push(Listener { shard, conns: 0, dialects: Vec::new(), open_run: None });
+            // Nearly every room is heard on one shard, in one dialect.
+            self.shards.reserve_exact(1);
+            self.shards.push(Listener { shard, dialects: Vec::with_capacity(1), open_run: None });
             self.shards.len() - 1
         });
         let listener = &mut self.shards[place];
-        listener.conns += 1;
         match listener.dialects.iter_mut().find(|(spoken, _)| *spoken == dialect) {
             Some((_, conns)) => *conns += 1,
             None => listener.dialects.push((dialect, 1)),
@@ -47,8 +48,7 @@ impl Audience {
         if listener.dialects[spoken].1 == 0 {
             listener.dialects.swap_remove(spoken);
         }
-        listener.conns -= 1;
-        if listener.conns == 0 {
+        if listener.dialects.is_empty() {
             self.shards.swap_remove(place);
         }
     }

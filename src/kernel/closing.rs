@@ -27,11 +27,7 @@ impl Kernel {
         row.flags.set(Flags::CLOSING);
         list(conn, row, effects);
         self.counters.close(code);
-        let until = now.at.after(LINGER);
-        self.wheel.set(until, Timer::Linger(conn));
-        if let Some(cold) = self.conns.cold_mut(conn) {
-            cold.linger_until = until;
-        }
+        self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);
         self.leave_all(conn, effects);
     }
@@ -47,7 +43,7 @@ impl Kernel {
 
     fn leave_all(&mut self, conn: ConnId, effects: &mut Effects) {
         if let Some(cold) = self.conns.cold_mut(conn) {
-            cold.replays = Vec::new();
+            cold.replays = None;
         }
         let mut left = self.membership.detach_all(conn.0.slot);
         left.sort_unstable();

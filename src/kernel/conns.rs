@@ -3,6 +3,7 @@
 //! before or after.
 
 use crate::admission::identity::Identity;
+use crate::base::pages::Pages;
 use crate::base::table::Key;
 use crate::base::time::Instant;
 use crate::kernel::ids::{CallId, ConnId, Epoch, RoomId, Seq, ShardId};
@@ -81,19 +82,27 @@ pub struct Replay {
 /// What a fan-out does not touch.
 pub struct Cold {
     pub identity: Identity,
-    pub replays: Vec<Replay>,
+    /// Boxed: few connections ever have one.
+    #[allow(clippy::box_collection, reason = "a pointer where three would be paid for by every idle connection")]
+    pub replays: Option<Box<Vec<Replay>>>,
     /// Parts of requests that wait for an answer.
     pub pending: u32,
     /// When the socket last took a byte while it was blocked.
     pub progress: Instant,
-    /// When the linger of a closing connection ends.
-    pub linger_until: Instant,
+}
+
+const _: () = assert!(size_of::<Cold>() <= 80);
+
+impl Cold {
+    pub fn replays(&mut self) -> &mut Vec<Replay> {
+        self.replays.get_or_insert_default()
+    }
 }
 
 #[derive(Default)]
 pub struct Conns {
-    rows: Vec<Row>,
-    cold: Vec<Option<Box<Cold>>>,
+    rows: Pages<Row>,
+    cold: Pages<Option<Box<Cold>>>,
     free: Vec<ConnSlot>,
 }
 
@@ -131,7 +140,7 @@ impl Conns {
         row.flags.set(Flags::LIVE);
         row.heard_s = seconds(now);
         row.active_s = seconds(now);
-        let cold = Cold { identity, replays: Vec::new(), pending: 0, progress: now, linger_until: Instant::NEVER };
+        let cold = Cold { identity, replays: None, pending: 0, progress: now };
         self.cold[id.0.slot as usize] = Some(Box::new(cold));
     }
 

@@ -5,6 +5,7 @@
 
 use crate::base::hash::Keyed;
 use crate::base::index::Index;
+use crate::base::pages::push_small;
 use crate::kernel::ids::ConnAt;
 use crate::wire::dialect::DialectId;
 use std::sync::Arc;
@@ -20,13 +21,22 @@ struct User {
     conns: u32,
 }
 
+/// Rows from which on they are found by index instead of by looking at each.
+const INDEXED_FROM: usize = 9;
+
+#[derive(Default)]
 pub struct Directory {
     /// Rows never move while taken, so a row's number is a cursor for paging.
     users: Vec<Option<User>>,
     users_free: Vec<u32>,
-    user_index: Index<u32>,
     conns: Vec<Conn>,
-    conn_index: Index<u32>,
+    /// None in a small room, and most rooms are small: an inbox holds one user's devices.
+    indexes: Option<Box<Indexes>>,
+}
+
+struct Indexes {
+    users: Index<u32>,
+    conns: Index<u32>,
 }
 
 /// Whom a connection of a room speaks for, and how.
@@ -48,16 +58,6 @@ pub enum Change {
 }
 
 impl Directory {
-    pub fn new(keyed: Keyed) -> Self {
-        Directory {
-            users: Vec::new(),
-            users_free: Vec::new(),
-            user_index: Index::new(keyed),
-            conns: Vec::new(),
-            conn_index: Index::new(keyed),
-        }
-    }
-
     pub fn conns(&self) -> usize {
         self.conns.len()
     }
@@ -71,25 +71,36 @@ impl Directory {
     }
 
     fn place_of(&self, at: ConnAt) -> Option<u32> {
-        self.conn_index.find(&at, |place| self.conns[place as usize].at == at)
+        let is_it = |place: u32| self.conns[place as usize].at == at;
+        match &self.indexes {
+            Some(indexes) => indexes.conns.find(&at, is_it),
+            None => (0..self.conns.len() as u32).find(|place| is_it(*place)),
+        }
     }
 
     fn user_of(&self, id: &str) -> Option<u32> {
         let is_it = |place: u32| self.users[place as usize].as_ref().is_some_and(|user| &*user.id == id);
-        self.user_index.find(id, is_it)
+        match &self.indexes {
+            Some(indexes) => indexes.users.find(id, is_it),
+            None => (0..self.users.len() as u32).find(|place| is_it(*place)),
+        }
     }
 
-    pub fn add(&mut self, at: ConnAt, id: &Arc<str>, dialect: DialectId) -> Change {
+    /// Adds a connection of user `id`. `keyed`: the hasher of the index, should the room grow one.
+    pub fn add(&mut self, at: ConnAt, id: &Arc<str>, dialect: DialectId, keyed: Keyed) -> Change {
         if self.contains(at) {
             return Change::Nothing;
         }
         let known = self.user_of(id);
         let user = known.unwrap_or_else(|| self.add_user(id));
-        let row = self.users[user as usize].as_mut().expect("an indexed user is there");
-        row.conns += 1;
-        self.conns.push(Conn { at, user, dialect });
+        self.users[user as usize].as_mut().expect("a connection's user is listed").conns += 1;
+        push_small(&mut self.conns, Conn { at, user, dialect });
         let conns = &self.conns;
-        self.conn_index.insert(&at, (conns.len() - 1) as u32, |place| conns[place as usize].at);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.conns.insert(&at, (conns.len() - 1) as u32, |place| conns[place as usize].at);
+        } else if conns.len() == INDEXED_FROM {
+            self.index(keyed);
+        }
         if known.is_some() { Change::Conn } else { Change::User }
     }
 
@@ -101,26 +112,44 @@ impl Directory {
                 place
             }
             None => {
-                self.users.push(row);
+                push_small(&mut self.users, row);
                 (self.users.len() - 1) as u32
             }
         };
         let users = &self.users;
-        let key_of = |place: u32| users[place as usize].as_ref().map_or("", |user| &*user.id);
-        self.user_index.insert(&&**id, place, key_of);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.users.insert(&&**id, place, |place| name_at(users, place));
+        }
         place
+    }
+
+    /// Builds the indexes of a room that is no longer small; it keeps them.
+    fn index(&mut self, keyed: Keyed) {
+        let mut indexes = Indexes { users: Index::new(keyed), conns: Index::new(keyed) };
+        let (users, conns) = (&self.users, &self.conns);
+        for (place, conn) in conns.iter().enumerate() {
+            indexes.conns.insert(&conn.at, place as u32, |place| conns[place as usize].at);
+        }
+        for (place, user) in users.iter().enumerate() {
+            if let Some(user) = user {
+                indexes.users.insert(&&*user.id, place as u32, |place| name_at(users, place));
+            }
+        }
+        self.indexes = Some(Box::new(indexes));
     }
 
     /// What the connection was in the room as, and what its leaving changed. `None`: it was not.
     pub fn remove(&mut self, at: ConnAt) -> Option<(Member, Change)> {
         let place = self.place_of(at)?;
-        self.conn_index.remove(&at, place);
         let gone = self.conns.swap_remove(place as usize);
-        if let Some(moved) = self.conns.get(place as usize) {
-            let (moved, from) = (moved.at, self.conns.len() as u32);
-            self.conn_index.remove(&moved, from);
-            let conns = &self.conns;
-            self.conn_index.insert(&moved, place, |place| conns[place as usize].at);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.conns.remove(&at, place);
+            if let Some(moved) = self.conns.get(place as usize) {
+                let (moved, from) = (moved.at, self.conns.len() as u32);
+                indexes.conns.remove(&moved, from);
+                let conns = &self.conns;
+                indexes.conns.insert(&moved, place, |place| conns[place as usize].at);
+            }
         }
         let row = self.users[gone.user as usize].as_mut().expect("a connection's user is listed");
         row.conns -= 1;
@@ -128,7 +157,9 @@ impl Directory {
         if row.conns > 0 {
             return Some((member, Change::Conn));
         }
-        self.user_index.remove(&*member.user, gone.user);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.users.remove(&*member.user, gone.user);
+        }
         self.users[gone.user as usize] = None;
         self.users_free.push(gone.user);
         Some((member, Change::User))
@@ -149,6 +180,10 @@ impl Directory {
     }
 }
 
+fn name_at(users: &[Option<User>], place: u32) -> &str {
+    users[place as usize].as_ref().map_or("", |user| &*user.id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_directory_agrees_with_a_plain_map(moves in proptest::collection::vec((any::<bool>(), 0u32..30, 0u8..6), 1..200)) {
-            let mut directory = Directory::new(Keyed::new([3, 4]));
+            let mut directory = Directory::default();
             let mut model: BTreeMap<ConnAt, Arc<str>> = BTreeMap::new();
             for (add, n, user) in moves {
                 let id: Arc<str> = format!("u{user}").into();
@@ -176,7 +211,7 @@ mod tests {
                         (false, true) => Change::Conn,
                         (false, false) => Change::User,
                     };
-                    prop_assert_eq!(directory.add(conn(n), &id, NATIVE_JSON), want);
+                    prop_assert_eq!(directory.add(conn(n), &id, NATIVE_JSON, Keyed::new([3, 4])), want);
                     model.entry(conn(n)).or_insert(id);
                 } else {
                     let gone = model.remove(&conn(n));

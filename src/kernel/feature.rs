@@ -7,7 +7,7 @@ use crate::kernel::facts::Fact;
 use crate::kernel::mail::Request;
 use crate::kernel::scope::{ConnScope, RoomScope};
 use crate::wire::codes::WireError;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// A feature says what it answers; gate, routing, metrics and docs are read from it.
 #[derive(Debug)]
@@ -98,13 +98,13 @@ pub struct DeclaredId {
 /// All features of a process and who answers what.
 pub struct Registry {
     features: Vec<Box<dyn Feature>>,
-    events: HashMap<&'static str, DeclaredId>,
+    events: BTreeMap<&'static str, DeclaredId>,
 }
 
 impl Registry {
     /// Panics when two features declare the same event: that is a mistake in the program.
     pub fn new(features: Vec<Box<dyn Feature>>) -> Self {
-        let mut events = HashMap::new();
+        let mut events = BTreeMap::new();
         for (feature, declaration) in features.iter().map(|feature| feature.declaration()).enumerate() {
             for (nth, declared) in declaration.requests.iter().enumerate() {
                 let id = DeclaredId { feature: feature as u16, nth: nth as u16 };

@@ -22,7 +22,7 @@ pub enum Held {
     },
 }
 
-/// Requests of one connection that go together.
+/// Requests of one connection that wait, the first of them for the peer that it is parked at.
 pub struct Parked {
     pub conn: ConnId,
     pub requests: Vec<(ShardId, Box<Admitted<Request>>)>,
@@ -178,36 +178,26 @@ impl Lanes {
         to == self.me || self.peers[to.index()].is_free()
     }
 
-    /// Sends requests that go together, all or, without credit, none: then they are parked and the
-    /// connection's reads must pause until [`Lanes::unpark`] gives them back. True when sent.
+    /// Sends the requests of one event, each as soon as there is credit for it. Those that have to
+    /// wait are parked, and the connection's reads must pause until [`Lanes::unpark`] has given the
+    /// last of them back. True when all are sent.
     pub fn request(&mut self, parked: Parked, effects: &mut Effects) -> bool {
-        if let Some(lacking) = self.lacking(&parked.requests) {
-            self.peers[lacking.index()].parked.push_back(parked);
-            return false;
-        }
-        for (to, request) in parked.requests {
+        let Parked { conn, requests } = parked;
+        let mut waiting = Vec::new();
+        for (to, request) in requests {
+            if !self.may_request(to) {
+                waiting.push((to, request));
+                continue;
+            }
             if to != self.me {
                 self.peers[to.index()].calls += 1;
             }
             self.send(to, Mail::Request(request), effects);
         }
-        true
-    }
-
-    /// A peer without credit for all that `requests` want of it.
-    fn lacking(&self, requests: &[(ShardId, Box<Admitted<Request>>)]) -> Option<ShardId> {
-        let mut counts = [0usize; crate::base::limits::SHARDS_MAX];
-        for (to, _) in requests {
-            counts[to.index()] += 1;
-        }
-        self.peers().find(|to| self.lacks(*to, counts[to.index()]))
-    }
-
-    /// `peer` has no credit for so many requests.
-    fn lacks(&self, peer: ShardId, wanted: usize) -> bool {
-        let peer = &self.peers[peer.index()];
-        let has_room = (peer.credit as usize) >= wanted && peer.calls + wanted <= CALLS_PER_PEER_MAX;
-        wanted > 0 && !(peer.held.is_empty() && has_room)
+        let Some((lacking, _)) = waiting.first() else { return true };
+        let lacking = lacking.index();
+        self.peers[lacking].parked.push_back(Parked { conn, requests: waiting });
+        false
     }
 
     /// True when one request to `to` would be sent at once.
@@ -257,12 +247,9 @@ impl Lanes {
         }
     }
 
-    /// The first requests parked for `peer`, once it has credit for all of them: they keep their
-    /// turn, or many rooms at once would wait behind single ones for ever.
+    /// Requests that may be tried again: the first of them is to `peer`, which has credit.
     pub fn unpark(&mut self, peer: ShardId) -> Option<Parked> {
-        let first = self.peers[peer.index()].parked.front()?;
-        let wanted = first.requests.iter().filter(|(to, _)| *to == peer).count();
-        if self.lacks(peer, wanted) {
+        if !self.may_request(peer) {
             return None;
         }
         self.peers[peer.index()].parked.pop_front()

@@ -3,8 +3,10 @@
 //! place in the other, so joining and leaving take constant time. A connection whose replay is
 //! under way is in a room without being among its members: what is live waits in the history.
 
-use crate::base::hash::{Keyed, KeyedMap};
-use crate::base::table::Table;
+use crate::base::hash::Keyed;
+use crate::base::index::Index;
+use crate::base::pages::{Pages, push_small};
+use crate::base::table::{Key, Table};
 use crate::kernel::ids::{LocalRoomId, RoomId, RoomRef, ShardId};
 
 /// A connection by its slot: callers know that it is alive.
@@ -56,13 +58,13 @@ impl Joined {
 
 pub struct Membership {
     rooms: Table<LocalRoom>,
-    by_home: KeyedMap<(ShardId, RoomId), LocalRoomId>,
-    rooms_of: Vec<Vec<Joined>>,
+    by_home: Index<Key>,
+    rooms_of: Pages<Vec<Joined>>,
 }
 
 impl Membership {
     pub fn new(keyed: Keyed) -> Self {
-        Membership { rooms: Table::default(), by_home: KeyedMap::with_hasher(keyed), rooms_of: Vec::new() }
+        Membership { rooms: Table::default(), by_home: Index::new(keyed), rooms_of: Pages::default() }
     }
 
     /// Rooms that connections here are in.
@@ -75,7 +77,8 @@ impl Membership {
     }
 
     pub fn find(&self, home: ShardId, id: RoomId) -> Option<LocalRoomId> {
-        self.by_home.get(&(home, id)).copied()
+        let is_it = |key| self.rooms.get(key).is_some_and(|row| (row.home, row.id) == (home, id));
+        self.by_home.find(&(home, id), is_it).map(LocalRoomId)
     }
 
     pub fn room(&self, id: LocalRoomId) -> Option<&LocalRoom> {
@@ -122,17 +125,24 @@ impl Membership {
 
     /// Adds the connection to a room, not yet live. It must not be in it.
     pub fn attach(&mut self, slot: ConnSlot, home: ShardId, id: RoomId, name: RoomRef, unix_ms: u64) -> LocalRoomId {
-        let room = *self.by_home.entry((home, id)).or_insert_with(|| {
-            LocalRoomId(self.rooms.insert(LocalRoom { home, id, name, members: Vec::new(), attached: 0, delivered: 0 }))
-        });
+        let room = self.find(home, id).unwrap_or_else(|| self.add_room(home, id, name));
         assert!(self.joined(slot, room).is_none(), "a connection joins a room once");
         self.rooms.get_mut(room.0).expect("an indexed room is there").attached += 1;
-        if self.rooms_of.len() <= slot as usize {
-            self.rooms_of.resize_with(slot as usize + 1, Vec::new);
+        while self.rooms_of.len() <= slot as usize {
+            self.rooms_of.push(Vec::new());
         }
         let joined = Joined { room, nth_member: NOT_LIVE, since_unix_ms: unix_ms, delivered_before: 0, dropped: 0 };
-        self.rooms_of[slot as usize].push(joined);
+        push_small(&mut self.rooms_of[slot as usize], joined);
         room
+    }
+
+    fn add_room(&mut self, home: ShardId, id: RoomId, name: RoomRef) -> LocalRoomId {
+        let row = LocalRoom { home, id, name, members: Vec::new(), attached: 0, delivered: 0 };
+        let key = self.rooms.insert(row);
+        let rooms = &self.rooms;
+        let key_of = |key| rooms.get(key).map(|row| (row.home, row.id)).expect("an indexed room is there");
+        self.by_home.insert(&(home, id), key, key_of);
+        LocalRoomId(key)
     }
 
     /// From now on the connection gets the room's entries as they come.
@@ -144,7 +154,7 @@ impl Membership {
         assert!(!joined.is_live(), "a member goes live once");
         joined.nth_member = row.members.len() as u32;
         joined.delivered_before = joined.delivered_before.wrapping_add(row.delivered);
-        row.members.push(Member { slot, nth_room: nth_room as u32 });
+        push_small(&mut row.members, Member { slot, nth_room: nth_room as u32 });
     }
 
     /// Takes the connection out of a room; false when it was not in it.
@@ -180,8 +190,8 @@ impl Membership {
         row.attached -= 1;
         let key = (row.home, row.id);
         if row.attached == 0 {
+            self.by_home.remove(&key, gone.room.0);
             self.rooms.remove(gone.room.0);
-            self.by_home.remove(&key);
         }
         key
     }

@@ -27,7 +27,7 @@ impl Kernel {
             self.replaying.push(conn);
         }
         if let Some(cold) = self.conns.cold_mut(conn) {
-            cold.replays.push(replay);
+            cold.replays().push(replay);
         }
     }
 
@@ -55,17 +55,18 @@ impl Kernel {
         let (is_open, dialect) = (row.is_open(), row.dialect);
         let has_room = row.outbox.bytes() <= OUTBOX_BYTES_RESUME;
         let Some(cold) = self.conns.cold_mut(conn) else { return };
-        if !is_open || cold.replays.is_empty() {
+        if !is_open || cold.replays().is_empty() {
+            cold.replays = None;
             if let Some(row) = self.conns.row_mut(conn) {
                 row.flags.clear(Flags::REPLAYING);
             }
             return;
         }
         // One page at a time for a connection: what is asked for has its place in the outbox.
-        if !has_room || cold.replays.iter().any(|replay| replay.asked.is_some()) {
+        if !has_room || cold.replays().iter().any(|replay| replay.asked.is_some()) {
             return;
         }
-        let replay = &cold.replays[0];
+        let replay = &cold.replays()[0];
         let (home, room) = (replay.home, replay.room);
         let (epoch, after) = (replay.epoch, replay.after);
         let user = cold.identity.user.clone();
@@ -90,21 +91,22 @@ impl Kernel {
         let sent = self.lanes.request(Parked { conn, requests }, effects);
         assert!(sent, "asked with credit");
         if let Some(cold) = self.conns.cold_mut(conn) {
-            cold.replays[0].asked = Some(call);
+            cold.replays()[0].asked = Some(call);
         }
     }
 
     /// The page that `call` asked for came.
     pub fn take_page(&mut self, now: Now, conn: ConnId, call: CallId, page: &Page, effects: &mut Effects) {
         let Some(cold) = self.conns.cold_mut(conn) else { return };
+        let replays = cold.replays();
         // Left, or closed, while the page was on its way.
-        let Some(nth) = cold.replays.iter().position(|replay| replay.asked == Some(call)) else { return };
-        let (home, room) = (cold.replays[nth].home, cold.replays[nth].room);
+        let Some(nth) = replays.iter().position(|replay| replay.asked == Some(call)) else { return };
+        let (home, room) = (replays[nth].home, replays[nth].room);
         if page.is_head {
-            cold.replays.remove(nth);
+            replays.remove(nth);
         } else {
-            cold.replays[nth].asked = None;
-            cold.replays[nth].after = page.upto;
+            replays[nth].asked = None;
+            replays[nth].after = page.upto;
         }
         let Some(local) = self.membership.find(home, room) else { return };
         let Some(dialect) = self.conns.row(conn).map(|row| row.dialect) else { return };
@@ -126,7 +128,7 @@ impl Kernel {
     /// A replay cannot go on: the reader was slower than the history is long.
     pub fn lose_page(&mut self, now: Now, conn: ConnId, call: CallId, effects: &mut Effects) {
         let is_this = |replay: &Replay| replay.asked == Some(call);
-        if !self.conns.cold(conn).is_some_and(|cold| cold.replays.iter().any(is_this)) {
+        if !self.conns.cold_mut(conn).is_some_and(|cold| cold.replays().iter().any(is_this)) {
             return;
         }
         self.counters.lost += 1;

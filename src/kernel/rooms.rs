@@ -26,8 +26,8 @@ pub struct Room {
     pub details: Option<Box<[u8]>>,
     directory: Directory,
     cids: Option<Box<Cids>>,
-    /// A timer looks whether this room can be freed.
-    pub watched: bool,
+    /// A timer looks after this room.
+    pub is_watched: bool,
 }
 
 impl Room {
@@ -39,8 +39,9 @@ impl Room {
         &self.directory
     }
 
-    pub fn add(&mut self, at: ConnAt, user: &Arc<str>, dialect: DialectId) -> Change {
-        let change = self.directory.add(at, user, dialect);
+    /// `keyed`: the hasher of the directory's index, should the room grow one.
+    pub fn add(&mut self, at: ConnAt, user: &Arc<str>, dialect: DialectId, keyed: Keyed) -> Change {
+        let change = self.directory.add(at, user, dialect, keyed);
         if change != Change::Nothing {
             self.audience.add(at.shard, dialect);
         }
@@ -62,6 +63,11 @@ impl Room {
         cids.remember(now, user, cid, place);
     }
 
+    /// Something is kept that grows old, or nobody is in.
+    pub fn needs_watch(&self) -> bool {
+        self.audience.is_empty() || !self.history.is_empty() || self.cids.is_some()
+    }
+
     /// Lets go of what is too old; true when nothing is left to keep the room for.
     pub fn expire(&mut self, now: Instant) -> bool {
         self.history.expire(now);
@@ -78,7 +84,6 @@ impl Room {
 pub struct Rooms {
     table: Table<Room>,
     index: Index<Key>,
-    keyed: Keyed,
 }
 
 type Name<'a> = (&'a str, &'a str);
@@ -89,7 +94,7 @@ fn name_of(room: &RoomRef) -> Name<'_> {
 
 impl Rooms {
     pub fn new(keyed: Keyed) -> Self {
-        Rooms { table: Table::default(), index: Index::new(keyed), keyed }
+        Rooms { table: Table::default(), index: Index::new(keyed) }
     }
 
     pub fn len(&self) -> usize {
@@ -120,9 +125,9 @@ impl Rooms {
             history: History::default(),
             audience: Audience::default(),
             details: None,
-            directory: Directory::new(self.keyed),
+            directory: Directory::default(),
             cids: None,
-            watched: false,
+            is_watched: false,
         });
         let table = &self.table;
         let key_of = |key| table.get(key).map_or(("", ""), |room| name_of(&room.name));

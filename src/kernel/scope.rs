@@ -85,8 +85,9 @@ impl<'a> RoomScope<'a> {
         }
         let from = request.from;
         let resumed = since.map(|since| self.missed(since, from));
+        let keyed = self.kernel.keyed;
         let row = self.room_mut();
-        let changed = row.add(from, &request.user, request.dialect);
+        let changed = row.add(from, &request.user, request.dialect, keyed);
         if changed == directory::Change::Nothing {
             // In the room already, and so nothing was missed.
             return Ok(None);
@@ -186,6 +187,7 @@ impl Kernel {
         let Ok(entries) = row.history.after(after, row.head) else { return Change::PageLost };
         let entries = page(entries, crate::base::limits::PAGE_ENTRIES_MAX);
         let upto = Seq(after.0 + entries.len() as u64);
+        assert!(upto > after || upto == row.head, "a page brings its replay on");
         Change::Page(Page { entries, upto, is_head: upto == row.head })
     }
 

@@ -3,7 +3,7 @@
 //! Invariants: `seq` is dense; a repeated client id gets its first place; an entry is encoded
 //! once, here, in the dialects that its receivers speak.
 
-use crate::base::limits::ROOMS_PER_SHARD_MAX;
+use crate::base::limits::{ROOM_CHECK, ROOMS_PER_SHARD_MAX};
 use crate::base::time::Now;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Class, Entry, Label};
@@ -36,9 +36,7 @@ impl Kernel {
         if self.rooms.len() >= ROOMS_PER_SHARD_MAX {
             return Err(WireError::new(ErrorCode::TooMany, "this server has no place for another room; try later"));
         }
-        let room = self.rooms.create(name.clone(), Epoch(self.random.next()), now.unix_ms);
-        self.watch_room(now, room);
-        Ok(room)
+        Ok(self.rooms.create(name.clone(), Epoch(self.random.next()), now.unix_ms))
     }
 
     /// Gives a message its place, or finds the place that its retry has already.
@@ -155,19 +153,20 @@ impl Kernel {
         self.lanes.release_gone(peer, effects);
     }
 
-    /// Looks later whether `room` can be freed.
+    /// Looks later whether `room` can be freed or keeps what is too old. A room with members and
+    /// without messages needs no look: most rooms are inboxes that nobody has written to.
     pub fn watch_room(&mut self, now: Now, room: RoomId) {
-        let row = self.rooms.get_mut(room).expect("a watched room exists");
-        if !row.watched {
-            row.watched = true;
-            self.wheel.set(now.at.after(crate::base::limits::ROOM_CHECK), Timer::Room(room));
+        let Some(row) = self.rooms.get_mut(room) else { return };
+        if !row.is_watched && row.needs_watch() {
+            row.is_watched = true;
+            self.wheel.set(now.at.after(ROOM_CHECK), Timer::Room(room));
         }
     }
 
     /// Frees a room that has neither members nor anything that somebody may come back for.
     pub fn check_room(&mut self, now: Now, room: RoomId) {
         let Some(row) = self.rooms.get_mut(room) else { return };
-        row.watched = false;
+        row.is_watched = false;
         if row.expire(now.at) {
             self.rooms.free(room);
         } else {

@@ -28,7 +28,7 @@ impl Shard {
             match timer {
                 Timer::Heartbeat(conn) => self.on_heartbeat(now, conn, &mut heartbeat, effects),
                 Timer::Stall(conn) => self.on_stall(now, conn, effects),
-                Timer::Linger(conn) => self.on_linger(now, conn, effects),
+                Timer::Linger(conn) => self.on_linger(conn, effects),
                 Timer::Room(room) => self.kernel.check_room(now, room),
             }
         }
@@ -94,9 +94,9 @@ impl Shard {
         self.watch_stall(now, conn);
     }
 
-    fn on_linger(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
-        let is_over = self.kernel.conns.cold(conn).is_some_and(|cold| cold.linger_until <= now.at);
-        if is_over {
+    fn on_linger(&mut self, conn: ConnId, effects: &mut Effects) {
+        // The timer is set once, by the close.
+        if self.kernel.conns.row(conn).is_some() {
             effects.reset.push(conn);
         }
     }

@@ -21,7 +21,7 @@ impl Shard {
     pub(super) fn on_mail(&mut self, now: Now, from: ShardId, mail: Mail, effects: &mut Effects) {
         match mail {
             Mail::Request(request) => self.on_request(now, &request, effects),
-            Mail::Gone(gone) => self.on_gone(from, &gone),
+            Mail::Gone(gone) => self.on_gone(now, from, &gone),
             Mail::Reply(reply) => self.on_reply(now, from, *reply, effects),
             Mail::Entry { room, entry } => self.kernel.deliver(now, from, room, &entry, effects),
             Mail::Lost { room } => self.on_lost(now, from, room, effects),
@@ -37,6 +37,9 @@ impl Shard {
             }
             Err(error) => (None, Err(error), Change::Nothing),
         };
+        if let Some(room) = room {
+            self.kernel.watch_room(now, room);
+        }
         let reply = Reply { call: request.call, part: request.part, answer, change };
         self.kernel.reply(request.from.shard, room, reply, effects);
     }
@@ -73,10 +76,11 @@ impl Shard {
         }
     }
 
-    fn on_gone(&mut self, from: ShardId, gone: &Gone) {
+    fn on_gone(&mut self, now: Now, from: ShardId, gone: &Gone) {
         let at = ConnAt { shard: from, conn: gone.conn };
         for room in &gone.rooms {
             self.kernel.end_membership(*room, at);
+            self.kernel.watch_room(now, *room);
         }
     }
 
@@ -139,7 +143,7 @@ impl Shard {
             return;
         }
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
-            cold.replays.retain(|replay| (replay.home, replay.room) != (home, room));
+            cold.replays().retain(|replay| (replay.home, replay.room) != (home, room));
         }
         if let Some(local) = self.kernel.membership.find(home, room) {
             self.kernel.membership.detach(conn.0.slot, local);
@@ -152,7 +156,9 @@ impl Shard {
         let identity = &cold.identity;
         let data = json!({
             "conn": format!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),
-            "user": { "id": &*identity.user, "tenant": &*identity.tenant, "name": identity.name },
+            "user": &*identity.user,
+            "tenant": &*identity.tenant,
+            "name": identity.name(),
             "server": "ringroom",
             "version": env!("CARGO_PKG_VERSION"),
             "limits": {

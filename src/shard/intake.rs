@@ -162,7 +162,7 @@ impl Shard {
         }
     }
 
-    /// Sends the requests of one event, or parks them and pauses the connection's reads.
+    /// Sends the requests of one event; while some have to wait, the connection's reads pause.
     fn send(&mut self, conn: ConnId, requests: Requests, effects: &mut Effects) {
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
             cold.pending += requests.len() as u32;
@@ -181,13 +181,15 @@ impl Shard {
         while let Some(parked) = self.kernel.lanes.unpark(peer) {
             let conn = parked.conn;
             if !self.kernel.conns.is_open(conn) {
-                for (_, request) in &parked.requests {
-                    self.kernel.calls.forget(request.call);
+                // Nobody hears the answer, but parts that were sent before still bring theirs.
+                for (_, request) in parked.requests {
+                    let error = WireError::new(ErrorCode::Unavailable, "the connection has gone");
+                    drop(self.kernel.calls.answer(request.call, request.part, Err(error)));
                 }
                 continue;
             }
             if !self.kernel.lanes.request(parked, effects) {
-                // It lacks credit for another peer too, and is parked there now.
+                // The rest is parked again, where it lacks credit now.
                 continue;
             }
             if let Some(row) = self.kernel.conns.row_mut(conn) {
@@ -306,7 +308,7 @@ fn list(rooms: &[u8]) -> Result<Targets<'_>, WireError> {
         return Err(allowed());
     }
     // A room named twice is asked once: two requests of one call must not race each other.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     Ok(Targets { names, is_list: true, is_user: false })
 }

@@ -2,7 +2,7 @@
 //! they are told to, each by one small step, in any order.
 //! Invariant: a step does what the edge does at that place, and nothing else.
 
-use crate::admission::identity::Identity;
+use crate::admission::identity::{Identity, Particulars};
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::features;
@@ -109,17 +109,8 @@ struct Sabotage {
 
 /// An identity of `user` in `tenant` with one role, or none when that is empty.
 pub fn identity(tenant: &str, user: &str, role: &str) -> Identity {
-    let roles = if role.is_empty() { Vec::new() } else { vec![Box::from(role)] };
-    Identity {
-        tenant: tenant.into(),
-        user: user.into(),
-        name: None,
-        roles: roles.into(),
-        device: None,
-        join: None,
-        publish: None,
-        expires_unix_s: None,
-    }
+    let roles = if role.is_empty() { Box::default() } else { [Box::from(role)].into() };
+    Identity::new(tenant.into(), user.into(), None, Particulars { roles, ..Particulars::default() })
 }
 
 impl World {

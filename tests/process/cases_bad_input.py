@@ -436,14 +436,20 @@ async def a_client_that_never_reads_is_closed_and_its_room_does_not_wait(gateway
             return (await writer.ok("room:online", {"room": room}))["total"] == 3
 
         await until(both_in, "the deaf client to be in the room")
+
+        async def read(number):
+            for n in range(number):
+                assert (await reader.push("big", room))["data"]["n"] == n, "the reader missed something"
+
         async with counted(gateway, "closes.4410"):
-            sent = 0
-            for n in range(400):
-                await writer.publish(room, "big", {"n": n, "fill": "x" * 30_000})
-                sent += 1
-            seen = await reader.several("big", sent, room)
-            assert [push["data"]["n"] for push in seen] == list(range(sent)), "the reader missed something"
-        # Twelve megabytes were sent to it; what it costs is bounded.
+            reading = asyncio.create_task(read(1_500))
+            for n in range(1_500):
+                await writer.publish(room, "big", {"n": n, "fill": "x" * 60_000}, exclude_self=True)
+                if n % 8 == 7:
+                    # Nobody who reads is to fall behind by more than a connection may.
+                    await asyncio.gather(reader.settled(), neighbour.client.settled())
+            await reading
+        # Ninety megabytes were meant for it; what it costs is bounded.
         assert gateway.resident_kib() < resident + 48 * 1024, "what is not read piles up"
         assert neighbour.client.closed is None
         sock.close()

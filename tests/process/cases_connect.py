@@ -17,7 +17,7 @@ async def the_first_push_tells_a_client_where_it_is(gateway):
     user = fresh("user")
     client = await Client.open(gateway, user)
     told = client.connected
-    assert told["user"]["id"] == user and told["user"]["tenant"] == "default", told
+    assert told["user"] == user and told["tenant"] == "default", told
     assert told["conn"] and told["version"], told
     assert set(told) >= {"conn", "user", "server", "version", "limits", "heartbeat_ms"}, told
     assert isinstance(told["limits"], dict) and told["heartbeat_ms"] > 0, told
@@ -29,7 +29,7 @@ async def the_first_push_tells_a_client_where_it_is(gateway):
 async def a_token_may_come_in_any_of_its_places(gateway):
     for how in ("header", "query", "cookie", "subprotocol", "bare"):
         client = await Client.open(gateway, fresh("user"), how=how)
-        assert client.connected["user"]["id"] == client.user, how
+        assert client.connected["user"] == client.user, how
         await client.ok("ping")
         await client.close()
 
@@ -43,6 +43,21 @@ async def ping_answers_with_the_time(gateway):
     waiter = await client.socket.ping(b"frame")
     await asyncio.wait_for(waiter, PATIENCE_S)
     await client.close()
+
+
+@case(both_ios=True, own=True)
+async def heartbeats_come_and_a_peer_without_a_sign_of_life_is_closed(start):
+    gateway = await start(RINGROOM_LIMITS__HEARTBEAT_MS="200", RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS="1000")
+    alive = await Client.open(gateway, fresh("alive"))
+    # Reads, and answers no ping.
+    silent = await Raw.upgraded(gateway, token(fresh("silent")))
+    async with counted(gateway, "closes.idle"):
+        assert (await silent.closed())[0] == 4408
+    for beat in await alive.several("heartbeat", 3):
+        assert isinstance(beat["data"]["ts"], int), beat
+    assert alive.closed is None, "who answers pings stays"
+    silent.drop()
+    await alive.close()
 
 
 @case

@@ -60,6 +60,27 @@ async def eight_publishers_at_once_make_one_dense_order_for_all(gateway):
 
 
 @case(both_ios=True)
+async def a_reply_never_overtakes_what_the_room_said_before_it(gateway):
+    room = fresh("chat:fifo")
+    alice, *others = await people(gateway, 6, room)
+
+    async def chatter(client):
+        for n in range(50):
+            await client.publish(room, "noise", {"n": n})
+
+    noise = asyncio.gather(*[chatter(client) for client in others])
+    for n in range(50):
+        reply = await alice.request("room:publish", {"room": room, "event": "own", "data": n})
+        own = await alice.push("own", room)
+        assert own["arrival"] < reply["arrival"] and own["mid"] == reply["data"]["mid"], (own, reply)
+        reply = await alice.request("room:info", {"room": room})
+        told = [push["seq"] for push in alice.pushes if push["arrival"] < reply["arrival"] and "seq" in push]
+        assert max([own["seq"], *told]) >= reply["data"]["seq"], "the room was further than what had come"
+    await noise
+    await part(alice, *others)
+
+
+@case(both_ios=True)
 async def data_arrives_byte_for_byte_as_it_was_sent(gateway):
     room = fresh("chat:bytes")
     alice, bob = await people(gateway, 2, room)

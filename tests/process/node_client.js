@@ -24,7 +24,7 @@ socket.on('message', (data, isBinary) => {
   if (isBinary) throw new Error('a text was promised');
   const message = JSON.parse(data.toString());
   if (message.event === 'connected') {
-    seen.user = message.data.user.id;
+    seen.user = message.data.user;
     request('join', 'room:join', { room });
   } else if ('ok' in message) {
     seen.replies[message.id] = message;

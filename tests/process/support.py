@@ -232,11 +232,11 @@ class Client:
         try:
             async for text in self.socket:
                 message = json.loads(text)
+                message["arrival"] = next(_numbers)
                 if "ok" in message:
                     self.replies.setdefault(message.get("id"), []).append(message)
                 else:
                     message["text"] = text
-                    message["arrival"] = next(_numbers)
                     self.pushes.append(message)
                 self._wake()
         except ConnectionClosed:

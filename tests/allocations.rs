@@ -1,0 +1,116 @@
+//! What the core takes from the allocator, counted: nothing per receiver of a message, and a
+//! bounded number of bytes per idle connection. One test, because the counts are the process'.
+
+use ringroom::admission::identity::Identity;
+use ringroom::base::time::{Instant, Now};
+use ringroom::features;
+use ringroom::kernel::Limits;
+use ringroom::kernel::effects::Effects;
+use ringroom::kernel::ids::{ConnId, ShardId};
+use ringroom::shard::{Input, Opening, Shard, ShardConfig};
+use ringroom::wire::dialect::NATIVE_JSON;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+struct Counting;
+
+static CALLS: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicI64 = AtomicI64::new(0);
+
+// SAFETY: everything is handed to the system's allocator as it came; counting touches no memory
+// of the caller.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.fetch_add(1, Relaxed);
+        BYTES.fetch_add(layout.size() as i64, Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size() as i64, Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const NOW: Now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
+
+struct World {
+    shard: Shard,
+    effects: Effects,
+    conns: Vec<ConnId>,
+}
+
+impl World {
+    fn with(users: usize) -> World {
+        let config =
+            ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits: Limits::default() };
+        let shard = Shard::new(config, features::all(), NOW);
+        let mut world = World { shard, effects: Effects::default(), conns: Vec::with_capacity(users) };
+        for user in 0..users {
+            world.open(user);
+        }
+        world
+    }
+
+    fn open(&mut self, user: usize) {
+        let conn = self.shard.reserve().expect("room for all");
+        let identity = Identity::of("default", &format!("user{user}"));
+        self.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
+        self.step(Input::Text { conn, message: br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"# });
+        self.conns.push(conn);
+        self.flush();
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        self.shard.step(NOW, input, &mut self.effects);
+    }
+
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.effects.dirty);
+        for conn in dirty.drain(..) {
+            let mut pieces = Vec::with_capacity(8);
+            let bytes = self.shard.gather(conn, &mut pieces, usize::MAX);
+            self.step(Input::Wrote { conn, bytes });
+        }
+        self.effects.dirty = dirty;
+    }
+
+    /// Calls of the allocator for one publish.
+    fn calls_of_a_publish(&mut self) -> u64 {
+        let before = CALLS.load(Relaxed);
+        let message = br#"{"event":"room:publish","data":{"room":"r0","event":"m","data":{"text":"hello"}}}"#;
+        self.step(Input::Text { conn: self.conns[0], message });
+        let calls = CALLS.load(Relaxed) - before;
+        assert_eq!(self.effects.dirty.len(), self.conns.len(), "everybody gets it");
+        self.flush();
+        calls
+    }
+}
+
+#[test]
+fn a_delivery_allocates_nothing_and_an_idle_connection_is_small() {
+    let mut calls = Vec::new();
+    for members in [10, 100, 1_000, 5_000] {
+        let mut world = World::with(members);
+        // The first ones make room for the rest.
+        (0..20).for_each(|_| _ = world.calls_of_a_publish());
+        let counted: u64 = (0..100).map(|_| world.calls_of_a_publish()).sum();
+        println!("{members} members: {} calls of the allocator for 100 publishes", counted);
+        calls.push(counted);
+    }
+    let (least, most) = (calls.iter().min().expect("four"), calls.iter().max().expect("four"));
+    // A queue that grows now and then may tell apart two rooms, a receiver may not.
+    assert!(most - least < 10, "the same whatever the members: {calls:?}");
+
+    let before = BYTES.load(Relaxed);
+    let users = 16_384;
+    let world = World::with(users);
+    let each = (BYTES.load(Relaxed) - before) / users as i64;
+    println!("{each} bytes of the core per joined connection of a distinct user");
+    assert!(each <= 950, "{each} bytes per joined connection");
+    drop(world);
+}
