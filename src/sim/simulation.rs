@@ -64,7 +64,7 @@ impl Shape {
             habits: Habits {
                 rooms: if is_flood { 1 } else { 1 + random.below(5) },
                 users: 1 + clients * 2 / 3,
-                rooms_per_request: lane_entries.min(4),
+                rooms_per_request: 4,
                 pad_bytes_max: if is_heavy { 150_000 } else { 300 },
                 pipeline: match random.below(3) {
                     _ if is_flood => 800,
