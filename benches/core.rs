@@ -12,6 +12,7 @@ use ringroom::kernel::placement::Placement;
 use ringroom::shard::{Input, Opening, Shard, ShardConfig};
 use ringroom::wire::dialect::NATIVE_JSON;
 use std::hint::black_box;
+use std::mem::take;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -58,14 +59,14 @@ impl Room {
 
     /// Takes what every dirty connection has, as sockets that never block would.
     fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.effects.dirty);
-        for conn in dirty.drain(..) {
+        let (mut dirty, mut crowd) = (take(&mut self.effects.dirty), take(&mut self.effects.dirty_by_crowd));
+        for conn in dirty.drain(..).chain(crowd.drain(..)) {
             let mut pieces = Vec::with_capacity(8);
             let bytes = self.shard.gather(conn, &mut pieces, 64 * 1024);
             black_box(&pieces);
             self.step(Input::Wrote { conn, bytes });
         }
-        self.effects.dirty = dirty;
+        (self.effects.dirty, self.effects.dirty_by_crowd) = (dirty, crowd);
     }
 }
 

@@ -10,6 +10,7 @@ use ringroom::kernel::ids::{ConnId, ShardId};
 use ringroom::shard::{Input, Opening, Shard, ShardConfig};
 use ringroom::wire::dialect::NATIVE_JSON;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::mem::take;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 struct Counting;
@@ -70,13 +71,13 @@ impl World {
     }
 
     fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.effects.dirty);
-        for conn in dirty.drain(..) {
+        let (mut dirty, mut crowd) = (take(&mut self.effects.dirty), take(&mut self.effects.dirty_by_crowd));
+        for conn in dirty.drain(..).chain(crowd.drain(..)) {
             let mut pieces = Vec::with_capacity(8);
             let bytes = self.shard.gather(conn, &mut pieces, usize::MAX);
             self.step(Input::Wrote { conn, bytes });
         }
-        self.effects.dirty = dirty;
+        (self.effects.dirty, self.effects.dirty_by_crowd) = (dirty, crowd);
     }
 
     /// Calls of the allocator for one publish.
@@ -85,7 +86,8 @@ impl World {
         let message = br#"{"event":"room:publish","data":{"room":"r0","event":"m","data":{"text":"hello"}}}"#;
         self.step(Input::Text { conn: self.conns[0], message });
         let calls = CALLS.load(Relaxed) - before;
-        assert_eq!(self.effects.dirty.len(), self.conns.len(), "everybody gets it");
+        let listed = self.effects.dirty.len() + self.effects.dirty_by_crowd.len();
+        assert_eq!(listed, self.conns.len(), "everybody gets it");
         self.flush();
         calls
     }

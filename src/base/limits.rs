@@ -104,8 +104,14 @@ pub const MAILS_PER_READ: usize = 32;
 /// Mails to one shard after which its bell is rung before the turn ends.
 pub const MAILS_PER_RING: u32 = 64;
 pub const WRITES_PER_TURN: usize = 256;
+/// Members of a room on one shard from which on they are a crowd, and how many of a crowd are
+/// written to before the edge looks at who else has something to read or write.
+pub const CROWD_MIN: usize = 256;
+pub const CROWD_WRITES_PER_TURN: usize = 64;
 /// Bytes that one gathered write names, the frame that passes the bound included whole.
 pub const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of frames that are joined for several connections in one turn.
+pub const JOINED_BYTES_MAX: usize = 256 * 1024;
 /// Controls (connections handed over, drain, statistics) that wait for one shard.
 pub const CONTROLS_MAX: usize = 1_024;
 
@@ -120,5 +126,6 @@ const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SL
 const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
 const _: () = assert!(MAILS_PER_TURN <= LANE_ENTRIES_MAX);
+const _: () = assert!(CROWD_WRITES_PER_TURN < WRITES_PER_TURN);
 const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
 const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

@@ -4,13 +4,15 @@
 
 use crate::admission::identity::Identity;
 use crate::admission::token::Verifier;
-use crate::base::limits::{MAILS_PER_RING, READ_BYTES_PER_TURN, WRITE_BYTES_MAX, WRITES_PER_TURN};
+use crate::base::limits::{MAILS_PER_RING, READ_BYTES_PER_TURN, WRITE_BYTES_MAX};
 use crate::base::time::{Instant, Now};
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
 use crate::io::counters::{Counters, Report};
 use crate::io::crowd::{Counted, Crowd};
+use crate::io::dirty::Dirty;
 use crate::io::egress::{Egress, Sent};
+use crate::io::joined::Joined;
 use crate::io::lanes::Lanes;
 use crate::io::runtime::Driver;
 use crate::io::signal::Signal;
@@ -26,7 +28,6 @@ use crate::wire::assembler::{Assembler, Event};
 use crate::wire::dialect::DialectId;
 use monoio::net::TcpStream;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -84,9 +85,9 @@ struct State {
     lanes: Lanes<Mail>,
     /// By slot of the connection.
     rows: Vec<Option<Row>>,
-    /// Connections to write to, the longest waiting first.
-    dirty: VecDeque<ConnId>,
-    /// Connections of the present slice that have more than one write names.
+    /// Connections to write to.
+    dirty: Dirty,
+    /// Connections of the present flush that have more than one write names.
     again: Vec<ConnId>,
     /// By peer: mails since its bell was last rung.
     to_ring: Vec<u32>,
@@ -95,6 +96,7 @@ struct State {
     sent: Vec<Sent>,
     /// Keeps the memory of the list of pieces between writes.
     pieces: Vec<&'static [u8]>,
+    joined: Joined,
 }
 
 /// The socket of one connection.
@@ -160,12 +162,13 @@ impl Edge {
                 effects: Effects::default(),
                 lanes: parts.lanes,
                 rows: Vec::new(),
-                dirty: VecDeque::new(),
+                dirty: Dirty::default(),
                 again: Vec::new(),
                 to_ring: vec![0; parts.placement.shards().into()],
                 starving: 0,
                 sent: Vec::new(),
                 pieces: Vec::new(),
+                joined: Joined::default(),
             }),
         })
     }
@@ -227,7 +230,7 @@ impl Edge {
                 }
             }
         }
-        dirty.extend(effects.dirty.drain(..));
+        dirty.list(effects);
         for conn in effects.resumed.drain(..) {
             if let Some(row) = row_mut(rows, conn) {
                 row.wake_pump();
@@ -431,12 +434,11 @@ impl Edge {
         lanes.has_mail() || !self.controls.is_empty() || lanes.peers().any(is_relieved)
     }
 
-    /// Writes to the connections that waited longest, a bounded number. Says whether more wait.
+    /// Writes to the connections whose turn it is, a bounded number. Says whether more wait.
     pub fn flush(self: &Rc<Self>, egress: &mut impl Egress) -> bool {
         self.within(|state, now| {
-            let State { shard, effects, rows, dirty, again, sent, pieces, .. } = state;
-            for _ in 0..WRITES_PER_TURN {
-                let Some(conn) = dirty.pop_front() else { break };
+            let State { shard, effects, rows, dirty, again, sent, pieces, joined, .. } = state;
+            for conn in dirty.next_flush() {
                 // Listed twice at most: by the core, and for more than one write takes.
                 let is_ready = |row: &&mut Row| !row.is_mute && !row.is_blocked && !row.is_offered;
                 let Some(row) = row_mut(rows, conn).filter(is_ready) else { continue };
@@ -445,15 +447,18 @@ impl Edge {
                 if bytes > 0 {
                     row.is_offered = true;
                     again.extend((bytes >= WRITE_BYTES_MAX || named.len() > PIECES_MAX).then_some(conn));
+                    let joined = joined.join(&named);
+                    let pieces = joined.as_ref().map_or(&named[..], std::slice::from_ref);
                     // SAFETY: the pieces are parts of frames in the connection's outbox, which keeps
                     // them, where they are and as they are, until it is told that they were written:
-                    // after `settle`, below.
-                    unsafe { egress.offer(conn, row.fd, &named) };
+                    // after `settle`, below. What was joined stays until `clear`, there too.
+                    unsafe { egress.offer(conn, row.fd, pieces) };
                 }
                 *pieces = recycle(named);
             }
             egress.settle(sent);
-            dirty.extend(again.drain(..));
+            joined.clear();
+            again.drain(..).for_each(|conn| dirty.list_again(conn));
             let mut counters = self.counters.borrow_mut();
             for Sent { conn, asked, result } in sent.drain(..) {
                 let Some(row) = row_mut(rows, conn) else { continue };

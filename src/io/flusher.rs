@@ -2,7 +2,7 @@
 //! writes what the turn queued, one gathered write per connection. It is woken by the first effect
 //! and runs behind the reads that are ready with it, so what several of them queue for one
 //! connection leaves in one write. Invariant: at most `WRITES_PER_TURN` writes between two looks at
-//! completions, so a large room does not hold up who writes to a small one.
+//! completions, so a large room does not hold up who is read from.
 
 use crate::io::edge::Edge;
 use crate::io::egress::{Direct, Egress};

@@ -25,7 +25,7 @@ impl Kernel {
         frame::close(&mut bytes, code, reason);
         row.outbox.push_last(&Frame::logged(&bytes));
         row.flags.set(Flags::CLOSING);
-        list(conn, row, effects);
+        list(conn, row, &mut effects.dirty);
         self.counters.close(code);
         self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);

@@ -8,8 +8,11 @@ pub struct Effects {
     /// To be put into the lanes, in this order. The core counts credit: there is always room.
     pub mail: Vec<(ShardId, Mail)>,
     /// Outboxes that have something to write and are not waiting for their sockets. Each
-    /// connection is listed once until it is gathered.
+    /// connection is listed once until it is gathered, here or below.
     pub dirty: Vec<ConnId>,
+    /// Those that a message to a crowd made so, or that their sockets held up: possibly very many,
+    /// so they must not go before the others.
+    pub dirty_by_crowd: Vec<ConnId>,
     /// Reading may go on.
     pub resumed: Vec<ConnId>,
     /// The last frame is in the outbox: once written, shut the sending side down and read on
@@ -23,6 +26,7 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.mail.is_empty()
             && self.dirty.is_empty()
+            && self.dirty_by_crowd.is_empty()
             && self.resumed.is_empty()
             && self.closing.is_empty()
             && self.reset.is_empty()

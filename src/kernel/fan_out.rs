@@ -1,6 +1,7 @@
 //! An entry gets into the outboxes of a room's members on this shard, in one walk that is never
 //! sliced. Nothing is allocated, copied or formatted per receiver.
 
+use crate::base::limits::CROWD_MIN;
 use crate::base::time::Now;
 use crate::kernel::Kernel;
 use crate::kernel::conns::{Flags, Row};
@@ -47,6 +48,8 @@ impl Kernel {
             row.delivered += 1;
         }
         let row = self.membership.room(local).expect("an indexed room is there");
+        let is_crowd = row.members().len() >= CROWD_MIN;
+        let dirty = if is_crowd { &mut effects.dirty_by_crowd } else { &mut effects.dirty };
         let mut queued = 0;
         for member in row.members() {
             let (conn, row) = self.conns.member_mut(member.slot);
@@ -57,7 +60,7 @@ impl Kernel {
                 debug_assert!(false, "the home knows every dialect of its members");
                 continue;
             };
-            match queue(conn, row, frame, effects) {
+            match queue(conn, row, frame, dirty) {
                 Pushed::Queued => queued += 1,
                 Pushed::Dropped => dropped.push(conn),
                 Pushed::Overflow => overflowed.push(conn),
@@ -79,7 +82,7 @@ impl Kernel {
     /// Queues a frame for one connection; one that has no place for it is closed.
     pub fn push_to(&mut self, now: Now, conn: ConnId, frame: &Shared, effects: &mut Effects) {
         let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
-        match queue(conn, row, frame, effects) {
+        match queue(conn, row, frame, &mut effects.dirty) {
             Pushed::Queued => {}
             Pushed::Dropped => self.counters.dropped_slow += 1,
             Pushed::Overflow => {
@@ -89,24 +92,25 @@ impl Kernel {
     }
 }
 
-/// Puts a frame into an outbox and lists the connection for the flusher.
+/// Puts a frame into an outbox and lists the connection in `dirty` for the flusher.
 #[inline]
-fn queue(conn: ConnId, row: &mut Row, frame: &Shared, effects: &mut Effects) -> Pushed {
+fn queue(conn: ConnId, row: &mut Row, frame: &Shared, dirty: &mut Vec<ConnId>) -> Pushed {
     let pushed = row.outbox.push(frame, row.flags.has(Flags::SLOW));
     if pushed == Pushed::Queued {
         if frame.class == Class::Logged {
             row.flags.set(Flags::OWED);
         }
-        list(conn, row, effects);
+        list(conn, row, dirty);
     }
     pushed
 }
 
-/// Lists a connection with something to write, unless it is listed or its socket takes nothing.
+/// Lists a connection with something to write in `dirty`, one of the lists of the effects, unless
+/// it is listed or its socket takes nothing.
 #[inline]
-pub fn list(conn: ConnId, row: &mut Row, effects: &mut Effects) {
+pub fn list(conn: ConnId, row: &mut Row, dirty: &mut Vec<ConnId>) {
     if !row.flags.has(Flags::LISTED) && !row.flags.has(Flags::BLOCKED) {
         row.flags.set(Flags::LISTED);
-        effects.dirty.push(conn);
+        dirty.push(conn);
     }
 }

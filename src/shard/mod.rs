@@ -293,7 +293,106 @@ impl Shard {
         row.flags.clear(Flags::BLOCKED);
         row.flags.clear(Flags::SLOW);
         if !row.outbox.is_empty() {
-            crate::kernel::fan_out::list(conn, row, effects);
+            // A crowd that could not take a message at once comes back as a crowd.
+            crate::kernel::fan_out::list(conn, row, &mut effects.dirty_by_crowd);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::CROWD_MIN;
+    use crate::features;
+    use crate::kernel::Limits;
+    use crate::wire::dialect::NATIVE_JSON;
+
+    const NOW: Now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
+
+    struct World {
+        shard: Shard,
+        effects: Effects,
+    }
+
+    impl World {
+        fn new() -> World {
+            let limits = Limits::default();
+            let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits };
+            World { shard: Shard::new(config, features::all(), NOW), effects: Effects::default() }
+        }
+
+        fn open(&mut self, user: usize) -> ConnId {
+            let conn = self.shard.reserve().expect("room for all");
+            let identity = Identity::of("default", &format!("user{user}"));
+            self.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
+            conn
+        }
+
+        fn step(&mut self, input: Input<'_>) {
+            self.shard.step(NOW, input, &mut self.effects);
+        }
+
+        fn say(&mut self, conn: ConnId, event: &str, data: &str) {
+            let message = format!(r#"{{"id":1,"event":"{event}","data":{data}}}"#);
+            self.step(Input::Text { conn, message: message.as_bytes() });
+        }
+
+        /// Empties the lists as a flush does, with sockets that take everything: the rest and the crowd.
+        fn flush(&mut self) -> (Vec<ConnId>, Vec<ConnId>) {
+            let listed = (std::mem::take(&mut self.effects.dirty), std::mem::take(&mut self.effects.dirty_by_crowd));
+            for conn in listed.0.iter().chain(&listed.1) {
+                let bytes = self.shard.gather(*conn, &mut Vec::new(), usize::MAX);
+                self.step(Input::Wrote { conn: *conn, bytes });
+            }
+            listed
+        }
+    }
+
+    #[test]
+    fn a_message_lists_its_receivers_by_the_size_of_their_room_and_each_once() {
+        let mut world = World::new();
+        let conns: Vec<_> = (0..CROWD_MIN).map(|user| world.open(user)).collect();
+        let (speaker, friend) = (conns[0], conns[1]);
+        for conn in &conns[1..] {
+            world.say(*conn, "room:join", r#"{"room":"chat:large"}"#);
+        }
+        for conn in [speaker, friend] {
+            world.say(conn, "room:join", r#"{"room":"chat:small"}"#);
+        }
+        world.flush();
+
+        let to_large = r#"{"room":"chat:large","event":"chat","data":0}"#;
+        let to_small = r#"{"room":"chat:small","event":"chat","data":0}"#;
+        world.say(friend, "room:publish", to_large);
+        let (rest, crowd) = world.flush();
+        assert_eq!((rest.len(), crowd.len()), (CROWD_MIN - 1, 0), "one less than a crowd");
+
+        world.say(speaker, "room:join", r#"{"room":"chat:large"}"#);
+        world.flush();
+        world.say(friend, "room:publish", to_large);
+        world.say(friend, "room:publish", to_small);
+        let (rest, crowd) = world.flush();
+        let mut listed: Vec<_> = rest.iter().chain(&crowd).copied().collect();
+        listed.sort_unstable();
+        assert_eq!(listed, conns, "each once");
+        // The sender may be listed for its reply first.
+        assert!(crowd.len() >= CROWD_MIN - 1, "{} listed by the crowd", crowd.len());
+
+        world.say(friend, "room:publish", to_small);
+        let (mut rest, crowd) = world.flush();
+        rest.sort_unstable();
+        assert_eq!((rest, crowd), (vec![speaker, friend], Vec::new()));
+    }
+
+    #[test]
+    fn who_was_held_up_by_its_socket_comes_back_with_the_crowd() {
+        let mut world = World::new();
+        let conn = world.open(0);
+        assert_eq!(world.flush(), (vec![conn], Vec::new()));
+        world.step(Input::Blocked { conn });
+        world.say(conn, "room:join", r#"{"room":"chat:small"}"#);
+        assert_eq!(world.flush(), (Vec::new(), Vec::new()));
+        world.step(Input::Writable { conn });
+        assert_eq!(world.flush(), (Vec::new(), vec![conn]));
     }
 }

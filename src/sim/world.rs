@@ -443,7 +443,8 @@ impl World {
         for (to, mail) in effects.mail.drain(..) {
             self.post(shard, to, mail);
         }
-        self.dirty[shard.index()].extend(effects.dirty.drain(..));
+        let dirty = effects.dirty.drain(..).chain(effects.dirty_by_crowd.drain(..));
+        self.dirty[shard.index()].extend(dirty);
         for conn in effects.closing.drain(..) {
             if let Some(link) = self.link(shard, conn) {
                 self.sockets[link.0].standing = Standing::Closing;

@@ -1,0 +1,88 @@
+//! Connections to write to, in two queues: those that one message to a crowd made so, and the rest.
+//! Invariant: in every flush the crowd has its few places and the rest all others, so a room of
+//! thousands does not hold up who writes to a small one, nor is it held up for good.
+
+use crate::base::limits::{CROWD_WRITES_PER_TURN, WRITES_PER_TURN};
+use crate::kernel::effects::Effects;
+use crate::kernel::ids::ConnId;
+use std::collections::VecDeque;
+
+/// In each queue the longest waiting is first.
+#[derive(Default)]
+pub struct Dirty {
+    rest: VecDeque<ConnId>,
+    crowd: VecDeque<ConnId>,
+}
+
+impl Dirty {
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty() && self.crowd.is_empty()
+    }
+
+    pub fn list(&mut self, effects: &mut Effects) {
+        self.rest.extend(effects.dirty.drain(..));
+        self.crowd.extend(effects.dirty_by_crowd.drain(..));
+    }
+
+    /// Lists one that had its turn and has more than a write names: as many bytes as a crowd.
+    pub fn list_again(&mut self, conn: ConnId) {
+        self.crowd.push_back(conn);
+    }
+
+    /// Takes those of one flush off, the rest before the crowd.
+    pub fn next_flush(&mut self) -> impl Iterator<Item = ConnId> {
+        let of_crowd = self.crowd.len().min(CROWD_WRITES_PER_TURN);
+        let of_rest = self.rest.len().min(WRITES_PER_TURN - of_crowd);
+        self.rest.drain(..of_rest).chain(self.crowd.drain(..of_crowd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::table::Key;
+    use proptest::prelude::*;
+
+    fn conns(slots: std::ops::Range<u32>) -> Vec<ConnId> {
+        slots.map(|slot| ConnId(Key { slot, generation: 0 })).collect()
+    }
+
+    fn is_of_crowd(conn: &ConnId) -> bool {
+        conn.0.slot >= 1_000_000
+    }
+
+    fn dirty(rest: u32, crowd: u32) -> Dirty {
+        let (dirty, dirty_by_crowd) = (conns(0..rest), conns(1_000_000..1_000_000 + crowd));
+        let mut listed = Dirty::default();
+        listed.list(&mut Effects { dirty, dirty_by_crowd, ..Effects::default() });
+        listed
+    }
+
+    #[test]
+    fn a_small_room_is_written_before_the_rest_of_a_crowd() {
+        let mut dirty = dirty(0, 18_000);
+        assert_eq!(dirty.next_flush().count(), CROWD_WRITES_PER_TURN);
+        dirty.list(&mut Effects { dirty: conns(0..2), ..Effects::default() });
+        let flush: Vec<_> = dirty.next_flush().collect();
+        assert_eq!(flush[..2], conns(0..2));
+        assert_eq!(flush.len(), 2 + CROWD_WRITES_PER_TURN);
+    }
+
+    proptest! {
+        #[test]
+        fn every_flush_has_places_for_both(rest in 0u32..2_000, crowd in 0u32..2_000) {
+            let mut dirty = dirty(rest, crowd);
+            let (mut had_rest, mut had_crowd) = (Vec::new(), Vec::new());
+            while !dirty.is_empty() {
+                let left = (rest as usize - had_rest.len(), crowd as usize - had_crowd.len());
+                let (of_crowd, of_rest): (Vec<_>, Vec<_>) = dirty.next_flush().partition(is_of_crowd);
+                prop_assert_eq!(of_crowd.len(), left.1.min(CROWD_WRITES_PER_TURN));
+                prop_assert_eq!(of_rest.len(), left.0.min(WRITES_PER_TURN - of_crowd.len()));
+                had_rest.extend(of_rest);
+                had_crowd.extend(of_crowd);
+            }
+            prop_assert_eq!(had_rest, conns(0..rest));
+            prop_assert_eq!(had_crowd, conns(1_000_000..1_000_000 + crowd));
+        }
+    }
+}
