@@ -12,6 +12,7 @@ use ringroom::kernel::ids::ShardId;
 use ringroom::shard::{Input, Opening, Shard, ShardConfig};
 use ringroom::wire::dialect::NATIVE_JSON;
 use std::hint::black_box;
+use std::mem::take;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,10 +56,10 @@ fn main() {
 
 /// Takes what every dirty connection has, as sockets that never block would. Returns how many.
 fn flush(shard: &mut Shard, effects: &mut Effects) -> usize {
-    let mut dirty = std::mem::take(&mut effects.dirty);
-    let count = dirty.len();
+    let (mut dirty, mut crowd) = (take(&mut effects.dirty), take(&mut effects.dirty_by_crowd));
+    let count = dirty.len() + crowd.len();
     let mut pieces: Vec<(*const u8, usize)> = Vec::with_capacity(8);
-    for conn in dirty.drain(..) {
+    for conn in dirty.drain(..).chain(crowd.drain(..)) {
         let mut named = Vec::with_capacity(8);
         let bytes = shard.gather(conn, &mut named, 64 * 1024);
         pieces.extend(named.iter().map(|piece| (piece.as_ptr(), piece.len())));
@@ -67,6 +68,6 @@ fn flush(shard: &mut Shard, effects: &mut Effects) -> usize {
         drop(named);
         shard.step(NOW, Input::Wrote { conn, bytes }, effects);
     }
-    effects.dirty = dirty;
+    (effects.dirty, effects.dirty_by_crowd) = (dirty, crowd);
     count
 }
