@@ -791,10 +791,11 @@ fn a_leaver_hears_what_was_said_before_it_left_though_its_lane_was_full() {
         house.ask(alice, "room:publish", json!({ "room": room, "event": "said", "data": nth }));
     }
     house.ask(alice, "room:leave", json!({ "room": room }));
-    let link = house.guests[alice].link;
-    while house.world.feed(link) {}
-    // The home takes all four; its lane back takes two messages with their replies.
-    while house.world.deliver(ShardId(1), ShardId(0)) {}
+    let (link, here, home) = (house.guests[alice].link, ShardId(1), ShardId(0));
+    // The home takes all four; its lane back has no place for three messages and four replies.
+    while house.world.feed(link) || house.world.deliver(here, home) || house.world.credit(here, home) {}
+    assert!(house.world.shard(home).census().waiting[0].1.runs > 0, "a message waits for credit");
+    assert_eq!(house.world.unsent(link), 0);
     house.settle();
     let order: Vec<Value> = house.guests[alice].texts.drain(..).map(|text| text["data"]["seq"].clone()).collect();
     assert_eq!(order.len(), 7);
