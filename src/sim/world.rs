@@ -252,10 +252,6 @@ impl World {
         self.sockets[link.0].is_deserted
     }
 
-    pub fn shard_of(&self, link: Link) -> ShardId {
-        self.sockets[link.0].shard
-    }
-
     pub fn links(&self) -> impl Iterator<Item = Link> + use<> {
         (0..self.sockets.len()).map(Link)
     }
