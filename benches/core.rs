@@ -3,11 +3,15 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringroom::admission::identity::Identity;
+use ringroom::base::limits::LANE_ENTRIES_MAX;
+use ringroom::base::table::Key;
 use ringroom::base::time::{Instant, Now};
 use ringroom::features;
+use ringroom::io::lanes::weave;
 use ringroom::kernel::Limits;
 use ringroom::kernel::effects::Effects;
-use ringroom::kernel::ids::{ConnId, ShardId};
+use ringroom::kernel::ids::{ConnId, RoomId, ShardId};
+use ringroom::kernel::mail::Mail;
 use ringroom::kernel::placement::Placement;
 use ringroom::shard::{Input, Opening, Shard, ShardConfig};
 use ringroom::wire::dialect::NATIVE_JSON;
@@ -82,6 +86,25 @@ fn placement(criterion: &mut Criterion) {
     });
 }
 
+/// Sending an entry to another shard and taking it there, on one thread: what the lane itself costs.
+fn lane(criterion: &mut Criterion) {
+    let mut shards = weave::<Mail>(2, LANE_ENTRIES_MAX);
+    let (mut there, mut here) = (shards.pop().expect("two"), shards.pop().expect("two"));
+    let (from, to) = (ShardId(0), ShardId(1));
+    let room = RoomId(Key { slot: 1, generation: 0 });
+    let mut group = criterion.benchmark_group("lane");
+    group.throughput(Throughput::Elements(64));
+    group.bench_function("64 mails", |bencher| {
+        bencher.iter(|| {
+            (0..64).for_each(|_| here.send(to, Mail::Lost { room }));
+            while let Some(mail) = there.take(from) {
+                black_box(mail);
+            }
+        });
+    });
+    group.finish();
+}
+
 fn fan_out(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish into outboxes");
     for members in [4usize, 100, 1_000, 5_000, 18_000] {
@@ -136,5 +159,5 @@ fn open_and_close(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, placement, fan_out, turn, open_and_close);
+criterion_group!(benches, placement, lane, fan_out, turn, open_and_close);
 criterion_main!(benches);

@@ -6,7 +6,7 @@
 //! Known gap: a path that a macro glues together from pieces is not seen.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Folders (or files) right below `src/` and their floors.
@@ -92,6 +92,47 @@ fn every_file_keeps_to_its_floor() {
         broken.extend(violations(&path, &source));
     }
     assert!(broken.is_empty(), "{} broken walls:\n{}", broken.len(), broken.join("\n"));
+}
+
+/// The picture of who imports whom in `ARCHITECTURE.md` is what the code says.
+#[test]
+fn the_map_shows_the_walls_as_they_stand() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let picture = picture(&root.join("src"));
+    let map = std::fs::read_to_string(root.join("ARCHITECTURE.md")).expect("the map is there");
+    assert!(map.contains(&picture), "ARCHITECTURE.md shows other walls; they stand like this:\n\n{picture}");
+}
+
+/// A row for each folder, top floor first, with an `x` for each folder that its product code names.
+fn picture(src: &Path) -> String {
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in rust_files(src) {
+        let here = module_of(file.strip_prefix(src).expect("the walk began there"));
+        let top = here.first().cloned().unwrap_or_else(|| "lib".into());
+        let source = std::fs::read_to_string(&file).expect("sources are readable UTF-8");
+        let tokens: Vec<TokenTree> = source.parse::<TokenStream>().expect("sources lex").into_iter().collect();
+        let row = imports.entry(top.clone()).or_default();
+        for named in Reading::of(&without_tests(&tokens), &here).paths {
+            if let Named::Inside { path, .. } = named
+                && let Some(target) = path.first().filter(|target| **target != top)
+            {
+                row.insert(target.clone());
+            }
+        }
+    }
+    imports.remove("lib");
+    imports.remove("main");
+    let mut folders: Vec<&String> = imports.keys().collect();
+    folders
+        .sort_by_key(|folder| (BESIDE.contains(&folder.as_str()), std::cmp::Reverse(floor_of(folder)), folder.len()));
+    let mut lines = vec![format!("{:14}{}", "", folders.iter().map(|to| format!("{to:>10}")).collect::<String>())];
+    for from in &folders {
+        let floor = if BESIDE.contains(&from.as_str()) { "-".into() } else { floor_of(from).unwrap_or(0).to_string() };
+        let mark = |to: &&String| if imports[*from].contains(*to) { "x" } else { "." };
+        let marks: String = folders.iter().map(|to| format!("{:>10}", mark(to))).collect();
+        lines.push(format!("{floor} {from:12}{marks}"));
+    }
+    lines.iter().map(|line| format!("    {line}\n")).collect()
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

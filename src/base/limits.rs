@@ -32,8 +32,8 @@ pub const ROOMS_PER_SHARD_MAX: usize = 1 << 20;
 /// Automatic pongs queued for one connection.
 pub const PONGS_PENDING_MAX: u32 = 60;
 
-/// Bytes accepted for a connection and not yet written. An empty outbox takes one message of any
-/// size, so what is held is at most this and one message.
+/// Bytes accepted for a connection and not yet written. An outbox below [`OUTBOX_BYTES_RESUME`] takes
+/// one message of any size, so what is held is at most this and one message.
 pub const OUTBOX_BYTES_MAX: usize = 1 << 20;
 /// Above this, transient pushes to the connection are dropped.
 pub const OUTBOX_BYTES_SLOW: usize = OUTBOX_BYTES_MAX / 4;

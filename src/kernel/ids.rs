@@ -59,10 +59,17 @@ impl Seq {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch(pub u64);
 
+impl Epoch {
+    pub const TEXT_BYTES: usize = 13;
+
+    pub fn text(self) -> [u8; Epoch::TEXT_BYTES] {
+        base32::encode(self.0 as u128)
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = base32::encode::<13>(self.0 as u128);
-        f.write_str(std::str::from_utf8(&digits).expect("base32 is ASCII"))
+        f.write_str(std::str::from_utf8(&self.text()).expect("base32 is ASCII"))
     }
 }
 
@@ -126,7 +133,7 @@ impl Cursor {
             return Some(Cursor::Mid(mid));
         }
         let (epoch, seq) = text.split_once('-')?;
-        if epoch.len() != 13 || seq.is_empty() || !seq.bytes().all(|b| b.is_ascii_digit()) {
+        if epoch.len() != Epoch::TEXT_BYTES || seq.is_empty() || !seq.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
         let epoch = u64::try_from(base32::decode(epoch.as_bytes())?).ok()?;

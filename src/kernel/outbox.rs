@@ -1,9 +1,9 @@
 //! Outboxes: bytes accepted for a connection and not yet written.
 //! Invariants: `bytes` is the sum of what is queued; it exceeds [`OUTBOX_BYTES_MAX`] by one
-//! message at most, so one slow phone never costs more, nor delays a room; the front frame, once
+//! message at most, and only where it was below [`OUTBOX_BYTES_RESUME`] before, so one slow phone never costs more, nor delays a room; the front frame, once
 //! partly written, is never dropped nor replaced.
 
-use crate::base::limits::{OUTBOX_BYTES_MAX, OUTBOX_BYTES_SLOW};
+use crate::base::limits::{OUTBOX_BYTES_MAX, OUTBOX_BYTES_RESUME, OUTBOX_BYTES_SLOW};
 use crate::kernel::entry::{Class, Shared};
 use std::collections::VecDeque;
 
@@ -56,14 +56,20 @@ impl Outbox {
                 }
             }
         }
-        if self.bytes() + frame.len() > OUTBOX_BYTES_MAX && !self.is_empty() {
+        if !self.has_room(frame) {
             self.shed();
-            if self.bytes() + frame.len() > OUTBOX_BYTES_MAX && !self.is_empty() {
+            if !self.has_room(frame) {
                 return Pushed::Overflow;
             }
         }
         self.append(frame.clone());
         Pushed::Queued
+    }
+
+    /// With little queued there is room for one message of any size: the largest ones must get past
+    /// a reply that waits, and through a replay, which goes on from here.
+    fn has_room(&self, frame: &Shared) -> bool {
+        self.bytes() + frame.len() <= OUTBOX_BYTES_MAX || self.bytes() <= OUTBOX_BYTES_RESUME
     }
 
     /// Queues `frame` whatever the bound says: the close frame, one a connection.
@@ -236,8 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_outbox_takes_one_message_of_any_size() {
+    fn an_outbox_with_little_in_it_takes_one_message_of_any_size() {
         let mut outbox = Outbox::default();
+        outbox.push(&frame(Class::Logged, OUTBOX_BYTES_RESUME, b'l'), false);
         assert_eq!(outbox.push(&frame(Class::Logged, OUTBOX_BYTES_MAX + 100, b'l'), false), Pushed::Queued);
         assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false), Pushed::Overflow);
     }

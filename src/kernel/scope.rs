@@ -163,7 +163,7 @@ impl<'a> RoomScope<'a> {
         let first = end.0.saturating_sub(entries.len() as u64);
         let more = first > 1 && row.history.get(Seq(first - 1)).is_some();
         // Messages were here once and are no longer: the reader learns that this is not the start.
-        let gap = first > 1 && !more && entries.len() < limit;
+        let gap = first > 1 && !more;
         let pos = Pos { epoch: row.epoch, seq: Seq(end.0.saturating_sub(1).min(row.head.0)) };
         Messages { entries, pos, gap, more }
     }

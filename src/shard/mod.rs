@@ -21,14 +21,19 @@ use crate::kernel::Kernel;
 use crate::kernel::calls::Answered;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::{Frame, Shared};
+use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// What makes a queued ping give way to the next.
+const PING_KEY: u64 = 1;
 
 /// A connection whose handshake is done.
 pub struct Opening {
@@ -123,7 +128,8 @@ impl Shard {
             frame: Vec::new(),
             due: Vec::new(),
             answered: Vec::new(),
-            ping: Frame::logged(&ping),
+            // Not logged: what the server says unasked must not make a connection look busy.
+            ping: Rc::new(Frame { bytes: Arc::from(ping), class: Class::Latest { key: PING_KEY } }),
         }
     }
 

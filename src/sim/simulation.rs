@@ -51,7 +51,7 @@ impl Shape {
         let clients = 2 + random.below(8);
         // Most planted bugs are in lanes, and a lane needs two ends.
         let shards = if fault.is_some() { 2 + random.below(3) } else { 1 + random.below(4) };
-        let lane_entries = 1 + random.below(8);
+        let lane_entries = 1 + random.below(if is_flood { 60 } else { 8 });
         let small = 40 + random.below(2_000);
         Shape {
             world: WorldShape {
@@ -64,17 +64,17 @@ impl Shape {
             habits: Habits {
                 rooms: if is_flood { 1 } else { 1 + random.below(5) },
                 users: 1 + clients * 2 / 3,
-                rooms_per_request: lane_entries.min(4),
+                rooms_per_request: 4,
                 pad_bytes_max: if is_heavy { 150_000 } else { 300 },
                 pipeline: match random.below(3) {
-                    _ if is_flood => 200,
+                    _ if is_flood => 800,
                     0 => 40,
                     _ => 5,
                 },
             },
             clients,
             turns: match () {
-                () if is_flood => 1_200,
+                () if is_flood => 1_500,
                 () if is_heavy => 600,
                 () => 200 + random.below(1_000),
             },
@@ -242,7 +242,7 @@ impl<'t> Simulation<'t> {
             }
             66..76 => {
                 let client = self.pick_client();
-                let count = 1 + self.random.below(if self.shape.is_flood { 100 } else { 10 });
+                let count = 1 + self.random.below(if self.shape.is_flood { 300 } else { 10 });
                 if let Some(link) = self.clients[client].link {
                     let took = (0..count).take_while(|_| self.world.feed(link)).count();
                     self.say(|| format!("the server takes {took} from {client}"));
@@ -388,7 +388,9 @@ impl<'t> Simulation<'t> {
         }
         let row = &mut self.clients[client];
         row.unread_max = row.unread_max.max(self.world.now.at.since(row.looked));
-        row.looked = self.world.now.at;
+        if bytes > 0 {
+            row.looked = self.world.now.at;
+        }
         let mut received = Vec::new();
         let mut did = self.world.read(link, bytes, &mut received);
         did |= self.world.relieve(link);
@@ -429,13 +431,13 @@ impl<'t> Simulation<'t> {
 
     fn check_close(&self, client: usize, code: u16, reason: &str) -> Kept {
         let row = &self.clients[client];
-        let is_slow = row.pace != Pace::Fast || self.shape.is_heavy;
+        let is_slow = row.pace != Pace::Fast || self.shape.is_heavy || self.shape.is_flood;
         let unread = row.unread_max;
         let has_long_room = self.ledger.longest() >= HISTORY_ENTRIES_MAX;
         let is_known = match CloseCode::ALL.into_iter().find(|known| known.as_u16() == code) {
             Some(CloseCode::SlowConsumer) if reason.starts_with("took nothing") => unread >= STALL_TIME_MAX,
             Some(CloseCode::SlowConsumer) if reason.starts_with("read too slowly") => is_slow,
-            Some(CloseCode::SlowConsumer) => self.shape.is_heavy || has_long_room,
+            Some(CloseCode::SlowConsumer) => self.shape.is_heavy || self.shape.is_flood || has_long_room,
             // A connection whose request waits for credit is not heard either.
             Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
             Some(CloseCode::Restart) => self.is_draining && reason.starts_with("{\"retry_ms\":"),

@@ -252,10 +252,6 @@ impl World {
         self.sockets[link.0].is_deserted
     }
 
-    pub fn shard_of(&self, link: Link) -> ShardId {
-        self.sockets[link.0].shard
-    }
-
     pub fn links(&self) -> impl Iterator<Item = Link> + use<> {
         (0..self.sockets.len()).map(Link)
     }
@@ -537,11 +533,9 @@ impl World {
                 Fault::LostReply if is_reply && self.strikes(fault) => {
                     frames.remove(at);
                 }
-                Fault::SilentGap if is_reply && text.contains("\"resumed\":{\"gap\":true") => {
-                    if self.strikes(fault) {
-                        let told = text.replace("\"gap\":true,\"recovered\":false", "\"gap\":false,\"recovered\":true");
-                        frames[at] = Received::Text(told);
-                    }
+                Fault::SilentGap if is_reply && text.contains("\"resumed\":{\"gap\":true") && self.strikes(fault) => {
+                    let told = text.replace("\"gap\":true,\"recovered\":false", "\"gap\":false,\"recovered\":true");
+                    frames[at] = Received::Text(told);
                 }
                 Fault::SkippedSeq => {
                     if let Some(shifted) = self.skip_seq(text) {

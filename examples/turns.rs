@@ -1,0 +1,73 @@
+//! Whole turns of one shard without sockets: four publishes into a room, then what the flusher
+//! would do for each member. `benches/instructions` counts what a delivery costs with it.
+//!
+//!     cargo run --release --example turns -- MEMBERS TURNS
+
+use ringroom::admission::identity::Identity;
+use ringroom::base::time::{Instant, Now};
+use ringroom::features;
+use ringroom::kernel::Limits;
+use ringroom::kernel::effects::Effects;
+use ringroom::kernel::ids::ShardId;
+use ringroom::shard::{Input, Opening, Shard, ShardConfig};
+use ringroom::wire::dialect::NATIVE_JSON;
+use std::hint::black_box;
+use std::mem::take;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const NOW: Now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
+const JOINED: usize = 4;
+
+fn main() {
+    let number = |nth| std::env::args().nth(nth).and_then(|text| text.parse::<usize>().ok());
+    let (Some(members), Some(turns)) = (number(1), number(2)) else {
+        eprintln!("usage: turns MEMBERS TURNS");
+        std::process::exit(2);
+    };
+    let config =
+        ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits: Limits::default() };
+    let mut shard = Shard::new(config, features::all(), NOW);
+    let mut effects = Effects::default();
+    let mut conns = Vec::new();
+    for user in 0..members {
+        let conn = shard.reserve().expect("a shard holds a million");
+        let identity = Identity::of("default", &format!("user{user}"));
+        shard.step(NOW, Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })), &mut effects);
+        let join = br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"#;
+        shard.step(NOW, Input::Text { conn, message: join }, &mut effects);
+        conns.push(conn);
+        flush(&mut shard, &mut effects);
+    }
+    let payload = format!(r#"{{"@":"{}"}}"#, "x".repeat(248));
+    let publish = format!(r#"{{"event":"room:publish","data":{{"room":"r0","event":"m","data":{payload}}}}}"#);
+    let mut deliveries = 0;
+    for turn in 0..turns {
+        for nth in 0..JOINED {
+            let conn = conns[(turn * JOINED + nth) % members];
+            shard.step(NOW, Input::Text { conn, message: publish.as_bytes() }, &mut effects);
+        }
+        deliveries += JOINED * flush(&mut shard, &mut effects);
+    }
+    assert_eq!(deliveries, turns * JOINED * members, "everybody got everything");
+    println!("{deliveries} deliveries");
+}
+
+/// Takes what every dirty connection has, as sockets that never block would. Returns how many.
+fn flush(shard: &mut Shard, effects: &mut Effects) -> usize {
+    let (mut dirty, mut crowd) = (take(&mut effects.dirty), take(&mut effects.dirty_by_crowd));
+    let count = dirty.len() + crowd.len();
+    let mut pieces: Vec<(*const u8, usize)> = Vec::with_capacity(8);
+    for conn in dirty.drain(..).chain(crowd.drain(..)) {
+        let mut named = Vec::with_capacity(8);
+        let bytes = shard.gather(conn, &mut named, 64 * 1024);
+        pieces.extend(named.iter().map(|piece| (piece.as_ptr(), piece.len())));
+        black_box(&pieces);
+        pieces.clear();
+        drop(named);
+        shard.step(NOW, Input::Wrote { conn, bytes }, effects);
+    }
+    (effects.dirty, effects.dirty_by_crowd) = (dirty, crowd);
+    count
+}

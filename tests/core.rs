@@ -1,0 +1,972 @@
+//! The core through its one door, `Shard::step`, with small scenarios: what clients are promised,
+//! request by request. Sockets, lanes and the clock are the simulation's.
+
+use ringroom::admission::identity::Identity;
+use ringroom::base::limits::{
+    HEARTBEAT, HEARTBEAT_TIME_OUT, HISTORY_AGE_MAX, HISTORY_ENTRIES_MAX, IDLE_TIME_MAX, OUTBOX_BYTES_MAX,
+    PAGE_ENTRIES_MAX, ROOM_CHECK, ROOM_DETAILS_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOMS_PER_CONN_MAX,
+    ROOMS_PER_REQUEST_MAX, STALL_TIME_MAX,
+};
+use ringroom::kernel::ids::ShardId;
+use ringroom::kernel::placement::Placement;
+use ringroom::sim::{FromClient, Link, Received, World, WorldShape, identity};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A world with clients that read whenever they are asked to, unless they are told not to.
+struct House {
+    world: World,
+    guests: Vec<Guest>,
+}
+
+struct Guest {
+    link: Link,
+    reads: bool,
+    pongs: bool,
+    /// Texts that were read and not yet looked at.
+    texts: Vec<Value>,
+    pings: usize,
+    closed: Option<(u16, String)>,
+    next_id: u64,
+}
+
+type Name = usize;
+
+impl House {
+    fn of(shape: WorldShape) -> House {
+        House { world: World::new(&shape), guests: Vec::new() }
+    }
+
+    fn new() -> House {
+        House::of(WorldShape { shards: 2, lane_entries: 256, window: 1 << 20, ..WorldShape::default() })
+    }
+
+    fn enter_as(&mut self, shard: u8, identity: Identity) -> Name {
+        let link = self.world.open(ShardId(shard), identity).expect("there is room");
+        let (texts, closed) = (Vec::new(), None);
+        self.guests.push(Guest { link, reads: true, pongs: true, texts, pings: 0, closed, next_id: 1 });
+        self.settle();
+        let guest = self.guests.len() - 1;
+        let connected = self.pushes(guest, "connected");
+        assert_eq!(connected.len(), 1, "a client is told that it is connected");
+        guest
+    }
+
+    fn enter(&mut self, shard: u8, user: &str) -> Name {
+        self.enter_as(shard, identity("acme", user, ""))
+    }
+
+    /// Lets everything flow until nothing does, time standing still.
+    fn settle(&mut self) {
+        loop {
+            let mut did = self.world.settle();
+            for guest in &mut self.guests {
+                did |= guest.read(&mut self.world);
+            }
+            if let Some(failure) = self.world.failure() {
+                panic!("{failure:?}");
+            }
+            if !did {
+                return;
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.world.pass(time);
+        for shard in self.world.shards() {
+            self.world.tick(shard);
+        }
+        self.settle();
+    }
+
+    /// Time goes by in steps in which peers can answer heartbeats.
+    fn live(&mut self, time: Duration) {
+        let step = Duration::from_secs(5);
+        for _ in 0..time.as_secs().div_ceil(step.as_secs()) {
+            self.pass(step);
+        }
+    }
+
+    fn say(&mut self, guest: Name, text: impl Into<String>) {
+        self.world.send(self.guests[guest].link, FromClient::Text(text.into()));
+    }
+
+    /// Sends a request without waiting for anything; gives its id.
+    fn ask(&mut self, guest: Name, event: &str, data: Value) -> u64 {
+        let id = self.guests[guest].next_id;
+        self.guests[guest].next_id += 1;
+        self.say(guest, json!({ "id": id, "event": event, "data": data }).to_string());
+        id
+    }
+
+    fn reply_to(&mut self, guest: Name, id: u64) -> Value {
+        let texts = &mut self.guests[guest].texts;
+        let at =
+            texts.iter().position(|text| text["id"] == id).unwrap_or_else(|| panic!("no reply to {id}: {texts:?}"));
+        texts.remove(at)
+    }
+
+    /// Sends a request, lets everything flow and gives the reply.
+    fn request(&mut self, guest: Name, event: &str, data: Value) -> Value {
+        let id = self.ask(guest, event, data);
+        self.settle();
+        self.reply_to(guest, id)
+    }
+
+    fn ok(&mut self, guest: Name, event: &str, data: Value) -> Value {
+        let mut reply = self.request(guest, event, data);
+        assert_eq!(reply["ok"], true, "{event}: {reply}");
+        reply["data"].take()
+    }
+
+    fn error(&mut self, guest: Name, event: &str, data: Value) -> String {
+        let reply = self.request(guest, event, data);
+        assert_eq!(reply["ok"], false, "{event}: {reply}");
+        assert!(!reply["error"]["message"].as_str().unwrap_or_default().is_empty());
+        reply["error"]["code"].as_str().unwrap_or_default().to_string()
+    }
+
+    fn join(&mut self, guest: Name, room: &str) -> Value {
+        self.ok(guest, "room:join", json!({ "room": room }))
+    }
+
+    fn publish(&mut self, guest: Name, room: &str, data: Value) -> Value {
+        self.ok(guest, "room:publish", json!({ "room": room, "event": "said", "data": data }))
+    }
+
+    /// Takes the pushes of this event that a guest has got.
+    fn pushes(&mut self, guest: Name, event: &str) -> Vec<Value> {
+        let (taken, rest) =
+            self.guests[guest].texts.drain(..).partition(|text| text["event"] == event && text.get("id").is_none());
+        self.guests[guest].texts = rest;
+        taken
+    }
+
+    /// Takes the `data` of what was said to a guest.
+    fn heard(&mut self, guest: Name) -> Vec<Value> {
+        self.pushes(guest, "said").into_iter().map(|mut push| push["data"].take()).collect()
+    }
+
+    fn closed(&self, guest: Name) -> Option<u16> {
+        self.guests[guest].closed.as_ref().map(|(code, _)| *code)
+    }
+}
+
+impl Guest {
+    fn read(&mut self, world: &mut World) -> bool {
+        if !self.reads {
+            return false;
+        }
+        let mut received = Vec::new();
+        let did = world.read(self.link, usize::MAX, &mut received);
+        for frame in received {
+            match frame {
+                Received::Text(text) => self.texts.push(serde_json::from_str(&text).expect("the server writes JSON")),
+                Received::Ping(_) => {
+                    self.pings += 1;
+                    if self.pongs {
+                        world.send(self.link, FromClient::Pong);
+                    }
+                }
+                Received::Pong(_) => {}
+                Received::Close { code, reason } => {
+                    self.closed = Some((code, reason));
+                    world.end(self.link);
+                }
+            }
+        }
+        did
+    }
+}
+
+fn numbers(range: std::ops::RangeInclusive<u64>) -> Vec<Value> {
+    range.map(Value::from).collect()
+}
+
+// Coming and going.
+
+#[test]
+fn a_member_hears_what_is_said_from_its_join_on() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    house.publish(bob, "chat:1", json!(1));
+    let joined = house.join(alice, "chat:1");
+    assert_eq!((&joined["room"], &joined["seq"], &joined["members"]), (&json!("chat:1"), &json!(1), &json!(1)));
+    assert!(joined.get("resumed").is_none());
+    let receipt = house.publish(bob, "chat:1", json!({ "text": "hi" }));
+    let pushes = house.pushes(alice, "said");
+    assert_eq!(pushes.len(), 1);
+    let push = &pushes[0];
+    assert_eq!((&push["room"], &push["from"]), (&json!("chat:1"), &json!("bob")));
+    assert_eq!(
+        (&push["seq"], &push["mid"], &push["data"]),
+        (&receipt["seq"], &receipt["mid"], &json!({ "text": "hi" }))
+    );
+    assert_eq!(house.heard(bob), Vec::<Value>::new(), "a sender who is no member hears nothing");
+}
+
+#[test]
+fn a_member_that_left_hears_no_more_and_cannot_leave_twice() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    house.join(alice, "chat:1");
+    assert_eq!(house.ok(alice, "room:leave", json!({ "room": "chat:1" })), json!({}));
+    house.publish(bob, "chat:1", json!(1));
+    assert!(house.heard(alice).is_empty());
+    assert_eq!(house.error(alice, "room:leave", json!({ "room": "chat:1" })), "not_member");
+}
+
+#[test]
+fn members_are_told_of_others_that_come_and_go() {
+    let mut house = House::new();
+    let (alice, bob, again) = (house.enter(0, "alice"), house.enter(1, "bob"), house.enter(0, "bob"));
+    house.join(alice, "chat:1");
+    house.join(bob, "chat:1");
+    house.join(again, "chat:1");
+    let joined = house.pushes(alice, "room:member-joined");
+    assert_eq!(joined.len(), 1, "a user comes once, whatever its connections: {joined:?}");
+    assert_eq!(joined[0]["data"], json!({ "room": "chat:1", "user": "bob" }));
+    assert!(joined[0].get("seq").is_none(), "it has no place in the order");
+    house.ok(bob, "room:leave", json!({ "room": "chat:1" }));
+    assert!(house.pushes(alice, "room:member-left").is_empty(), "bob is still there");
+    house.world.end(house.guests[again].link);
+    house.settle();
+    assert_eq!(house.pushes(alice, "room:member-left")[0]["data"], json!({ "room": "chat:1", "user": "bob" }));
+}
+
+#[test]
+fn joining_twice_changes_nothing() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    house.join(alice, "chat:1");
+    assert_eq!(house.join(alice, "chat:1")["members"], 1);
+    house.publish(bob, "chat:1", json!(1));
+    assert_eq!(house.heard(alice), numbers(1..=1));
+}
+
+#[test]
+fn many_rooms_are_joined_and_left_at_once_each_with_its_own_answer() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    let rooms = json!({ "rooms": ["a", "b", "user:bob", "c", "a", "bad name"] });
+    let answer = house.ok(alice, "room:join-many", rooms);
+    assert_eq!(answer["joined"], json!(["a", "b", "c"]));
+    assert_eq!(answer["failed"][0]["room"], "user:bob");
+    assert_eq!(answer["failed"][0]["error"]["code"], "forbidden");
+    assert_eq!(answer["failed"][1]["error"]["code"], "bad_request");
+    for (nth, room) in ["a", "b", "c"].into_iter().enumerate() {
+        house.publish(bob, room, json!(nth));
+    }
+    assert_eq!(house.heard(alice), numbers(0..=2));
+    let answer = house.ok(alice, "room:leave-many", json!({ "rooms": ["a", "c", "d"] }));
+    assert_eq!(answer["left"], json!(["a", "c"]));
+    assert_eq!(answer["failed"][0]["error"]["code"], "not_member");
+    house.publish(bob, "b", json!(7));
+    house.publish(bob, "a", json!(8));
+    assert_eq!(house.heard(alice), numbers(7..=7));
+}
+
+#[test]
+fn a_connection_knows_its_rooms() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    house.join(alice, "a");
+    house.join(alice, "b");
+    house.publish(bob, "b", json!(1));
+    let list = house.ok(alice, "room:list", json!({}));
+    assert_eq!(list, json!({ "rooms": ["user:alice", "a", "b"] }));
+    let status = house.ok(alice, "room:subscription-status", json!({ "rooms": ["a", "c"] }));
+    assert_eq!(status, json!({ "a": true, "c": false }));
+    let details = house.ok(alice, "room:subscription-details", json!({}));
+    let delivered: Vec<_> =
+        details.as_array().unwrap().iter().map(|room| (&room["room"], &room["delivered"])).collect();
+    assert_eq!(delivered, [(&json!("user:alice"), &json!(0)), (&json!("a"), &json!(0)), (&json!("b"), &json!(1)),]);
+}
+
+#[test]
+fn a_room_tells_about_itself() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    house.join(alice, "a");
+    house.join(bob, "a");
+    let receipt = house.publish(bob, "a", json!(1));
+    let info = house.ok(bob, "room:info", json!({ "room": "a" }));
+    assert_eq!((&info["members"], &info["seq"], &info["pos"]), (&json!(2), &json!(1), &receipt["pos"]));
+    assert_eq!(info["created"], 1_763_690_000_000u64);
+    assert!(info.get("data").is_none());
+}
+
+#[test]
+fn the_users_of_a_room_are_listed_page_by_page() {
+    let mut house = House::new();
+    let names: Vec<String> = (0..7).map(|nth| format!("u{nth}")).collect();
+    for (nth, name) in names.iter().enumerate() {
+        let guest = house.enter((nth % 2) as u8, name);
+        house.join(guest, "a");
+    }
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let mut ask = json!({ "room": "a", "limit": 3 });
+        if let Some(after) = after {
+            ask["after"] = after;
+        }
+        let page = house.ok(0, "room:online", ask);
+        assert_eq!(page["total"], 7);
+        assert!(page["users"].as_array().unwrap().len() <= 3);
+        seen.extend(page["users"].as_array().unwrap().iter().map(|user| user.as_str().unwrap().to_string()));
+        match page.get("next") {
+            Some(next) => after = Some(next.clone()),
+            None => break,
+        }
+    }
+    seen.sort();
+    assert_eq!(seen, names);
+    for bad in [json!({ "room": "a", "limit": 0 }), json!({ "room": "a", "after": "x" })] {
+        assert_eq!(house.error(0, "room:online", bad), "bad_request");
+    }
+}
+
+#[test]
+fn only_who_may_manage_a_room_sets_its_details_and_all_are_told() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    let mod_ = house.enter_as(1, identity("acme", "mo", "moderator"));
+    house.join(alice, "a");
+    let update = json!({ "room": "a", "data": { "title": "T" } });
+    assert_eq!(house.error(alice, "room:update", update.clone()), "forbidden");
+    assert_eq!(house.ok(mod_, "room:update", update), json!({}));
+    let told = house.pushes(alice, "room:updated");
+    assert_eq!((&told[0]["data"], &told[0]["seq"]), (&json!({ "title": "T" }), &json!(1)));
+    assert_eq!(house.ok(alice, "room:info", json!({ "room": "a" }))["data"], json!({ "title": "T" }));
+    let long = json!({ "room": "a", "data": "x".repeat(ROOM_DETAILS_BYTES_MAX) });
+    assert_eq!(house.error(mod_, "room:update", long), "too_large");
+}
+
+// Publishing.
+
+#[test]
+fn a_message_goes_to_several_rooms_with_an_answer_for_each() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    house.join(alice, "a");
+    house.join(alice, "b");
+    let data = json!({ "rooms": ["a", "b", "platform.x"], "event": "said", "data": 5 });
+    let answer = house.ok(bob, "room:publish", data);
+    let rooms: Vec<_> = answer["results"].as_array().unwrap().iter().map(|result| &result["room"]).collect();
+    assert_eq!(rooms, ["a", "b", "platform.x"]);
+    assert_eq!(answer["results"][0]["seq"], 1);
+    assert_eq!(answer["results"][2]["error"]["code"], "forbidden");
+    assert_eq!(house.heard(alice), [json!(5), json!(5)]);
+}
+
+#[test]
+fn a_message_to_a_user_reaches_all_its_connections_and_nobody_else() {
+    let mut house = House::new();
+    let guests = [house.enter(0, "alice"), house.enter(1, "alice"), house.enter(1, "bob")];
+    let carol = house.enter(0, "carol");
+    house.ok(carol, "room:publish", json!({ "user": "alice", "event": "said", "data": 1 }));
+    assert_eq!(guests.map(|guest| house.heard(guest).len()), [1, 1, 0]);
+    let foreign = json!({ "room": "user:alice", "event": "said", "data": 1 });
+    assert_eq!(house.error(carol, "room:publish", foreign), "forbidden");
+    assert_eq!(house.error(carol, "room:join", json!({ "room": "user:alice" })), "forbidden");
+}
+
+#[test]
+fn a_sender_can_keep_a_message_from_its_own_connection_only() {
+    let mut house = House::new();
+    let (alice, other, bob) = (house.enter(0, "alice"), house.enter(0, "alice"), house.enter(1, "bob"));
+    for guest in [alice, other, bob] {
+        house.join(guest, "a");
+    }
+    house.ok(alice, "room:publish", json!({ "room": "a", "event": "said", "data": 1, "exclude_self": true }));
+    house.publish(alice, "a", json!(2));
+    assert_eq!(house.heard(alice), numbers(2..=2));
+    assert_eq!(house.heard(other), numbers(1..=2));
+    assert_eq!(house.heard(bob), numbers(1..=2));
+}
+
+#[test]
+fn a_repeated_client_id_gets_its_first_answer_and_is_delivered_once() {
+    let mut house = House::new();
+    let (alice, bob, again) = (house.enter(0, "alice"), house.enter(1, "bob"), house.enter(1, "alice"));
+    house.join(bob, "a");
+    let data = json!({ "room": "a", "event": "said", "data": 1, "cid": "x" });
+    let first = house.ok(alice, "room:publish", data.clone());
+    house.publish(alice, "a", json!(2));
+    assert_eq!(house.ok(alice, "room:publish", data.clone()), first);
+    assert_eq!(house.ok(again, "room:publish", data.clone()), first, "a user's other connection");
+    let of_bob = house.ok(bob, "room:publish", data);
+    assert_ne!(of_bob["mid"], first["mid"], "the id is the user's own");
+    assert_eq!(house.heard(bob), [json!(1), json!(2), json!(1)]);
+}
+
+#[test]
+fn data_arrives_byte_for_byte() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    house.join(alice, "a");
+    house.guests[alice].reads = false;
+    let data = r#"{ "b" : 1.50, "a":[ 1e3,"A\/é" ] , "b":2 }"#;
+    house.say(alice, format!(r#"{{"event":"room:publish","data":{{"room":"a","event":"said","data":{data}}}}}"#));
+    house.settle();
+    let mut frames = Vec::new();
+    house.world.read(house.guests[alice].link, usize::MAX, &mut frames);
+    let Some(Received::Text(text)) = frames.first() else { panic!("{frames:?}") };
+    assert!(text.ends_with(&format!(r#""data":{data}}}"#)), "{text}");
+}
+
+#[test]
+fn clients_cannot_speak_as_the_server() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    for event in ["connected", "error", "heartbeat", "room:updated", "message:new", "presence:update", "platform.x"] {
+        let data = json!({ "room": "a", "event": event, "data": 1 });
+        assert_eq!(house.error(alice, "room:publish", data), "forbidden", "{event}");
+    }
+    assert_eq!(house.ok(alice, "room:info", json!({ "room": "a" }))["seq"], 0);
+}
+
+#[test]
+fn a_message_that_names_no_one_receiver_is_refused() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    for data in [
+        json!({ "event": "said" }),
+        json!({ "room": "a", "user": "bob", "event": "said" }),
+        json!({ "rooms": [], "event": "said" }),
+        json!({ "rooms": "a", "event": "said" }),
+        json!({ "room": "a" }),
+        json!({ "room": "a", "event": "said", "cid": "" }),
+        json!({ "room": "a", "event": "said", "exclude_self": 1 }),
+        json!([]),
+    ] {
+        assert_eq!(house.error(alice, "room:publish", data.clone()), "bad_request", "{data}");
+    }
+}
+
+// Requests as such.
+
+#[test]
+fn names_out_of_bounds_are_refused() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    house.join(alice, &"x".repeat(ROOM_NAME_BYTES_MAX));
+    for name in ["", "a b", "é", "a/b", &"x".repeat(ROOM_NAME_BYTES_MAX + 1)] {
+        assert_eq!(house.error(alice, "room:join", json!({ "room": name })), "bad_request", "{name}");
+    }
+    let many: Vec<String> = (0..=ROOMS_PER_REQUEST_MAX).map(|nth| format!("r{nth}")).collect();
+    assert_eq!(house.error(alice, "room:join-many", json!({ "rooms": many })), "bad_request");
+    for user in ["", "a\u{7}"] {
+        assert_eq!(house.error(alice, "room:publish", json!({ "user": user, "event": "said" })), "bad_request");
+    }
+}
+
+#[test]
+fn unknown_events_are_refused_by_name() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    assert_eq!(house.error(alice, "room:dance", json!({})), "unknown_event");
+    assert_eq!(house.error(alice, "said", json!({})), "unknown_event");
+}
+
+#[test]
+fn failures_of_requests_without_an_id_come_as_an_error_push() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    for (text, event, code) in [
+        (r#"{"event":"room:dance"}"#, json!("room:dance"), "unknown_event"),
+        (r#"{"event":"room:leave","data":{"room":"a"}}"#, json!("room:leave"), "not_member"),
+        (r#"{"event":"room:join","data":{}}"#, json!("room:join"), "bad_request"),
+        (r#"{"event":}"#, Value::Null, "bad_request"),
+    ] {
+        house.say(alice, text);
+        house.settle();
+        let pushes = house.pushes(alice, "error");
+        assert_eq!(pushes.len(), 1, "{text}");
+        assert_eq!((&pushes[0]["data"]["event"], &pushes[0]["data"]["code"]), (&event, &json!(code)));
+    }
+    house.say(alice, r#"{"event":"room:join","data":{"room":"a"}}"#);
+    house.settle();
+    assert!(house.guests[alice].texts.is_empty(), "success without an id is silent");
+}
+
+#[test]
+fn ids_come_back_as_they_were() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    for id in [json!("c1"), json!(-7), json!("é\"")] {
+        house.say(alice, json!({ "id": id, "event": "ping" }).to_string());
+        house.settle();
+        let reply = house.guests[alice].texts.pop().expect("a reply");
+        assert_eq!((&reply["id"], &reply["ok"]), (&id, &json!(true)));
+    }
+}
+
+#[test]
+fn binary_messages_and_broken_frames_close() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(0, "bob"));
+    house.world.send(house.guests[alice].link, FromClient::Binary);
+    house.world.send(house.guests[bob].link, FromClient::Garbage);
+    house.settle();
+    assert_eq!((house.closed(alice), house.closed(bob)), (Some(1003), Some(1002)));
+}
+
+#[test]
+fn a_peers_close_is_answered_with_its_code_and_its_memberships_end() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    house.join(alice, "a");
+    house.join(bob, "a");
+    house.world.send(house.guests[alice].link, FromClient::Close(1001));
+    house.settle();
+    assert_eq!(house.closed(alice), Some(1001));
+    assert_eq!(house.pushes(bob, "room:member-left").len(), 1);
+    assert_eq!(house.ok(bob, "room:info", json!({ "room": "a" }))["members"], 1);
+}
+
+#[test]
+fn tenants_never_meet() {
+    let mut house = House::new();
+    let (ours, theirs) = (house.enter(0, "alice"), house.enter_as(0, identity("other", "alice", "")));
+    house.join(ours, "a");
+    house.join(theirs, "a");
+    house.publish(ours, "a", json!(1));
+    house.ok(ours, "room:publish", json!({ "user": "alice", "event": "said", "data": 2 }));
+    assert_eq!(house.heard(ours), numbers(1..=2));
+    assert!(house.heard(theirs).is_empty());
+    assert_eq!(house.ok(theirs, "room:info", json!({ "room": "a" }))["seq"], 0);
+    assert_eq!(house.ok(theirs, "room:online", json!({ "room": "a" }))["total"], 1);
+}
+
+#[test]
+fn a_connection_is_in_no_more_rooms_than_allowed() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    // Its own inbox is one of them.
+    let mut joined = 1;
+    while joined + ROOMS_PER_REQUEST_MAX < ROOMS_PER_CONN_MAX {
+        let rooms: Vec<String> = (joined..joined + ROOMS_PER_REQUEST_MAX).map(|nth| format!("r{nth}")).collect();
+        let answer = house.ok(alice, "room:join-many", json!({ "rooms": rooms }));
+        assert_eq!(answer["failed"], json!([]));
+        joined += ROOMS_PER_REQUEST_MAX;
+    }
+    let rooms: Vec<String> = (joined..joined + ROOMS_PER_REQUEST_MAX).map(|nth| format!("r{nth}")).collect();
+    let answer = house.ok(alice, "room:join-many", json!({ "rooms": rooms }));
+    assert_eq!(answer["joined"].as_array().unwrap().len(), ROOMS_PER_CONN_MAX - joined);
+    assert_eq!(answer["failed"][0]["error"]["code"], "too_many");
+    assert_eq!(house.error(alice, "room:join", json!({ "room": "one-more" })), "too_many");
+    house.ok(alice, "room:leave", json!({ "room": "r1" }));
+    house.join(alice, "one-more");
+}
+
+// History.
+
+#[test]
+fn history_is_read_in_pages_from_either_end() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    let receipts: Vec<Value> = (1..=10).map(|nth| house.publish(alice, "a", json!(nth))).collect();
+    let data_of = |page: &Value| -> Vec<Value> {
+        page["messages"].as_array().unwrap().iter().map(|message| message["data"].clone()).collect()
+    };
+    let last = house.ok(alice, "room:history", json!({ "room": "a", "limit": 4 }));
+    assert_eq!(data_of(&last), numbers(7..=10));
+    assert_eq!((&last["more"], &last["gap"], &last["pos"]), (&json!(true), &json!(false), &receipts[9]["pos"]));
+    assert_eq!(last["messages"][0]["mid"], receipts[6]["mid"]);
+    let before = json!({ "room": "a", "limit": 4, "before": last["messages"][0]["mid"] });
+    let before = house.ok(alice, "room:history", before);
+    assert_eq!(data_of(&before), numbers(3..=6));
+    let first = house.ok(alice, "room:history", json!({ "room": "a", "limit": 4, "before": receipts[2]["pos"] }));
+    assert_eq!(data_of(&first), numbers(1..=2));
+    assert_eq!((&first["more"], &first["gap"]), (&json!(false), &json!(false)));
+    for since in [&receipts[3]["pos"], &receipts[3]["mid"]] {
+        let page = house.ok(alice, "room:history", json!({ "room": "a", "limit": 4, "since": since }));
+        assert_eq!(data_of(&page), numbers(5..=8));
+        assert_eq!((&page["more"], &page["pos"]), (&json!(true), &receipts[7]["pos"]));
+    }
+    let end = house.ok(alice, "room:history", json!({ "room": "a", "since": receipts[9]["pos"] }));
+    assert_eq!((&end["messages"], &end["more"], &end["gap"]), (&json!([]), &json!(false), &json!(false)));
+    for bad in [
+        json!({ "room": "a", "limit": PAGE_ENTRIES_MAX + 1 }),
+        json!({ "room": "a", "since": "x" }),
+        json!({ "room": "a", "since": receipts[0]["pos"], "before": receipts[1]["pos"] }),
+    ] {
+        assert_eq!(house.error(alice, "room:history", bad), "bad_request");
+    }
+}
+
+#[test]
+fn a_reader_of_history_learns_that_its_start_is_gone_whatever_the_page() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    for nth in 0..HISTORY_ENTRIES_MAX + 1 {
+        house.publish(alice, "a", json!(nth));
+    }
+    // The last page is full and ends where the history does.
+    for limit in [64, 100] {
+        let (mut before, mut seen) = (None, 0);
+        let last = loop {
+            let mut ask = json!({ "room": "a", "limit": limit });
+            if let Some(before) = before {
+                ask["before"] = before;
+            }
+            let page = house.ok(alice, "room:history", ask);
+            seen += page["messages"].as_array().unwrap().len();
+            if page["more"] == false {
+                break page;
+            }
+            assert_eq!(page["gap"], false);
+            before = Some(page["messages"][0]["mid"].clone());
+        };
+        assert_eq!(seen, HISTORY_ENTRIES_MAX);
+        assert_eq!(last["gap"], true, "pages of {limit}");
+    }
+}
+
+// Coming back.
+
+#[test]
+fn what_was_missed_is_replayed_from_a_pos_or_a_mid() {
+    let mut house = House::new();
+    let bob = house.enter(1, "bob");
+    let receipts: Vec<Value> = (1..=5).map(|nth| house.publish(bob, "a", json!(nth))).collect();
+    for (nth, since) in [&receipts[1]["pos"], &receipts[1]["mid"]].into_iter().enumerate() {
+        let alice = house.enter(nth as u8, "alice");
+        let joined = house.ok(alice, "room:join", json!({ "room": "a", "since": since }));
+        let missed = 3 + nth as u64;
+        assert_eq!(joined["resumed"], json!({ "recovered": true, "replayed": missed, "gap": false }));
+        house.publish(bob, "a", json!(6 + nth));
+        assert_eq!(house.heard(alice), numbers(3..=6 + nth as u64));
+    }
+}
+
+#[test]
+fn who_missed_nothing_is_told_so() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    let receipt = house.publish(bob, "a", json!(1));
+    let joined = house.ok(alice, "room:join", json!({ "room": "a", "since": receipt["mid"] }));
+    assert_eq!(joined["resumed"], json!({ "recovered": true, "replayed": 0, "gap": false }));
+    house.publish(bob, "a", json!(2));
+    assert_eq!(house.heard(alice), numbers(2..=2));
+}
+
+#[test]
+fn a_position_that_is_too_old_or_unknown_is_answered_with_a_gap() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    let first = house.publish(bob, "a", json!(0));
+    let elsewhere = house.publish(bob, "b", json!(0));
+    let gap = json!({ "recovered": false, "replayed": 0, "gap": true });
+    let epoch = |pos: &Value| pos.as_str().unwrap().split_once('-').unwrap().0.to_string();
+    let foreign_epoch = json!(format!("{}-0", epoch(&elsewhere["pos"])));
+    let ahead = json!(format!("{}-99", epoch(&first["pos"])));
+    for since in [&elsewhere["mid"], &foreign_epoch, &ahead] {
+        let joined = house.ok(alice, "room:join", json!({ "room": "a", "since": since }));
+        assert_eq!(joined["resumed"], gap, "{since}");
+        house.ok(alice, "room:leave", json!({ "room": "a" }));
+    }
+    for nth in 0..=HISTORY_ENTRIES_MAX {
+        house.publish(bob, "a", json!(nth));
+    }
+    for since in [&first["mid"], &first["pos"]] {
+        let joined = house.ok(alice, "room:join", json!({ "room": "a", "since": since }));
+        assert_eq!(joined["resumed"], gap, "{since}");
+        house.publish(bob, "a", json!("live"));
+        assert_eq!(house.heard(alice), [json!("live")], "live from there on");
+        house.ok(alice, "room:leave", json!({ "room": "a" }));
+    }
+    assert_eq!(house.error(alice, "room:join", json!({ "room": "a", "since": "never" })), "bad_request");
+}
+
+#[test]
+fn a_room_that_was_freed_comes_back_with_another_epoch() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    let before = house.publish(bob, "a", json!(1));
+    house.live(HISTORY_AGE_MAX + ROOM_CHECK * 2);
+    let joined = house.ok(alice, "room:join", json!({ "room": "a", "since": before["pos"] }));
+    assert_eq!(joined["resumed"]["gap"], true);
+    assert_eq!(joined["seq"], 0);
+}
+
+#[test]
+fn a_replay_longer_than_the_outbox_is_complete_and_closes_nobody() {
+    // A socket that takes little at a time, so that the outbox is what holds the rest.
+    let mut house = House::of(WorldShape { window: 20_000, lane_entries: 64, ..WorldShape::default() });
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    for room in ["a", "b"] {
+        let mark = house.publish(bob, room, json!(0));
+        let pad = "x".repeat(10_000);
+        let count = 3 * OUTBOX_BYTES_MAX as u64 / 10_000;
+        for nth in 1..=count {
+            house.publish(bob, room, json!({ "nth": nth, "pad": pad }));
+        }
+        let joined = house.ok(alice, "room:join", json!({ "room": room, "since": mark["pos"] }));
+        assert_eq!(joined["resumed"]["replayed"], count);
+        house.publish(bob, room, json!({ "nth": count + 1 }));
+        let heard: Vec<Value> = house.heard(alice).iter().map(|data| data["nth"].clone()).collect();
+        assert_eq!(heard, numbers(1..=count + 1));
+        assert_eq!(house.closed(alice), None);
+    }
+}
+
+#[test]
+fn a_replay_of_the_largest_messages_closes_nobody() {
+    let mut house = House::of(WorldShape { window: 20_000, lane_entries: 64, ..WorldShape::default() });
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    let mark = house.publish(bob, "a", json!(0));
+    let pad = "x".repeat(OUTBOX_BYTES_MAX - 400);
+    for nth in 1..=3 {
+        house.publish(bob, "a", json!([nth, pad]));
+    }
+    house.ok(alice, "room:join", json!({ "room": "a", "since": mark["pos"] }));
+    let heard: Vec<Value> = house.heard(alice).iter().map(|data| data[0].clone()).collect();
+    assert_eq!((heard, house.closed(alice)), (numbers(1..=3), None));
+}
+
+#[test]
+fn a_member_may_leave_in_the_middle_of_its_replay() {
+    let mut house = House::of(WorldShape { window: 2_000, lane_entries: 16, ..WorldShape::default() });
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    for room in ["a", "b"] {
+        let mark = house.publish(bob, room, json!(0));
+        for nth in 1..=400 {
+            house.publish(bob, room, json!({ "nth": nth, "pad": "x".repeat(2_000) }));
+        }
+        house.guests[alice].reads = false;
+        let join = house.ask(alice, "room:join", json!({ "room": room, "since": mark["pos"] }));
+        house.settle();
+        let leave = house.ask(alice, "room:leave", json!({ "room": room }));
+        let list = house.ask(alice, "room:list", json!({}));
+        house.settle();
+        house.publish(bob, room, json!("later"));
+        house.guests[alice].reads = true;
+        house.settle();
+        assert_eq!(house.reply_to(alice, join)["ok"], true);
+        assert_eq!(house.reply_to(alice, leave)["ok"], true);
+        assert_eq!(house.reply_to(alice, list)["data"]["rooms"], json!(["user:alice"]));
+        let heard: Vec<Value> = house.heard(alice).iter().map(|data| data["nth"].clone()).collect();
+        let count = heard.len() as u64;
+        assert!((1..400).contains(&count), "{count} of 400 came before the leave");
+        assert_eq!(heard, numbers(1..=count), "what came is in order");
+        assert_eq!(house.world.shards().map(|shard| house.world.shard(shard).census().calls).sum::<usize>(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_disappears_while_it_joins_is_no_member() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    for room in ["a", "b", "c", "d"] {
+        let mark = house.publish(bob, room, json!(1));
+        house.publish(bob, room, json!(2));
+        let guest = house.enter(0, "carol");
+        let link = house.guests[guest].link;
+        house.ask(guest, "room:join", json!({ "room": room, "since": mark["pos"] }));
+        house.world.feed(link);
+        house.world.end(link);
+        house.settle();
+        assert_eq!(house.ok(alice, "room:info", json!({ "room": room }))["members"], 0);
+    }
+}
+
+// What the simulation found.
+
+/// A room whose home is this shard, of two.
+fn room_at(shard: u8) -> String {
+    let placement = Placement::new(2);
+    let is_there = |room: &String| placement.of_room("acme", room) == ShardId(shard);
+    (0..).map(|nth| format!("room:{nth}")).find(is_there).expect("some name has its home there")
+}
+
+#[test]
+fn a_leaver_hears_what_was_said_before_it_left_though_its_lane_was_full() {
+    let mut house = House::of(WorldShape { lane_entries: 4, ..WorldShape::default() });
+    let (alice, room) = (house.enter(1, "alice"), room_at(0));
+    house.join(alice, &room);
+    for nth in 1..=3 {
+        house.ask(alice, "room:publish", json!({ "room": room, "event": "said", "data": nth }));
+    }
+    house.ask(alice, "room:leave", json!({ "room": room }));
+    let (link, here, home) = (house.guests[alice].link, ShardId(1), ShardId(0));
+    // The home takes all four; its lane back has no place for three messages and four replies.
+    while house.world.feed(link) || house.world.deliver(here, home) || house.world.credit(here, home) {}
+    assert!(house.world.shard(home).census().waiting[0].1.runs > 0, "a message waits for credit");
+    assert_eq!(house.world.unsent(link), 0);
+    house.settle();
+    let order: Vec<Value> = house.guests[alice].texts.drain(..).map(|text| text["data"]["seq"].clone()).collect();
+    assert_eq!(order.len(), 7);
+    assert_eq!(order[1], 1);
+    let texts = [1, 3, 5].map(|nth| order[nth].clone());
+    assert_eq!(texts, [json!(1), json!(2), json!(3)], "each reply follows its message: {order:?}");
+}
+
+#[test]
+fn a_request_for_more_rooms_than_there_is_credit_for_goes_on_once_there_is() {
+    let mut house = House::of(WorldShape { lane_entries: 4, ..WorldShape::default() });
+    let (alice, bob, room) = (house.enter(1, "alice"), house.enter(1, "bob"), room_at(0));
+    let placement = Placement::new(2);
+    let rooms: Vec<String> = (0..)
+        .map(|nth| format!("r{nth}"))
+        .filter(|room| placement.of_room("acme", room) == ShardId(0))
+        .take(3)
+        .collect();
+    let sent = [1, 2].map(|_| house.ask(bob, "room:info", json!({ "room": room })));
+    let link = house.guests[bob].link;
+    while house.world.feed(link) {}
+    let credit = house.world.shard(ShardId(1)).credit(ShardId(0));
+    assert!((1..3).contains(&credit), "some credit, and too little: {credit}");
+    let joined = house.request(alice, "room:join-many", json!({ "rooms": rooms }));
+    assert_eq!(joined["data"]["joined"], json!(rooms));
+    assert!(sent.map(|id| house.reply_to(bob, id)["ok"] == true).iter().all(|ok| *ok));
+}
+
+#[test]
+fn a_replay_goes_on_after_a_write_that_filled_the_socket() {
+    // The home is the reader's own shard, so that a page follows in the very step of the write.
+    let mut house = House::of(WorldShape { window: 3_000, ..WorldShape::default() });
+    let (alice, bob, room) = (house.enter(0, "alice"), house.enter(1, "bob"), room_at(0));
+    let mark = house.publish(bob, &room, json!(0));
+    for nth in 1..=400 {
+        house.publish(bob, &room, json!({ "nth": nth, "pad": "x".repeat(1_000) }));
+    }
+    house.ok(alice, "room:join", json!({ "room": room, "since": mark["pos"] }));
+    assert_eq!(house.heard(alice).len(), 400);
+}
+
+// Slow and silent clients.
+
+#[test]
+fn a_slow_reader_is_closed_without_delaying_anybody_else() {
+    let mut house = House::of(WorldShape { window: 50_000, lane_entries: 64, ..WorldShape::default() });
+    let (slow, quick, bob) = (house.enter(0, "slow"), house.enter(0, "quick"), house.enter(1, "bob"));
+    house.join(slow, "a");
+    house.join(quick, "a");
+    house.guests[slow].reads = false;
+    let pad = "x".repeat(100_000);
+    for nth in 1..=20 {
+        house.publish(bob, "a", json!([nth, pad]));
+        assert_eq!(house.heard(quick).len(), 1, "each arrives at once");
+    }
+    house.guests[slow].reads = true;
+    house.settle();
+    assert_eq!(house.closed(slow), Some(4410));
+    let heard: Vec<Value> = house.heard(slow).iter().map(|data| data[0].clone()).collect();
+    assert_eq!(heard, numbers(1..=heard.len() as u64), "what was begun is finished, the rest left out");
+    assert!(heard.len() < 20);
+    assert_eq!(house.closed(quick), None);
+    assert_eq!(house.ok(quick, "room:info", json!({ "room": "a" }))["members"], 1);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_for_too_long_is_closed() {
+    let mut house = House::of(WorldShape { window: 1_000, ..WorldShape::default() });
+    let (slow, bob) = (house.enter(0, "slow"), house.enter(1, "bob"));
+    house.join(slow, "a");
+    house.guests[slow].reads = false;
+    for _ in 0..3 {
+        house.publish(bob, "a", json!("x".repeat(900)));
+    }
+    house.pass(STALL_TIME_MAX / 2);
+    assert_eq!(house.ok(bob, "room:info", json!({ "room": "a" }))["members"], 1);
+    for _ in 0..STALL_TIME_MAX.as_secs() / 2 + 2 {
+        house.pass(Duration::from_secs(1));
+    }
+    assert_eq!(house.ok(bob, "room:info", json!({ "room": "a" }))["members"], 0);
+    house.guests[slow].reads = true;
+    house.settle();
+    assert_eq!(house.closed(slow), Some(4410));
+}
+
+#[test]
+fn heartbeats_come_as_a_ping_and_as_a_push_within_the_interval() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    let second = Duration::from_secs(1);
+    let mut waited = 0;
+    for beats in 1..=4 {
+        let mut pause = 0;
+        while house.guests[alice].pings < beats {
+            house.pass(second);
+            pause += 1;
+        }
+        let interval = HEARTBEAT.as_secs();
+        assert!((interval * 4 / 5..=interval + 1).contains(&pause), "{pause} s");
+        waited += pause;
+        assert_eq!(house.pushes(alice, "heartbeat").len(), 1);
+    }
+    assert!(waited >= 80);
+}
+
+#[test]
+fn a_peer_that_gives_no_sign_of_life_is_closed_and_one_that_does_is_not() {
+    let mut house = House::new();
+    let (silent, alive, pinging) = (house.enter(0, "silent"), house.enter(0, "alive"), house.enter(0, "pinging"));
+    house.guests[silent].pongs = false;
+    house.guests[pinging].pongs = false;
+    let wait = HEARTBEAT_TIME_OUT + HEARTBEAT;
+    for _ in 0..wait.as_secs() / 5 + 1 {
+        let link = house.guests[pinging].link;
+        house.world.send(link, FromClient::Ping(b"x".to_vec()));
+        house.pass(Duration::from_secs(5));
+    }
+    assert_eq!(house.closed(silent), Some(4408));
+    assert_eq!((house.closed(alive), house.closed(pinging)), (None, None));
+}
+
+#[test]
+fn a_connection_without_requests_and_deliveries_is_closed_as_idle() {
+    let mut house = House::new();
+    let (idle, busy, listening) = (house.enter(0, "idle"), house.enter(0, "busy"), house.enter(1, "listening"));
+    house.join(listening, "a");
+    let minutes = (IDLE_TIME_MAX + HEARTBEAT * 2).as_secs() / 60 + 1;
+    for _ in 0..minutes {
+        house.live(Duration::from_secs(60));
+        house.publish(busy, "a", json!(1));
+    }
+    assert_eq!(house.closed(idle), Some(4408));
+    assert_eq!((house.closed(busy), house.closed(listening)), (None, None));
+}
+
+#[test]
+fn a_drain_asks_every_client_to_come_back_at_its_own_time() {
+    let mut house = House::new();
+    let guests: Vec<Name> = (0..20).map(|nth| house.enter(nth % 2, &format!("u{nth}"))).collect();
+    for shard in house.world.shards() {
+        house.world.drain(shard, Duration::from_secs(30));
+    }
+    house.settle();
+    let waits: std::collections::BTreeSet<u64> = guests
+        .iter()
+        .map(|guest| {
+            let (code, reason) = house.guests[*guest].closed.clone().expect("closed");
+            assert_eq!(code, 1012);
+            let reason: Value = serde_json::from_str(&reason).expect("the reason is JSON");
+            reason["retry_ms"].as_u64().expect("a number")
+        })
+        .collect();
+    assert!(waits.len() > 10 && waits.iter().all(|wait| *wait <= 30_000), "{waits:?}");
+}
+
+#[test]
+fn nothing_is_left_once_all_have_gone() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    for room in ["a", "b", "c"] {
+        house.join(alice, room);
+        let data = json!({ "room": room, "event": "said", "data": 1, "cid": "x" });
+        house.ok(bob, "room:publish", data);
+    }
+    house.world.end(house.guests[alice].link);
+    house.world.end(house.guests[bob].link);
+    house.settle();
+    house.live(HISTORY_AGE_MAX + ROOM_CHECK * 3);
+    for shard in house.world.shards() {
+        let census = house.world.shard(shard).census();
+        let left = (census.conns, census.calls, census.rooms, census.rooms_joined, census.replays, census.timers);
+        assert_eq!(left, (0, 0, 0, 0, 0, 0), "{census:?}");
+    }
+}
