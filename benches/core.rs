@@ -44,7 +44,12 @@ impl Room {
         for user in 0..members {
             let conn = room.shard.reserve().expect("room for all");
             let identity = Identity::of("default", &format!("user{user}"));
-            room.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
+            room.step(Input::Open(Box::new(Opening {
+                conn,
+                identity,
+                dialect: NATIVE_JSON,
+                greeting: Box::default(),
+            })));
             room.step(Input::Text { conn, message: br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"# });
             room.members.push(conn);
             room.flush();
@@ -148,7 +153,12 @@ fn open_and_close(criterion: &mut Criterion) {
             || Identity::of("default", "guest"),
             |identity| {
                 let conn = room.shard.reserve().expect("room for one more");
-                room.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
+                room.step(Input::Open(Box::new(Opening {
+                    conn,
+                    identity,
+                    dialect: NATIVE_JSON,
+                    greeting: Box::default(),
+                })));
                 room.step(Input::Text { conn, message: br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"# });
                 room.flush();
                 room.step(Input::Gone { conn });

@@ -34,7 +34,11 @@ fn main() {
     for user in 0..members {
         let conn = shard.reserve().expect("a shard holds a million");
         let identity = Identity::of("default", &format!("user{user}"));
-        shard.step(NOW, Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })), &mut effects);
+        shard.step(
+            NOW,
+            Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON, greeting: Box::default() })),
+            &mut effects,
+        );
         let join = br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"#;
         shard.step(NOW, Input::Text { conn, message: join }, &mut effects);
         conns.push(conn);

@@ -60,7 +60,7 @@ impl World {
     fn open(&mut self, user: usize) {
         let conn = self.shard.reserve().expect("room for all");
         let identity = Identity::of("default", &format!("user{user}"));
-        self.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
+        self.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON, greeting: Box::default() })));
         self.step(Input::Text { conn, message: br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"# });
         self.conns.push(conn);
         self.flush();

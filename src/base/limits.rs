@@ -94,7 +94,7 @@ pub const USER_CONNS_MOVED_MAX: u32 = 64;
 /// Sockets of one shard whose request head has not ended; later ones are closed at once.
 pub const HANDSHAKES_MAX: usize = 16_384;
 /// Bytes that are read and thrown away from a peer that was answered and does not close.
-pub const DISCARD_BYTES_MAX: usize = 256 * 1024;
+pub const DISCARD_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 /// Sockets accepted, mails taken from one lane, connections read from and written to: each at most so often
 /// before the edge looks at what else is ready.
 pub const ACCEPTS_PER_TURN: usize = 64;

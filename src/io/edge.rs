@@ -245,13 +245,15 @@ impl Edge {
         }
     }
 
-    /// Takes a socket into the core, or gives it back: the shard is full. `rest` was read from it.
+    /// Takes a socket into the core, or gives it back: the shard is full. `answer` is to be sent first,
+    /// `rest` was read from it.
     pub fn open(
         &self,
         socket: OwnedFd,
         identity: Identity,
         dialect: DialectId,
         counted: Option<Counted>,
+        answer: &[u8],
         rest: Vec<u8>,
     ) -> Result<ConnId, OwnedFd> {
         self.within(|state, now| {
@@ -271,24 +273,10 @@ impl Edge {
             counters.opened += 1;
             counters.connections_now += 1;
             drop(counters);
-            state.shard.step(now, Input::Open(Box::new(Opening { conn, identity, dialect })), &mut state.effects);
+            let opening = Opening { conn, identity, dialect, greeting: answer.into() };
+            state.shard.step(now, Input::Open(Box::new(opening)), &mut state.effects);
             Ok(conn)
         })
-    }
-
-    /// Sends the answer to the upgrade, past the core. A connection that does not take it whole is
-    /// cut, and `false`.
-    pub fn answer(&self, conn: ConnId, answer: &[u8]) -> bool {
-        let State { rows, unread, .. } = &mut *self.state.borrow_mut();
-        let Some(row) = rows.get_mut(conn) else { return false };
-        let is_sent = matches!(socket::send(row.socket.as_raw_fd(), answer), Ok(sent) if sent == answer.len());
-        if !is_sent {
-            row.standing = Standing::Reset;
-            row.mute(Shut::Both);
-            row.queue(unread);
-            self.reading.raise();
-        }
-        is_sent
     }
 
     /// The socket has ended: closes it.
@@ -646,7 +634,7 @@ mod tests {
         let (mine, peer) = UnixStream::pair().unwrap();
         let claims = Claims { sub: user.into(), ..Claims::default() };
         let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
-        let opened = edge.open(mine.into(), identity, NATIVE_JSON, None, Vec::new());
+        let opened = edge.open(mine.into(), identity, NATIVE_JSON, None, b"", Vec::new());
         (opened.unwrap_or_else(|_| panic!("an empty shard has room")), peer)
     }
 
@@ -804,7 +792,7 @@ mod tests {
         let frame = [&[0x81, 0x80 | message.len() as u8, 0, 0, 0, 0], &message[..]].concat();
         let (before, behind) = frame.split_at(9);
         socket::send(peer.as_raw_fd(), behind).unwrap();
-        assert!(edge.open(mine.into(), identity, NATIVE_JSON, None, before.to_vec()).is_ok());
+        assert!(edge.open(mine.into(), identity, NATIVE_JSON, None, b"", before.to_vec()).is_ok());
         edge.look();
         while edge.read() {}
         assert_eq!(edge.report().core.requests, 1);

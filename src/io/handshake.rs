@@ -256,15 +256,8 @@ async fn open(edge: &Rc<Edge>, candidate: Candidate, welcome: Welcome) {
     // No operation is in flight: all were awaited to their ends.
     // SAFETY: the stream has just given its descriptor up.
     let socket = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
-    match edge.open(socket, identity, dialect, counted, rest) {
-        Ok(conn) => {
-            drop(place);
-            // The core has queued its first push, but the flusher runs after us: the 101 is first.
-            // A socket that does not take it whole is broken or hostile.
-            if !edge.answer(conn, &answer) {
-                edge.refuse("answer");
-            }
-        }
+    match edge.open(socket, identity, dialect, counted, &answer, rest) {
+        Ok(_) => drop(place),
         Err(socket) => {
             let answer = full(edge, "full", "this server holds as many connections as it may; try again later");
             if let Ok(stream) = turn::waitable(socket) {

@@ -37,10 +37,13 @@ struct Targets<'a> {
 
 impl Shard {
     pub(super) fn open(&mut self, now: Now, opening: Opening, effects: &mut Effects) {
-        let Opening { conn, identity, dialect } = opening;
+        let Opening { conn, identity, dialect, greeting } = opening;
         let inbox = RoomName::inbox_of(&identity.user);
         self.kernel.conns.open(conn, dialect, identity, now.at);
         self.kernel.counters.opened += 1;
+        if !greeting.is_empty() {
+            self.kernel.push_to(now, conn, &Frame::logged(&greeting), effects);
+        }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);
         let request = self.request(conn, call, 0, inbox, Right::Join, Ask::Inbox);

@@ -41,6 +41,8 @@ pub struct Opening {
     pub conn: ConnId,
     pub identity: Identity,
     pub dialect: DialectId,
+    /// What goes before the first frame, such as the answer to the upgrade: both leave in one write.
+    pub greeting: Box<[u8]>,
 }
 
 /// One thing that happened.
@@ -324,7 +326,12 @@ mod tests {
         fn open(&mut self, user: usize) -> ConnId {
             let conn = self.shard.reserve().expect("room for all");
             let identity = Identity::of("default", &format!("user{user}"));
-            self.step(Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON })));
+            self.step(Input::Open(Box::new(Opening {
+                conn,
+                identity,
+                dialect: NATIVE_JSON,
+                greeting: Box::default(),
+            })));
             conn
         }
 

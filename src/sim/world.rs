@@ -187,7 +187,7 @@ impl World {
         let slot = conn.0.slot as usize;
         rows.resize(rows.len().max(slot + 1), None);
         rows[slot] = Some(link);
-        let opening = Opening { conn, identity, dialect: NATIVE_JSON };
+        let opening = Opening { conn, identity, dialect: NATIVE_JSON, greeting: Box::default() };
         self.step(shard, Input::Open(Box::new(opening)));
         Some(link)
     }
