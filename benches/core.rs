@@ -163,6 +163,7 @@ fn open_and_close(criterion: &mut Criterion) {
                 room.flush();
                 room.step(Input::Gone { conn });
                 room.effects.dirty.clear();
+                room.effects.dirty_by_crowd.clear();
             },
             BatchSize::SmallInput,
         );
