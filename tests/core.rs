@@ -773,6 +773,25 @@ fn a_client_that_disappears_while_it_joins_is_no_member() {
     }
 }
 
+#[test]
+fn asking_about_rooms_that_nobody_is_in_makes_none() {
+    let mut house = House::new();
+    let alice = house.enter(0, "alice");
+    let rooms = |house: &House| house.world.shards().map(|s| house.world.shard(s).census().rooms).sum::<usize>();
+    let before = rooms(&house);
+    for n in 0..20 {
+        let room = format!("nobody:{n}");
+        assert_eq!(house.ok(alice, "room:info", json!({ "room": room }))["members"], 0);
+        house.ok(alice, "room:online", json!({ "room": room }));
+        house.ok(alice, "room:history", json!({ "room": room }));
+        house.ask(alice, "room:leave", json!({ "room": room }));
+    }
+    house.settle();
+    assert_eq!(rooms(&house), before);
+    house.join(alice, "somebody");
+    assert_eq!(rooms(&house), before + 1);
+}
+
 // What the simulation found.
 
 /// A room whose home is this shard, of two.

@@ -63,9 +63,14 @@ impl Room {
         cids.remember(now, user, cid, place);
     }
 
+    /// Something is kept that somebody may come back for.
+    fn needs_memory(&self) -> bool {
+        !self.history.is_empty() || self.cids.is_some()
+    }
+
     /// Something is kept that grows old, or nobody is in.
     pub fn needs_watch(&self) -> bool {
-        self.audience.is_empty() || !self.history.is_empty() || self.cids.is_some()
+        self.audience.is_empty() || self.needs_memory()
     }
 
     /// Lets go of what is too old; true when nothing is left to keep the room for.
@@ -77,7 +82,7 @@ impl Room {
                 self.cids = None;
             }
         }
-        self.audience.is_empty() && self.history.is_empty() && self.cids.is_none()
+        self.audience.is_empty() && !self.needs_memory()
     }
 }
 
@@ -141,6 +146,11 @@ impl Rooms {
 
     pub fn get_mut(&mut self, id: RoomId) -> Option<&mut Room> {
         self.table.get_mut(id.0)
+    }
+
+    /// Nobody is in, nothing is kept.
+    pub fn is_unused(&self, id: RoomId) -> bool {
+        self.get(id).is_some_and(|room| room.audience.is_empty() && !room.needs_memory())
     }
 
     pub fn free(&mut self, id: RoomId) {

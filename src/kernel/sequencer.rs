@@ -27,16 +27,16 @@ pub struct Draft<'a> {
 }
 
 impl Kernel {
-    /// The room of that name, made if need be.
-    pub fn room_at_home(&mut self, now: Now, name: &RoomRef) -> Result<RoomId, WireError> {
+    /// The room of that name, and whether it had to be made.
+    pub fn room_at_home(&mut self, now: Now, name: &RoomRef) -> Result<(RoomId, bool), WireError> {
         assert_eq!(self.placement.of(name), self.id, "a room is asked for at its home");
         if let Some(room) = self.rooms.find(name) {
-            return Ok(room);
+            return Ok((room, false));
         }
         if self.rooms.len() >= ROOMS_PER_SHARD_MAX {
             return Err(WireError::new(ErrorCode::TooMany, "this server has no place for another room; try later"));
         }
-        Ok(self.rooms.create(name.clone(), Epoch(self.random.next()), now.unix_ms))
+        Ok((self.rooms.create(name.clone(), Epoch(self.random.next()), now.unix_ms), true))
     }
 
     /// Gives a message its place, or finds the place that its retry has already.

@@ -31,15 +31,18 @@ impl Shard {
     /// A request at its home.
     fn on_request(&mut self, now: Now, request: &Admitted<Request>, effects: &mut Effects) {
         let (room, answer, change) = match self.kernel.room_at_home(now, &request.room) {
-            Ok(room) => {
+            Ok((room, is_new)) => {
                 let (answer, change) = self.ask_room(now, room, request, effects);
+                // Only asked about: whoever asks about many names makes no rooms.
+                if is_new && self.kernel.rooms.is_unused(room) {
+                    self.kernel.rooms.free(room);
+                } else {
+                    self.kernel.watch_room(now, room);
+                }
                 (Some(room), answer, change)
             }
             Err(error) => (None, Err(error), Change::Nothing),
         };
-        if let Some(room) = room {
-            self.kernel.watch_room(now, room);
-        }
         let reply = Reply { call: request.call, part: request.part, answer, change };
         self.kernel.reply(request.from.shard, room, reply, effects);
     }
