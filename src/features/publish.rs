@@ -5,8 +5,6 @@
 use crate::admission::gate::Admitted;
 use crate::admission::names;
 use crate::admission::rights::{Rate, Right};
-use crate::base::limits::CID_BYTES_MAX;
-use crate::features::data;
 use crate::kernel::feature::{Answer, Declaration, Declared, Feature, Home, RoomAnswer};
 use crate::kernel::ids::{Place, Pos};
 use crate::kernel::mail::Request;
@@ -34,9 +32,6 @@ impl Feature for Publish {
         if names::is_reserved_event(&fields.event) {
             let message = format!("the event `{}` is the server's own; choose another name", fields.event);
             return Err(WireError::new(ErrorCode::Forbidden, message));
-        }
-        if fields.cid.as_ref().is_some_and(|cid| cid.is_empty() || cid.len() > CID_BYTES_MAX) {
-            return Err(data::bad(format!("data.cid is a string of 1 to {CID_BYTES_MAX} bytes")));
         }
         let place = scope.publish(Draft {
             event: &fields.event,

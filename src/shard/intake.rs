@@ -279,8 +279,15 @@ fn targets<'a>(declared: &Declared, data: &'a [u8]) -> Result<Targets<'a>, WireE
             "user" => &mut user,
             _ => continue,
         };
+        if json::is_null(value) {
+            continue;
+        }
         if place.replace(value).is_some() {
             return Err(bad(format!("data.{key} is given twice")));
+        }
+        // The publish path: the feature reads all fields and refuses a second receiver.
+        if declared.home == Home::Target && key != "rooms" {
+            break;
         }
     }
     let named = |key: &str, value: &'a [u8]| json::string(value).ok_or_else(|| bad(format!("data.{key} is a string")));
