@@ -1,0 +1,225 @@
+//! The edge of one shard: the core, its lanes, its sockets, and what all tasks of the thread share.
+//! Invariant: the state is borrowed within one call and never across an `await`, so no task ever
+//! finds it taken; and effects are carried out before the borrow ends.
+//!
+//! Here stands what all share; by subject: `opening` (a socket becomes a connection, and ends),
+//! `reading` (sockets to core), `flushing` (core to sockets), `mailing` (between shards).
+
+mod flushing;
+mod mailing;
+mod opening;
+mod reading;
+#[cfg(test)]
+mod sample;
+
+use crate::admission::token::Verifier;
+use crate::base::limits::READ_BYTES_PER_TURN;
+use crate::base::time::{Instant, Now};
+use crate::io::clock::Clock;
+use crate::io::control::{Controls, Door};
+use crate::io::counters::{Counters, Report};
+use crate::io::crowd::Crowd;
+use crate::io::lanes::Lanes;
+use crate::io::readiness::Readiness;
+use crate::io::rows::{Rows, Standing};
+use crate::io::runtime::Driver;
+use crate::io::signal::Signal;
+use crate::io::socket::{self, Shut};
+use crate::io::turn::Turn;
+use crate::io::waiting::Waiting;
+use crate::kernel::effects::Effects;
+use crate::kernel::ids::{ConnId, ShardId};
+use crate::kernel::mail::Mail;
+use crate::kernel::placement::Placement;
+use crate::shard::{Input, Shard};
+use flushing::Flushing;
+use mailing::Mailing;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The tick comes at least this often: deadlines set meanwhile are late by no more.
+const TICK_BUSY: Duration = Duration::from_millis(100);
+const TICK_IDLE: Duration = Duration::from_secs(1);
+/// And not more often than the core's wheel turns.
+const TICK_MIN: Duration = crate::base::wheel::TICK;
+
+pub struct Edge {
+    pub id: ShardId,
+    pub driver: Driver,
+    pub clock: Clock,
+    pub placement: Placement,
+    pub doors: Arc<[Door]>,
+    pub crowd: Crowd,
+    pub verifier: Verifier,
+    pub handshake_time: Duration,
+    pub controls: Controls,
+    /// Something waits to be read.
+    pub reading: Signal,
+    /// Something waits to be written or rung.
+    pub flush: Signal,
+    pub turn: Turn,
+    pub stop: Signal,
+    pub draining: Cell<bool>,
+    /// The listener's descriptor while it listens.
+    pub listener: Cell<Option<RawFd>>,
+    pub waiting: RefCell<Waiting>,
+    pub counters: RefCell<Counters>,
+    /// What a socket is read into: nobody keeps it across an `await`.
+    input: RefCell<Box<[u8]>>,
+    state: RefCell<State>,
+}
+
+/// What goes into an [`Edge`].
+pub struct Parts {
+    pub id: ShardId,
+    pub driver: Driver,
+    pub clock: Clock,
+    pub placement: Placement,
+    pub doors: Arc<[Door]>,
+    pub crowd: Crowd,
+    pub verifier: Verifier,
+    pub handshake_time: Duration,
+    pub controls: Controls,
+    pub readiness: Readiness,
+    pub lanes: Lanes<Mail>,
+    pub shard: Shard,
+}
+
+struct State {
+    shard: Shard,
+    effects: Effects,
+    readiness: Readiness,
+    rows: Rows,
+    /// Connections that may have something to read, the longest waiting first.
+    unread: VecDeque<ConnId>,
+    flushing: Flushing,
+    mailing: Mailing,
+}
+
+impl Edge {
+    pub fn new(parts: Parts) -> Rc<Edge> {
+        let state = State {
+            shard: parts.shard,
+            effects: Effects::default(),
+            readiness: parts.readiness,
+            rows: Rows::default(),
+            unread: VecDeque::new(),
+            flushing: Flushing::default(),
+            mailing: Mailing::new(parts.lanes, Arc::clone(&parts.doors)),
+        };
+        Rc::new(Edge {
+            id: parts.id,
+            driver: parts.driver,
+            clock: parts.clock,
+            placement: parts.placement,
+            doors: parts.doors,
+            crowd: parts.crowd,
+            verifier: parts.verifier,
+            handshake_time: parts.handshake_time,
+            controls: parts.controls,
+            reading: Signal::default(),
+            flush: Signal::default(),
+            turn: Turn::default(),
+            stop: Signal::default(),
+            draining: Cell::new(false),
+            listener: Cell::new(None),
+            waiting: RefCell::default(),
+            counters: RefCell::default(),
+            input: RefCell::new(vec![0; READ_BYTES_PER_TURN].into()),
+            state: RefCell::new(state),
+        })
+    }
+
+    pub fn count(&self, change: impl FnOnce(&mut Counters)) {
+        change(&mut self.counters.borrow_mut());
+    }
+
+    pub fn refuse(&self, reason: &'static str) {
+        self.count(|counters| *counters.refused.entry(reason).or_default() += 1);
+    }
+
+    pub fn step(&self, input: Input<'_>) {
+        self.within(|state, now| state.shard.step(now, input, &mut state.effects));
+    }
+
+    /// Runs steps and carries out what they ask for.
+    fn within<T>(&self, work: impl FnOnce(&mut State, Now) -> T) -> T {
+        let state = &mut *self.state.borrow_mut();
+        let now = self.clock.now();
+        let done = work(state, now);
+        self.carry_out(state);
+        self.top_up(state, now);
+        done
+    }
+
+    fn carry_out(&self, state: &mut State) {
+        let State { shard, effects, rows, unread, flushing, mailing, .. } = state;
+        if !effects.mail.is_empty() {
+            let mut counters = self.counters.borrow_mut();
+            counters.mails_out += effects.mail.len() as u64;
+            counters.bells += mailing.send(&mut effects.mail);
+        }
+        flushing.dirty.list(effects);
+        let queued_before = unread.len();
+        for conn in effects.resumed.drain(..) {
+            if let Some(row) = rows.get_mut(conn) {
+                row.queue(unread);
+            }
+        }
+        for conn in effects.closing.drain(..) {
+            if let Some(row) = rows.get_mut(conn) {
+                row.standing = Standing::Closing;
+                row.queue(unread);
+            }
+        }
+        for conn in effects.reset.drain(..) {
+            if let Some(row) = rows.get_mut(conn) {
+                row.standing = Standing::Reset;
+                self.counters.borrow_mut().resets += 1;
+                socket::reset_on_close(&row.socket);
+                row.mute(Shut::Both);
+                row.queue(unread);
+            }
+        }
+        if unread.len() > queued_before {
+            self.reading.raise();
+        }
+        if !flushing.dirty.is_empty() || mailing.is_due(shard) {
+            self.flush.raise();
+        }
+    }
+
+    /// How long the tick may sleep.
+    pub fn until_tick(&self) -> Duration {
+        let next = self.state.borrow().shard.next_deadline();
+        let longest = match self.counters.borrow().connections_now {
+            0 if self.waiting.borrow().is_empty() => TICK_IDLE,
+            _ => TICK_BUSY,
+        };
+        let until = match next {
+            Instant::NEVER => longest,
+            at => at.since(self.clock.now().at),
+        };
+        until.clamp(TICK_MIN, longest)
+    }
+
+    /// No new connections; the core closes the old ones, spread over `over`.
+    pub fn drain(&self, over: Duration) {
+        self.draining.set(true);
+        if let Some(listener) = self.listener.take() {
+            // Wakes the task that waits for it, which closes it.
+            socket::shut(listener, Shut::Both);
+        }
+        self.step(Input::Drain { over });
+    }
+
+    pub fn report(&self) -> Report {
+        let mut edge = self.counters.borrow().clone();
+        edge.handshakes_now = self.waiting.borrow().len() as u64;
+        Report { shard: self.id.0, edge, core: self.state.borrow().shard.snapshot() }
+    }
+}

@@ -1,0 +1,61 @@
+//! How a socket becomes a connection of the core, and how it ends.
+//! Invariant: the core, the rows and the readiness know a connection together or not at all.
+
+use super::Edge;
+use crate::admission::identity::Identity;
+use crate::io::crowd::Counted;
+use crate::io::rows::Row;
+use crate::kernel::ids::ConnId;
+use crate::shard::{Input, Opening};
+use crate::wire::dialect::DialectId;
+use std::os::fd::OwnedFd;
+
+impl Edge {
+    /// Takes a socket into the core, or gives it back: the shard is full. `answer` is to be sent first,
+    /// `rest` was read from it.
+    pub fn open(
+        &self,
+        socket: OwnedFd,
+        identity: Identity,
+        dialect: DialectId,
+        counted: Option<Counted>,
+        answer: &[u8],
+        rest: Vec<u8>,
+    ) -> Result<ConnId, OwnedFd> {
+        self.within(|state, now| {
+            let Some(conn) = state.shard.reserve() else { return Err(socket) };
+            if let Err(error) = state.readiness.watch(&socket, conn) {
+                log::warn!("shard {}: a socket cannot be watched: {error}", self.id.0);
+                state.shard.step(now, Input::Gone { conn }, &mut state.effects);
+                return Err(socket);
+            }
+            let mut row = Row::new(conn, socket, counted, rest);
+            if row.has_more() {
+                row.queue(&mut state.unread);
+                self.reading.raise();
+            }
+            state.rows.insert(row);
+            let mut counters = self.counters.borrow_mut();
+            counters.opened += 1;
+            counters.connections_now += 1;
+            drop(counters);
+            let opening = Opening { conn, identity, dialect, greeting: answer.into() };
+            state.shard.step(now, Input::Open(Box::new(opening)), &mut state.effects);
+            Ok(conn)
+        })
+    }
+
+    /// The socket has ended: closes it.
+    pub(super) fn gone(&self, conn: ConnId) {
+        self.within(|state, now| {
+            if state.rows.remove(conn).is_none() {
+                return;
+            }
+            let mut counters = self.counters.borrow_mut();
+            counters.closed += 1;
+            counters.connections_now -= 1;
+            drop(counters);
+            state.shard.step(now, Input::Gone { conn }, &mut state.effects);
+        });
+    }
+}

@@ -1,0 +1,62 @@
+//! An edge to test with: one shard without a thread, whose tests are its peers.
+
+use super::{Edge, Parts};
+use crate::admission::token::{Claims, Verifier, sign_hs256};
+use crate::features;
+use crate::io::bell::Bell;
+use crate::io::clock::{Clock, Origin};
+use crate::io::control::door;
+use crate::io::counters::Counters;
+use crate::io::crowd::Crowd;
+use crate::io::lanes::weave;
+use crate::io::readiness::Readiness;
+use crate::io::runtime::Driver;
+use crate::kernel::Limits;
+use crate::kernel::ids::{ConnId, ShardId};
+use crate::kernel::placement::Placement;
+use crate::shard::{Shard, ShardConfig};
+use crate::wire::dialect::NATIVE_JSON;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
+
+/// A pong that nobody asked for, masked with zeros: a frame that costs the core nothing.
+pub const PONG: [u8; 6] = [0x8A, 0x80, 0, 0, 0, 0];
+pub const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
+
+/// A shard of its own, as the gateway makes it.
+pub fn edge(driver: Driver) -> Rc<Edge> {
+    let clock = Clock::new(Origin::now());
+    let (door, controls) = door(Arc::new(Bell::new().unwrap()));
+    let limits = Limits::default();
+    let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits };
+    Edge::new(Parts {
+        id: ShardId(0),
+        driver,
+        shard: Shard::new(config, features::all(), clock.now()),
+        clock,
+        placement: Placement::new(1),
+        doors: Arc::new([door]),
+        crowd: Crowd::default(),
+        verifier: Verifier::hs256(SECRET, 0),
+        handshake_time: Duration::from_secs(1),
+        controls,
+        readiness: Readiness::new().unwrap(),
+        lanes: weave(1, 8).pop().expect("one shard"),
+    })
+}
+
+pub fn open(edge: &Edge, user: &str) -> (ConnId, UnixStream) {
+    let (mine, peer) = UnixStream::pair().unwrap();
+    let claims = Claims { sub: user.into(), ..Claims::default() };
+    let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
+    let opened = edge.open(mine.into(), identity, NATIVE_JSON, None, b"", Vec::new());
+    (opened.unwrap_or_else(|_| panic!("an empty shard has room")), peer)
+}
+
+pub fn counters(edge: &Edge) -> Counters {
+    edge.counters.borrow().clone()
+}
