@@ -17,6 +17,7 @@ import support
 import cases_connect  # noqa: F401
 import cases_rooms  # noqa: F401
 import cases_bad_input  # noqa: F401
+import cases_slow  # noqa: F401
 import cases_commands  # noqa: F401
 import cases_node  # noqa: F401
 
