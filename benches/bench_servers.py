@@ -17,12 +17,12 @@ def options(ap):
     ap.add_argument("--load-cpu", type=int, default=1)
 
 
-def tokens(path, count):
-    """One token a line, each of another user."""
+def tokens(path, count, first=0):
+    """One token a line, each of another user, numbered from `first`."""
     encode = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
     head = encode(b'{"alg":"HS256","typ":"JWT"}')
     with open(path, "w") as out:
-        for user in range(count):
+        for user in range(first, first + count):
             body = head + b"." + encode(json.dumps({"sub": f"u{user}", "exp": int(time.time()) + 86400}).encode())
             out.write((body + b"." + encode(hmac.new(SECRET.encode(), body, hashlib.sha256).digest())).decode() + "\n")
 
