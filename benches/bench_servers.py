@@ -15,6 +15,14 @@ def options(ap):
     ap.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/ringroom")
     ap.add_argument("--server-cpu", type=int, default=0)
     ap.add_argument("--load-cpu", type=int, default=1)
+    ap.add_argument("--real-time", action="store_true",
+                    help="servers and loads go before whatever else runs here: for a machine that is not quiet, and not for what "
+                    "saturates a CPU (the kernel takes 5 %% of it away, and its own network thread may starve)")
+
+
+def priority(a, level=1):
+    """The words before a command that has to be prompt; `level` 2 goes before 1."""
+    return ["chrt", "-r", str(level)] if a.real_time else []
 
 
 def tokens(path, count, first=0):
@@ -57,7 +65,7 @@ class Server:
     @classmethod
     @contextlib.contextmanager
     def ringroom(cls, a, shards=1, profile="bench", **environment):
-        command = ["taskset", "-c", str(a.server_cpu), str(a.binary), "serve", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0",
+        command = [*priority(a), "taskset", "-c", str(a.server_cpu), str(a.binary), "serve", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0",
                    "--shards", str(shards), "--profile", profile]
         self = cls(command, {"RINGROOM_JWT_SECRET": SECRET, **environment}, lambda said: "ready " in said, "ringroom")
         try:
@@ -71,7 +79,7 @@ class Server:
     @contextlib.contextmanager
     def peer(cls, a, name):
         port = random.randrange(9300, 9900)
-        command = [os.path.join(a.peers, "run"), name, str(port), str(a.server_cpu)]
+        command = [*priority(a), os.path.join(a.peers, "run"), name, str(port), str(a.server_cpu)]
         self = cls(command, {}, lambda said: "up" in said.split(), name)
         try:
             self.url = f"ws://127.0.0.1:{port}"
@@ -107,8 +115,10 @@ class Server:
 class Load:
     """One `wsload` under way. `result()` waits for what it prints."""
 
-    def __init__(self, a, server, arguments, dialect, wrapped=(), time_max_s=180):
-        command = [*wrapped, a.wsload, *arguments.split(), "--url", server.url, *dialect, "--pin", str(a.load_cpu),
+    def __init__(self, a, server, arguments, dialect, first=False, time_max_s=180):
+        # `first`: before every other load of that CPU, so that it never waits behind a larger one.
+        before = ["chrt", "-r", "2"] if first else priority(a)
+        command = [*before, a.wsload, *arguments.split(), "--url", server.url, *dialect, "--pin", str(a.load_cpu),
                    "--server-cpu", str(a.server_cpu), "--server-pid", str(server.pid), "--label", server.name, "--json"]
         self.time_max_s = time_max_s
         self.arguments = arguments
