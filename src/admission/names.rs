@@ -30,6 +30,11 @@ impl RoomName {
         &self.0
     }
 
+    /// The same name in memory of its own.
+    pub fn copied(&self) -> RoomName {
+        RoomName(Arc::from(&*self.0))
+    }
+
     /// At least one; a segment may be empty (`chat:` has two).
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
         self.0.split(SEPARATORS)

@@ -14,6 +14,8 @@ pub const HEADERS_MAX: usize = 64;
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Nesting of JSON that a client sends.
 pub const JSON_DEPTH_MAX: usize = 64;
+/// Fields of a request's data that are noted as the message is checked; who reads more walks on.
+pub const JSON_SPANS_MAX: usize = 6;
 /// Bytes read from one connection in one turn.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 /// `id` of a request, bytes.
@@ -24,6 +26,8 @@ pub const EVENT_BYTES_MAX: usize = 64;
 pub const CID_BYTES_MAX: usize = 128;
 /// Rooms that one request may name.
 pub const ROOMS_PER_REQUEST_MAX: usize = 100;
+/// Rooms of its sender among which a request's room is looked for before it is placed by its name.
+pub const ROOMS_LOOKED_THROUGH_MAX: usize = 8;
 /// Rooms that one connection may be in.
 pub const ROOMS_PER_CONN_MAX: usize = 1_000;
 /// Connections of one shard, and rooms that have their home there.

@@ -5,14 +5,13 @@
 use crate::admission::gate::Admitted;
 use crate::admission::names;
 use crate::admission::rights::{Rate, Right};
-use crate::kernel::feature::{Answer, Declaration, Declared, Feature, Home, RoomAnswer};
-use crate::kernel::ids::{Place, Pos};
+use crate::kernel::feature::{Answer, Declaration, Declared, Feature, Home, RoomAnswer, Told};
 use crate::kernel::mail::Request;
 use crate::kernel::scope::RoomScope;
 use crate::kernel::sequencer::Draft;
 use crate::wire::codes::{ErrorCode, WireError};
 use crate::wire::encode;
-use crate::wire::envelope;
+use crate::wire::envelope::{self, Data};
 use crate::wire::json;
 
 const DECLARATION: Declaration = Declaration {
@@ -27,24 +26,25 @@ impl Feature for Publish {
         &DECLARATION
     }
 
-    fn on_room_request(&mut self, scope: &mut RoomScope<'_>, request: &Admitted<Request>, raw: &[u8]) -> Answer {
-        let fields = envelope::publish_fields(raw)?;
+    fn on_room_request(&mut self, scope: &mut RoomScope<'_>, request: &Admitted<Request>, data: Data<'_>) -> Answer {
+        let fields = envelope::publish_fields(data)?;
         if names::is_reserved_event(&fields.event) {
             let message = format!("the event `{}` is the server's own; choose another name", fields.event);
             return Err(WireError::new(ErrorCode::Forbidden, message));
         }
         let place = scope.publish(Draft {
             event: &fields.event,
-            data: fields.data,
+            data: fields.data.as_bytes(),
             from: Some(request.user.clone()),
             cid: fields.cid.as_deref().map(Into::into),
             excluded: fields.exclude_self.then_some(request.from),
         });
-        Ok(receipt(place, Pos { epoch: scope.room().epoch, seq: place.seq }))
+        Ok(Told::Receipt { place, epoch: scope.room().epoch })
     }
 
     fn on_answers(&mut self, _event: &'static str, answers: Vec<RoomAnswer>) -> Answer {
         let mut out = br#"{"results":["#.to_vec();
+        let mut scratch = Vec::new();
         for (nth, RoomAnswer { room, answer }) in answers.iter().enumerate() {
             if nth > 0 {
                 out.push(b',');
@@ -54,7 +54,7 @@ impl Feature for Publish {
             out.push(b',');
             match answer {
                 // The receipt's fields, without its opening brace.
-                Ok(receipt) => out.extend_from_slice(&receipt[1..]),
+                Ok(receipt) => out.extend_from_slice(&receipt.json(&mut scratch)[1..]),
                 Err(error) => {
                     out.extend_from_slice(br#""error":"#);
                     encode::error_object(&mut out, error);
@@ -63,31 +63,6 @@ impl Feature for Publish {
             }
         }
         out.extend_from_slice(b"]}");
-        Ok(out)
-    }
-}
-
-/// `{mid, seq, pos}`; `pos` is where the message stands.
-fn receipt(place: Place, pos: Pos) -> Vec<u8> {
-    // By hand: each publish of the process comes by here.
-    let mut seq = itoa::Buffer::new();
-    let seq = seq.format(place.seq.0).as_bytes();
-    let (mid, epoch) = (place.mid.text(), pos.epoch.text());
-    [br#"{"mid":""#, &mid[..], br#"","seq":"#, seq, br#","pos":""#, &epoch[..], b"-", seq, br#""}"#].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::ids::{Cursor, Epoch, Mid, Seq};
-
-    #[test]
-    fn a_receipt_is_json_whose_cursors_are_read_back() {
-        let place = Place { mid: Mid(0x0123_4567_89ab_cdef << 32), seq: Seq(1_234_567) };
-        let pos = Pos { epoch: Epoch(u64::MAX), seq: place.seq };
-        let receipt: serde_json::Value = serde_json::from_slice(&receipt(place, pos)).expect("JSON");
-        assert_eq!(receipt["seq"], 1_234_567);
-        assert_eq!(Cursor::parse(receipt["mid"].as_str().expect("text")), Some(Cursor::Mid(place.mid)));
-        assert_eq!(Cursor::parse(receipt["pos"].as_str().expect("text")), Some(Cursor::Pos(pos)));
+        Ok(Told::Json(out))
     }
 }

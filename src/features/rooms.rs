@@ -7,12 +7,13 @@ use crate::admission::rights::{Rate, Right};
 use crate::base::limits::{MEMBER_EVENTS_MAX, ONLINE_PAGE_MAX, PAGE_ENTRIES_MAX, ROOM_DETAILS_BYTES_MAX};
 use crate::features::data;
 use crate::kernel::facts::Fact;
-use crate::kernel::feature::{Answer, ConnRequest, Declaration, Declared, Feature, Home, RoomAnswer};
+use crate::kernel::feature::{Answer, ConnRequest, Declaration, Declared, Feature, Home, RoomAnswer, Told};
 use crate::kernel::ids::Cursor;
 use crate::kernel::mail::{Ask, Request};
 use crate::kernel::scope::{ConnScope, Messages, RoomScope};
 use crate::kernel::sequencer::Draft;
 use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::envelope::Data;
 use crate::wire::{encode, json};
 use serde::Deserialize;
 use serde_json::json;
@@ -62,23 +63,23 @@ impl Feature for Rooms {
         &DECLARATION
     }
 
-    fn on_room_request(&mut self, scope: &mut RoomScope<'_>, request: &Admitted<Request>, raw: &[u8]) -> Answer {
+    fn on_room_request(&mut self, scope: &mut RoomScope<'_>, request: &Admitted<Request>, data: Data<'_>) -> Answer {
         let Ask::Event { declared, .. } = &request.ask else { unreachable!("features get events") };
         match DECLARATION.requests[declared.nth as usize].event {
             JOIN => {
                 #[derive(Deserialize)]
-                struct Data {
+                struct Join {
                     since: Option<String>,
                 }
-                let Data { since } = data::read(raw)?;
+                let Join { since } = data::read(data)?;
                 join(scope, request, data::cursor("since", since.as_deref())?)
             }
             JOIN_MANY => join(scope, request, None),
             LEAVE | LEAVE_MANY => leave(scope, request),
             INFO => info(scope),
-            ONLINE => online(scope, raw),
-            HISTORY => history(scope, raw),
-            UPDATE => update(scope, request, raw),
+            ONLINE => online(scope, data),
+            HISTORY => history(scope, data),
+            UPDATE => update(scope, request, data),
             other => unreachable!("{other} is not declared with a room's home"),
         }
     }
@@ -128,7 +129,7 @@ impl Feature for Rooms {
         out.extend_from_slice(br#"],"failed":["#);
         out.extend(failed.join(&b','));
         out.extend_from_slice(b"]}");
-        Ok(out)
+        Ok(Told::Json(out))
     }
 
     fn on_fact(&mut self, scope: &mut RoomScope<'_>, fact: &Fact) {
@@ -142,7 +143,7 @@ impl Feature for Rooms {
             return;
         }
         let room = scope.room().name.name.clone();
-        let told = data::write(&json!({ "room": room.as_str(), "user": &**user }));
+        let told = data::to_json(&json!({ "room": room.as_str(), "user": &**user }));
         scope.announce(event, &told, Some(*by));
     }
 }
@@ -165,7 +166,7 @@ fn join(scope: &mut RoomScope<'_>, request: &Request, since: Option<Cursor>) -> 
 
 fn leave(scope: &mut RoomScope<'_>, request: &Request) -> Answer {
     if scope.leave(request) {
-        return Ok(b"{}".to_vec());
+        return Ok(Told::Json(b"{}".to_vec()));
     }
     let message = format!("this connection is not in {}", request.room.name.as_str());
     Err(WireError::new(ErrorCode::NotMember, message))
@@ -189,13 +190,13 @@ fn info(scope: &mut RoomScope<'_>) -> Answer {
     Ok(data::write(&answer))
 }
 
-fn online(scope: &mut RoomScope<'_>, raw: &[u8]) -> Answer {
+fn online(scope: &mut RoomScope<'_>, data: Data<'_>) -> Answer {
     #[derive(Deserialize)]
-    struct Data {
+    struct Online {
         limit: Option<u64>,
         after: Option<String>,
     }
-    let Data { limit, after } = data::read(raw)?;
+    let Online { limit, after } = data::read(data)?;
     let limit = bounded("limit", limit, ONLINE_PAGE_MAX)?;
     let from = match after {
         None => 0,
@@ -210,14 +211,14 @@ fn online(scope: &mut RoomScope<'_>, raw: &[u8]) -> Answer {
     Ok(data::write(&answer))
 }
 
-fn history(scope: &mut RoomScope<'_>, raw: &[u8]) -> Answer {
+fn history(scope: &mut RoomScope<'_>, data: Data<'_>) -> Answer {
     #[derive(Deserialize)]
-    struct Data {
+    struct History {
         since: Option<String>,
         before: Option<String>,
         limit: Option<u64>,
     }
-    let Data { since, before, limit } = data::read(raw)?;
+    let History { since, before, limit } = data::read(data)?;
     if since.is_some() && before.is_some() {
         return Err(data::bad("data names `since` or `before`, not both"));
     }
@@ -230,11 +231,11 @@ fn history(scope: &mut RoomScope<'_>, raw: &[u8]) -> Answer {
     let mut out = br#"{"messages":["#.to_vec();
     out.extend(pushed.join(&b','));
     out.extend(format!(r#"],"pos":"{pos}","gap":{gap},"more":{more}}}"#).into_bytes());
-    Ok(out)
+    Ok(Told::Json(out))
 }
 
-fn update(scope: &mut RoomScope<'_>, request: &Request, raw: &[u8]) -> Answer {
-    let field = json::object(raw).and_then(|mut fields| fields.find(|(key, _)| key == "data"));
+fn update(scope: &mut RoomScope<'_>, request: &Request, data: Data<'_>) -> Answer {
+    let field = data.fields().and_then(|mut fields| fields.find(|(key, _)| &*key.name() == b"data"));
     let Some((_, details)) = field else {
         return Err(data::bad("data.data is missing: what to set"));
     };
@@ -242,18 +243,18 @@ fn update(scope: &mut RoomScope<'_>, request: &Request, raw: &[u8]) -> Answer {
         let message = format!("data.data has at most {ROOM_DETAILS_BYTES_MAX} bytes");
         return Err(WireError::new(ErrorCode::TooLarge, message));
     }
-    scope.set_details(details);
+    scope.set_details(details.as_bytes());
     let user = Some(request.user.clone());
-    scope.publish(Draft { event: UPDATED, data: details, from: user, cid: None, excluded: None });
-    Ok(b"{}".to_vec())
+    scope.publish(Draft { event: UPDATED, data: details.as_bytes(), from: user, cid: None, excluded: None });
+    Ok(Told::Json(b"{}".to_vec()))
 }
 
-fn status(scope: &ConnScope<'_>, raw: &[u8]) -> Answer {
+fn status(scope: &ConnScope<'_>, data: Data<'_>) -> Answer {
     #[derive(Deserialize)]
-    struct Data {
+    struct Status {
         rooms: Vec<String>,
     }
-    let Data { rooms } = data::read(raw)?;
+    let Status { rooms } = data::read(data)?;
     if rooms.len() > crate::base::limits::ROOMS_PER_REQUEST_MAX {
         return Err(data::bad(format!(
             "data.rooms names at most {} rooms",

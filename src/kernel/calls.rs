@@ -2,7 +2,7 @@
 //! Invariant: a call is taken off the table by its last answer, so it is replied to exactly once.
 
 use crate::base::table::Table;
-use crate::kernel::feature::{Answer, DeclaredId, RoomAnswer};
+use crate::kernel::feature::{Answer, DeclaredId, RoomAnswer, Told};
 use crate::kernel::ids::{CallId, ConnId};
 use crate::wire::envelope::RequestId;
 
@@ -62,7 +62,8 @@ impl Calls {
 
     /// A call with an answer to come for each of `rooms`, of which there is one at least.
     pub fn open_many(&mut self, conn: ConnId, asker: Asker, rooms: impl Iterator<Item = Box<str>>) -> CallId {
-        let answers: Vec<RoomAnswer> = rooms.map(|room| RoomAnswer { room, answer: Ok(Vec::new()) }).collect();
+        let answers: Vec<RoomAnswer> =
+            rooms.map(|room| RoomAnswer { room, answer: Ok(Told::Json(Vec::new())) }).collect();
         let missing = answers.len();
         assert!(missing > 0, "a call is about a room");
         CallId(self.table.insert(Call { conn, asker, parts: Parts::Many { answers, missing } }))
@@ -91,8 +92,8 @@ impl Calls {
         Some(Answered { conn: call.conn, asker: call.asker, answers: Answers::One(answer) })
     }
 
-    /// Takes a call off the table whose connection has gone before it was asked.
-    pub fn forget(&mut self, id: CallId) {
-        self.table.remove(id.0);
+    /// Takes a call off the table before it was asked; says who wanted to know.
+    pub fn forget(&mut self, id: CallId) -> Option<Asker> {
+        Some(self.table.remove(id.0)?.asker)
     }
 }

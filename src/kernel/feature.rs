@@ -4,10 +4,11 @@ use crate::admission::gate::{Admitted, Asks};
 use crate::admission::names::RoomName;
 use crate::admission::rights::{Rate, Right};
 use crate::kernel::facts::Fact;
+use crate::kernel::ids::{Epoch, Place};
 use crate::kernel::mail::Request;
 use crate::kernel::scope::{ConnScope, RoomScope};
 use crate::wire::codes::WireError;
-use std::collections::BTreeMap;
+use crate::wire::envelope::Data;
 
 /// A feature says what it answers; gate, routing, metrics and docs are read from it.
 #[derive(Debug)]
@@ -38,8 +39,41 @@ pub enum Home {
     Target,
 }
 
-/// The data of a reply, JSON.
-pub type Answer = Result<Vec<u8>, WireError>;
+/// What a request that succeeded is answered with.
+#[derive(PartialEq, Debug)]
+pub enum Told {
+    /// The data of the reply.
+    Json(Vec<u8>),
+    /// Where a message was placed: becomes JSON where somebody reads it, if anybody does.
+    Receipt { place: Place, epoch: Epoch },
+}
+
+impl Told {
+    /// The data of the reply, made in `scratch` where it has to be.
+    pub fn json<'a>(&'a self, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        match self {
+            Told::Json(json) => json,
+            Told::Receipt { place, epoch } => {
+                scratch.clear();
+                write_receipt(scratch, *place, *epoch);
+                scratch
+            }
+        }
+    }
+}
+
+/// `{mid, seq, pos}`; `pos` is where the message stands.
+fn write_receipt(out: &mut Vec<u8>, place: Place, epoch: Epoch) {
+    // By hand: each publish that wants an answer comes by here.
+    let mut seq = itoa::Buffer::new();
+    let seq = seq.format(place.seq.0).as_bytes();
+    let (mid, epoch) = (place.mid.text(), epoch.text());
+    for piece in [br#"{"mid":""#, &mid[..], br#"","seq":"#, seq, br#","pos":""#, &epoch[..], b"-", seq, br#""}"#] {
+        out.extend_from_slice(piece);
+    }
+}
+
+pub type Answer = Result<Told, WireError>;
 
 /// The answer of one of several rooms.
 pub struct RoomAnswer {
@@ -51,7 +85,7 @@ pub struct RoomAnswer {
 pub struct ConnRequest<'a> {
     pub event: &'static str,
     pub needs: Right,
-    pub data: &'a [u8],
+    pub data: Data<'a>,
 }
 
 impl Asks for ConnRequest<'_> {
@@ -73,7 +107,7 @@ pub trait Feature {
     }
 
     /// A request for one room, at that room's home.
-    fn on_room_request(&mut self, _scope: &mut RoomScope<'_>, request: &Admitted<Request>, _data: &[u8]) -> Answer {
+    fn on_room_request(&mut self, _scope: &mut RoomScope<'_>, request: &Admitted<Request>, _data: Data<'_>) -> Answer {
         unreachable!("{} is not declared with a room's home", request.room.name.as_str())
     }
 
@@ -98,26 +132,30 @@ pub struct DeclaredId {
 /// All features of a process and who answers what.
 pub struct Registry {
     features: Vec<Box<dyn Feature>>,
-    events: BTreeMap<&'static str, DeclaredId>,
+    /// Short names first: nearly every name is told from the others by its length.
+    events: Vec<(DeclaredId, &'static Declared)>,
 }
 
 impl Registry {
     /// Panics when two features declare the same event: that is a mistake in the program.
     pub fn new(features: Vec<Box<dyn Feature>>) -> Self {
-        let mut events = BTreeMap::new();
+        let mut events: Vec<(DeclaredId, &'static Declared)> = Vec::new();
         for (feature, declaration) in features.iter().map(|feature| feature.declaration()).enumerate() {
             for (nth, declared) in declaration.requests.iter().enumerate() {
                 let id = DeclaredId { feature: feature as u16, nth: nth as u16 };
-                let before = events.insert(declared.event, id);
-                assert!(before.is_none(), "{} is declared once", declared.event);
+                let is_new = events.iter().all(|(_, other)| other.event != declared.event);
+                assert!(is_new, "{} is declared once", declared.event);
+                events.push((id, declared));
             }
         }
+        events.sort_by_key(|(_, declared)| declared.event.len());
         Registry { features, events }
     }
 
     pub fn find(&self, event: &str) -> Option<(DeclaredId, &'static Declared)> {
-        let id = *self.events.get(event)?;
-        Some((id, self.declared(id)))
+        let first = self.events.partition_point(|(_, declared)| declared.event.len() < event.len());
+        let as_long = self.events[first..].iter().take_while(|(_, declared)| declared.event.len() == event.len());
+        as_long.copied().find(|(_, declared)| declared.event == event)
     }
 
     pub fn declared(&self, id: DeclaredId) -> &'static Declared {
@@ -130,5 +168,24 @@ impl Registry {
 
     pub fn all(&mut self) -> &mut [Box<dyn Feature>] {
         &mut self.features
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::ids::{Cursor, Mid, Pos, Seq};
+
+    #[test]
+    fn a_receipt_is_json_whose_cursors_are_read_back() {
+        let place = Place { mid: Mid(0x0123_4567_89ab_cdef << 32), seq: Seq(1_234_567) };
+        let epoch = Epoch(u64::MAX);
+        let mut scratch = b"what was here before".to_vec();
+        let told = Told::Receipt { place, epoch };
+        let receipt: serde_json::Value = serde_json::from_slice(told.json(&mut scratch)).expect("JSON");
+        assert_eq!(receipt["seq"], 1_234_567);
+        assert_eq!(Cursor::parse(receipt["mid"].as_str().expect("text")), Some(Cursor::Mid(place.mid)));
+        let pos = Pos { epoch, seq: place.seq };
+        assert_eq!(Cursor::parse(receipt["pos"].as_str().expect("text")), Some(Cursor::Pos(pos)));
     }
 }

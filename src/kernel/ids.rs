@@ -45,6 +45,13 @@ pub struct RoomRef {
     pub name: RoomName,
 }
 
+impl RoomRef {
+    /// The same name in memory of its own.
+    pub fn copied(&self) -> RoomRef {
+        RoomRef { tenant: Arc::from(&*self.tenant), name: self.name.copied() }
+    }
+}
+
 /// A place in the order of a room: dense, the first message has 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Seq(pub u64);

@@ -25,8 +25,11 @@ pub enum Held {
 /// Requests of one connection that wait, the first of them for the peer that it is parked at.
 pub struct Parked {
     pub conn: ConnId,
-    pub requests: Vec<(ShardId, Box<Admitted<Request>>)>,
+    pub requests: Requests,
 }
+
+/// Requests of one event, each with its home.
+pub type Requests = Vec<(ShardId, Box<Admitted<Request>>)>;
 
 #[derive(Default)]
 struct Peer {
@@ -181,10 +184,9 @@ impl Lanes {
     /// Sends the requests of one event, each as soon as there is credit for it. Those that have to
     /// wait are parked, and the connection's reads must pause until [`Lanes::unpark`] has given the
     /// last of them back. True when all are sent.
-    pub fn request(&mut self, parked: Parked, effects: &mut Effects) -> bool {
-        let Parked { conn, requests } = parked;
-        let mut waiting = Vec::new();
-        for (to, request) in requests {
+    pub fn request(&mut self, conn: ConnId, requests: &mut Requests, effects: &mut Effects) -> bool {
+        let mut waiting = Requests::new();
+        for (to, request) in requests.drain(..) {
             if !self.may_request(to) {
                 waiting.push((to, request));
                 continue;

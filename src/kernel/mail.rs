@@ -8,6 +8,7 @@ use crate::kernel::entry::Entry;
 use crate::kernel::feature::{Answer, DeclaredId};
 use crate::kernel::ids::{CallId, ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq};
 use crate::wire::dialect::DialectId;
+use crate::wire::json::Spans;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Request {
     /// Which of the call's rooms this is about.
     pub part: u16,
     pub room: RoomRef,
+    /// Where the asker knows the room to be in its home's table, as a member.
+    pub known: Option<RoomId>,
     pub needs: Right,
     pub from: ConnAt,
     pub user: Arc<str>,
@@ -50,8 +53,9 @@ impl Asks for Request {
 
 #[derive(Debug)]
 pub enum Ask {
-    /// A client's event, for the feature that declared it. `data`: the sender's JSON.
-    Event { declared: DeclaredId, data: Arc<[u8]> },
+    /// A client's event, for the feature that declared it. `data`: the sender's JSON, and where its
+    /// first fields lie.
+    Event { declared: DeclaredId, data: Arc<str>, spans: Spans },
     /// Joins the user's own room, quietly.
     Inbox,
     /// What came after `after`, for a replay.

@@ -14,7 +14,6 @@ use crate::kernel::conns::{Flags, Replay};
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Frame;
 use crate::kernel::ids::{CallId, ConnAt, ConnId};
-use crate::kernel::lanes::Parked;
 use crate::kernel::mail::{Ask, Page, Request};
 use crate::wire::codes::CloseCode;
 use std::rc::Rc;
@@ -80,6 +79,7 @@ impl Kernel {
             call,
             part: 0,
             room: name,
+            known: Some(room),
             needs: Right::None,
             from: ConnAt { shard: self.id, conn },
             user,
@@ -87,8 +87,8 @@ impl Kernel {
             rooms: 0,
             ask: Ask::Page { epoch, after },
         };
-        let requests = vec![(home, Box::new(gate::admit_own(request)))];
-        let sent = self.lanes.request(Parked { conn, requests }, effects);
+        let mut requests = vec![(home, Box::new(gate::admit_own(request)))];
+        let sent = self.lanes.request(conn, &mut requests, effects);
         assert!(sent, "asked with credit");
         if let Some(cold) = self.conns.cold_mut(conn) {
             cold.replays()[0].asked = Some(call);

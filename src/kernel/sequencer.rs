@@ -27,12 +27,20 @@ pub struct Draft<'a> {
 }
 
 impl Kernel {
-    /// The room of that name, and whether it had to be made.
-    pub fn room_at_home(&mut self, now: Now, name: &RoomRef) -> Result<(RoomId, bool), WireError> {
-        assert_eq!(self.placement.of(name), self.id, "a room is asked for at its home");
-        if let Some(room) = self.rooms.find(name) {
+    /// The room of that name, and whether it had to be made. `known`: where the asker saw it last.
+    pub fn room_at_home(
+        &mut self,
+        now: Now,
+        name: &RoomRef,
+        known: Option<RoomId>,
+    ) -> Result<(RoomId, bool), WireError> {
+        // It may have been freed since, and made again under the same name.
+        let still_there = known.filter(|room| self.rooms.get(*room).is_some_and(|row| row.name == *name));
+        if let Some(room) = still_there.or_else(|| self.rooms.find(name)) {
             return Ok((room, false));
         }
+        // Once for each room: those that are here belong here.
+        assert_eq!(self.placement.of(name), self.id, "a room is asked for at its home");
         if self.rooms.len() >= ROOMS_PER_SHARD_MAX {
             return Err(WireError::new(ErrorCode::TooMany, "this server has no place for another room; try later"));
         }

@@ -7,7 +7,7 @@ use crate::kernel::conns::Replay;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Frame;
 use crate::kernel::facts::Fact;
-use crate::kernel::feature::Answer;
+use crate::kernel::feature::{Answer, Told};
 use crate::kernel::ids::{ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq, ShardId};
 use crate::kernel::mail::{Ask, Change, Gone, Mail, Reply, Request};
 use crate::kernel::scope::RoomScope;
@@ -15,6 +15,7 @@ use crate::shard::Shard;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect;
 use crate::wire::encode::Push;
+use crate::wire::envelope::Data;
 use serde_json::json;
 
 impl Shard {
@@ -30,7 +31,7 @@ impl Shard {
 
     /// A request at its home.
     fn on_request(&mut self, now: Now, request: &Admitted<Request>, effects: &mut Effects) {
-        let (room, answer, change) = match self.kernel.room_at_home(now, &request.room) {
+        let (room, answer, change) = match self.kernel.room_at_home(now, &request.room, request.known) {
             Ok((room, is_new)) => {
                 let (answer, change) = self.ask_room(now, room, request, effects);
                 // Only asked about: whoever asks about many names makes no rooms.
@@ -54,16 +55,17 @@ impl Shard {
         request: &Admitted<Request>,
         effects: &mut Effects,
     ) -> (Answer, Change) {
-        let nothing = || Ok(Vec::new());
+        let nothing = || Ok(Told::Json(Vec::new()));
         match &request.ask {
-            Ask::Event { declared, data } => {
+            Ask::Event { declared, data, spans } => {
+                let data = Data { json: data, spans };
                 let mut scope = RoomScope::new(&mut self.kernel, effects, now, room);
                 let answer = self.registry.feature(*declared).on_room_request(&mut scope, request, data);
                 (answer, scope.into_change())
             }
             Ask::Inbox => {
                 let mut scope = RoomScope::new(&mut self.kernel, effects, now, room);
-                let answer = scope.join(request, None).map(|_| Vec::new());
+                let answer = scope.join(request, None).and_then(|_| nothing());
                 (answer, scope.into_change())
             }
             Ask::Page { epoch, after } => (nothing(), self.kernel.replay_page(room, *epoch, *after)),
@@ -134,6 +136,9 @@ impl Shard {
             // It closed while the home let it in.
             return self.kernel.tell_gone(home, conn, vec![room], effects);
         }
+        // Requests of members carry this name to its home. Names that all shards count in the same
+        // place would make them wait for each other.
+        let name = if home == self.kernel.id { name } else { name.copied() };
         let local = self.kernel.membership.attach(conn.0.slot, home, room, name, now.unix_ms);
         match replay_after {
             Some(after) => self.kernel.start_replay(conn, Replay { home, room, epoch, after, asked: None }),

@@ -4,35 +4,39 @@
 use crate::admission::gate::{self, Admitted, Standing};
 use crate::admission::names::{self, RoomName};
 use crate::admission::rights::Right;
-use crate::base::limits::ROOMS_PER_REQUEST_MAX;
+use crate::base::limits::{ROOMS_LOOKED_THROUGH_MAX, ROOMS_PER_REQUEST_MAX};
 use crate::base::time::Now;
 use crate::kernel::calls::{Answered, Answers, Asker};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Frame;
 use crate::kernel::feature::{Answer, ConnRequest, Declared, DeclaredId, Home};
-use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomRef, ShardId};
+use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomId, RoomRef, ShardId};
 use crate::kernel::lanes::Parked;
 use crate::kernel::mail::{Ask, Request};
 use crate::kernel::scope::ConnScope;
 use crate::shard::{Opening, Shard};
 use crate::wire::codes::{ErrorCode, WireError};
 use crate::wire::encode;
-use crate::wire::envelope::{self, RequestId};
+use crate::wire::envelope::{self, Data, RequestId};
 use crate::wire::json;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Requests of one event, each with its home.
-type Requests = Vec<(ShardId, Box<Admitted<Request>>)>;
-
 /// What the data of a request names as its home.
-struct Targets<'a> {
-    names: Vec<Cow<'a, str>>,
-    /// Answered for each, even when there is one.
-    is_list: bool,
+enum Targets<'a> {
+    Room(Cow<'a, str>),
     /// A user's own room, named by the user.
-    is_user: bool,
+    User(Cow<'a, str>),
+    /// Answered for each, even when there is one.
+    Rooms(Vec<Cow<'a, str>>),
+}
+
+/// A room of the connection's tenant.
+struct Seen {
+    room: RoomRef,
+    home: ShardId,
+    known: Option<RoomId>,
 }
 
 impl Shard {
@@ -46,9 +50,11 @@ impl Shard {
         }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);
+        let inbox = self.place(conn, inbox);
+        let home = inbox.home;
         let request = self.request(conn, call, 0, inbox, Right::Join, Ask::Inbox);
-        let home = self.kernel.placement.of(&request.room);
-        self.send(conn, vec![(home, Box::new(gate::admit_own(request)))], effects);
+        self.requests.push((home, Box::new(gate::admit_own(request))));
+        self.send(conn, effects);
     }
 
     pub(super) fn on_text(&mut self, now: Now, conn: ConnId, message: &[u8], effects: &mut Effects) {
@@ -68,14 +74,14 @@ impl Shard {
             return self.refuse(now, conn, envelope.id.as_ref(), Some(&envelope.event), &error, effects);
         };
         let id = envelope.id;
+        let data = Data { json: envelope.data, spans: &envelope.spans };
         if declared.home == Home::Conn {
-            let answer = self.answer_here(now, conn, declared_id, declared, envelope.data);
+            let answer = self.answer_here(now, conn, declared_id, declared, data);
             return self.reply(now, conn, id.as_ref(), declared.event, answer, effects);
         }
-        match self.route(conn, &id, declared_id, declared, envelope.data) {
-            Ok(requests) if requests.is_empty() => {}
-            Ok(requests) => self.send(conn, requests, effects),
-            Err(error) => self.refuse(now, conn, id.as_ref(), Some(declared.event), &error, effects),
+        match self.route(conn, id, declared_id, declared, data) {
+            Ok(()) => self.send(conn, effects),
+            Err((id, error)) => self.refuse(now, conn, id.as_ref(), Some(declared.event), &error, effects),
         }
         self.flush_answered(now, effects);
     }
@@ -86,7 +92,7 @@ impl Shard {
         conn: ConnId,
         id: DeclaredId,
         declared: &'static Declared,
-        data: &[u8],
+        data: Data<'_>,
     ) -> Answer {
         let identity = &self.kernel.conns.cold(conn).expect("an open connection has a row").identity;
         let request = ConnRequest { event: declared.event, needs: declared.needs, data };
@@ -100,36 +106,74 @@ impl Shard {
     fn route(
         &mut self,
         conn: ConnId,
-        id: &Option<RequestId>,
+        id: Option<RequestId>,
         declared_id: DeclaredId,
         declared: &'static Declared,
-        data: &[u8],
-    ) -> Result<Requests, WireError> {
-        let targets = targets(declared, data)?;
-        let asker = Asker::Client { id: id.clone(), declared: declared_id };
-        let call = match targets.is_list {
-            true => self.kernel.calls.open_many(conn, asker, targets.names.iter().map(|name| Box::from(&**name))),
-            false => self.kernel.calls.open(conn, asker),
+        data: Data<'_>,
+    ) -> Result<(), (Option<RequestId>, WireError)> {
+        let targets = match targets(declared, data) {
+            Ok(targets) => targets,
+            Err(error) => return Err((id, error)),
         };
-        let needs = if targets.is_user { Right::Direct } else { declared.needs };
-        let data: Arc<[u8]> = Arc::from(data);
-        let mut requests = Requests::with_capacity(targets.names.len());
-        for (part, name) in targets.names.iter().enumerate() {
-            let name = if targets.is_user { user_room(name) } else { room_name(name) };
-            let ask = Ask::Event { declared: declared_id, data: data.clone() };
-            match name.and_then(|name| self.admit(conn, call, part as u16, name, needs, ask)) {
-                Ok(admitted) => requests.push(admitted),
-                Err(error) if targets.is_list => {
+        let asker = Asker::Client { id, declared: declared_id };
+        let (call, names) = match &targets {
+            Targets::Room(name) | Targets::User(name) => {
+                (self.kernel.calls.open(conn, asker), std::slice::from_ref(name))
+            }
+            Targets::Rooms(names) => {
+                (self.kernel.calls.open_many(conn, asker, names.iter().map(|name| Box::from(&**name))), &names[..])
+            }
+        };
+        let is_user = matches!(targets, Targets::User(_));
+        let needs = if is_user { Right::Direct } else { declared.needs };
+        let json: Arc<str> = Arc::from(data.json);
+        for (part, name) in names.iter().enumerate() {
+            let seen = if is_user { self.inbox(conn, name) } else { self.look_up(conn, name) };
+            let ask = Ask::Event { declared: declared_id, data: json.clone(), spans: data.spans.clone() };
+            match seen.and_then(|seen| self.admit(conn, call, part as u16, seen, needs, ask)) {
+                Ok(admitted) => self.requests.push(admitted),
+                Err(error) if matches!(targets, Targets::Rooms(_)) => {
                     self.kernel.counters.error(error.code);
                     self.answered.extend(self.kernel.calls.answer(call, part as u16, Err(error)));
                 }
                 Err(error) => {
-                    self.kernel.calls.forget(call);
-                    return Err(error);
+                    let Some(Asker::Client { id, .. }) = self.kernel.calls.forget(call) else {
+                        unreachable!("a call is a client's as it was opened");
+                    };
+                    return Err((id, error));
                 }
             }
         }
-        Ok(requests)
+        Ok(())
+    }
+
+    /// The room that a client names.
+    fn look_up(&self, conn: ConnId, name: &str) -> Result<Seen, WireError> {
+        // Who speaks in a room is mostly in it, and in few others: then its place is known here. An
+        // inbox has a name that clients may not be able to spell, so that is looked at below.
+        let membership = &self.kernel.membership;
+        for joined in membership.rooms_of(conn.0.slot).iter().take(ROOMS_LOOKED_THROUGH_MAX) {
+            if let Some(row) = membership.room(joined.room)
+                && row.name.name.as_str() == name
+                && !name.starts_with("user:")
+            {
+                return Ok(Seen { room: row.name.clone(), home: row.home, known: Some(row.id) });
+            }
+        }
+        let name = RoomName::parse(name).map_err(|refused| bad(refused.to_string()))?;
+        Ok(self.place(conn, name))
+    }
+
+    /// The own room of a user that a client names.
+    fn inbox(&self, conn: ConnId, user: &str) -> Result<Seen, WireError> {
+        names::check_user(user).map_err(|refused| bad(refused.to_string()))?;
+        Ok(self.place(conn, RoomName::inbox_of(user)))
+    }
+
+    fn place(&self, conn: ConnId, name: RoomName) -> Seen {
+        let cold = self.kernel.conns.cold(conn).expect("a request comes from an open connection");
+        let room = RoomRef { tenant: cold.identity.tenant.clone(), name };
+        Seen { home: self.kernel.placement.of(&room), room, known: None }
     }
 
     /// The part of a call that is about one room of the connection's tenant, past the gate.
@@ -138,24 +182,25 @@ impl Shard {
         conn: ConnId,
         call: CallId,
         part: u16,
-        name: RoomName,
+        seen: Seen,
         needs: Right,
         ask: Ask,
     ) -> Result<(ShardId, Box<Admitted<Request>>), WireError> {
-        let request = self.request(conn, call, part, name, needs, ask);
+        let home = seen.home;
+        let request = self.request(conn, call, part, seen, needs, ask);
         let identity = &self.kernel.conns.cold(conn).expect("a request comes from an open connection").identity;
-        let home = self.kernel.placement.of(&request.room);
         Ok((home, Box::new(gate::admit(request, &Standing { identity })?)))
     }
 
-    fn request(&self, conn: ConnId, call: CallId, part: u16, name: RoomName, needs: Right, ask: Ask) -> Request {
+    fn request(&self, conn: ConnId, call: CallId, part: u16, seen: Seen, needs: Right, ask: Ask) -> Request {
         let row = self.kernel.conns.row(conn).expect("a request comes from an open connection");
         let cold = self.kernel.conns.cold(conn).expect("a request comes from an open connection");
         let joined = self.kernel.membership.rooms_of(conn.0.slot).len() as u32;
         Request {
             call,
             part,
-            room: RoomRef { tenant: cold.identity.tenant.clone(), name },
+            room: seen.room,
+            known: seen.known,
             needs,
             from: ConnAt { shard: self.kernel.id, conn },
             user: cold.identity.user.clone(),
@@ -165,12 +210,13 @@ impl Shard {
         }
     }
 
-    /// Sends the requests of one event; while some have to wait, the connection's reads pause.
-    fn send(&mut self, conn: ConnId, requests: Requests, effects: &mut Effects) {
+    /// Sends the requests that one event was made into; while some have to wait, the connection's
+    /// reads pause.
+    fn send(&mut self, conn: ConnId, effects: &mut Effects) {
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
-            cold.pending += requests.len() as u32;
+            cold.pending += self.requests.len() as u32;
         }
-        if self.kernel.lanes.request(Parked { conn, requests }, effects) {
+        if self.kernel.lanes.request(conn, &mut self.requests, effects) {
             return;
         }
         self.kernel.counters.parked += 1;
@@ -181,17 +227,16 @@ impl Shard {
 
     /// Tries what is parked for `peer` again.
     pub(super) fn unpark(&mut self, peer: ShardId, effects: &mut Effects) {
-        while let Some(parked) = self.kernel.lanes.unpark(peer) {
-            let conn = parked.conn;
+        while let Some(Parked { conn, mut requests }) = self.kernel.lanes.unpark(peer) {
             if !self.kernel.conns.is_open(conn) {
                 // Nobody hears the answer, but parts that were sent before still bring theirs.
-                for (_, request) in parked.requests {
+                for (_, request) in requests {
                     let error = WireError::new(ErrorCode::Unavailable, "the connection has gone");
                     drop(self.kernel.calls.answer(request.call, request.part, Err(error)));
                 }
                 continue;
             }
-            if !self.kernel.lanes.request(parked, effects) {
+            if !self.kernel.lanes.request(conn, &mut requests, effects) {
                 // The rest is parked again, where it lacks credit now.
                 continue;
             }
@@ -204,7 +249,11 @@ impl Shard {
 
     /// Replies to calls that have all their answers.
     pub(super) fn flush_answered(&mut self, now: Now, effects: &mut Effects) {
-        for Answered { conn, asker, answers } in std::mem::take(&mut self.answered) {
+        if self.answered.is_empty() {
+            return;
+        }
+        let mut answered = std::mem::take(&mut self.answered);
+        for Answered { conn, asker, answers } in answered.drain(..) {
             let Asker::Client { id, declared } = asker else { continue };
             let event = self.registry.declared(declared).event;
             let answer = match answers {
@@ -213,6 +262,8 @@ impl Shard {
             };
             self.reply(now, conn, id.as_ref(), event, answer, effects);
         }
+        debug_assert!(self.answered.is_empty(), "a reply answers no other call");
+        self.answered = answered;
     }
 
     pub(super) fn reply(
@@ -225,9 +276,9 @@ impl Shard {
         effects: &mut Effects,
     ) {
         match (answer, id) {
-            (Ok(data), Some(id)) => {
+            (Ok(told), Some(id)) => {
                 self.frame.clear();
-                encode::reply_ok(&mut self.frame, id, &data);
+                encode::reply_ok(&mut self.frame, id, told.json(&mut self.receipt));
                 let reply = Frame::logged(&self.frame);
                 self.kernel.push_to(now, conn, &reply, effects);
             }
@@ -260,23 +311,14 @@ fn bad(message: impl Into<Cow<'static, str>>) -> WireError {
     WireError::new(ErrorCode::BadRequest, message)
 }
 
-fn room_name(name: &str) -> Result<RoomName, WireError> {
-    RoomName::parse(name).map_err(|refused| bad(refused.to_string()))
-}
-
-fn user_room(user: &str) -> Result<RoomName, WireError> {
-    names::check_user(user).map_err(|refused| bad(refused.to_string()))?;
-    Ok(RoomName::inbox_of(user))
-}
-
 /// Finds what `data` names, by the declared kind of home.
-fn targets<'a>(declared: &Declared, data: &'a [u8]) -> Result<Targets<'a>, WireError> {
+fn targets<'a>(declared: &Declared, data: Data<'a>) -> Result<Targets<'a>, WireError> {
     let (mut room, mut rooms, mut user) = (None, None, None);
-    for (key, value) in json::object(data).ok_or_else(|| bad("data is an object"))? {
-        let place = match &*key {
-            "room" => &mut room,
-            "rooms" => &mut rooms,
-            "user" => &mut user,
+    for (key, value) in data.fields().ok_or_else(|| bad("data is an object"))? {
+        let (place, key) = match &*key.name() {
+            b"room" => (&mut room, "room"),
+            b"rooms" => (&mut rooms, "rooms"),
+            b"user" => (&mut user, "user"),
             _ => continue,
         };
         if json::is_null(value) {
@@ -290,22 +332,21 @@ fn targets<'a>(declared: &Declared, data: &'a [u8]) -> Result<Targets<'a>, WireE
             break;
         }
     }
-    let named = |key: &str, value: &'a [u8]| json::string(value).ok_or_else(|| bad(format!("data.{key} is a string")));
-    let one = |name, is_user| Targets { names: vec![name], is_list: false, is_user };
+    let named = |key: &str, value: &'a str| json::string(value).ok_or_else(|| bad(format!("data.{key} is a string")));
     match (declared.home, room, rooms, user) {
-        (Home::Room, Some(room), _, _) => Ok(one(named("room", room)?, false)),
+        (Home::Room, Some(room), _, _) => Ok(Targets::Room(named("room", room)?)),
         (Home::Room, None, _, _) => Err(bad("data.room is missing: the room's name")),
         (Home::Rooms, _, Some(rooms), _) => list(rooms),
         (Home::Rooms, _, None, _) => Err(bad("data.rooms is missing: a list of rooms")),
-        (Home::Target, Some(room), None, None) => Ok(one(named("room", room)?, false)),
+        (Home::Target, Some(room), None, None) => Ok(Targets::Room(named("room", room)?)),
         (Home::Target, None, Some(rooms), None) => list(rooms),
-        (Home::Target, None, None, Some(user)) => Ok(one(named("user", user)?, true)),
+        (Home::Target, None, None, Some(user)) => Ok(Targets::User(named("user", user)?)),
         (Home::Target, ..) => Err(bad("data names exactly one of `room`, `rooms` and `user`")),
         (Home::Conn, ..) => unreachable!("answered at the connection"),
     }
 }
 
-fn list(rooms: &[u8]) -> Result<Targets<'_>, WireError> {
+fn list(rooms: &str) -> Result<Targets<'_>, WireError> {
     let allowed = || bad(format!("data.rooms is a list of 1 to {ROOMS_PER_REQUEST_MAX} names"));
     let mut names = Vec::new();
     for item in json::array(rooms).ok_or_else(allowed)? {
@@ -320,5 +361,5 @@ fn list(rooms: &[u8]) -> Result<Targets<'_>, WireError> {
     // A room named twice is asked once: two requests of one call must not race each other.
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
-    Ok(Targets { names, is_list: true, is_user: false })
+    Ok(Targets::Rooms(names))
 }

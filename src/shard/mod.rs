@@ -24,6 +24,7 @@ use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
+use crate::kernel::lanes::Requests;
 use crate::kernel::mail::Mail;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
@@ -114,6 +115,9 @@ pub struct Shard {
     registry: Registry,
     /// Bytes of replies while they are made.
     frame: Vec<u8>,
+    /// The data of a reply, and requests on their way to their homes, likewise.
+    receipt: Vec<u8>,
+    requests: Requests,
     due: Vec<crate::kernel::Timer>,
     /// Calls of clients that have all their answers and no reply yet.
     answered: Vec<Answered>,
@@ -128,6 +132,8 @@ impl Shard {
             kernel: Kernel::new(config, now),
             registry: Registry::new(features),
             frame: Vec::new(),
+            receipt: Vec::new(),
+            requests: Requests::new(),
             due: Vec::new(),
             answered: Vec::new(),
             // Not logged: what the server says unasked must not make a connection look busy.

@@ -487,7 +487,12 @@ impl World {
             }
             (Some(Mail::Entry { entry, .. }), Mail::Reply(reply)) => {
                 let mid = entry.place.map(|place| place.mid.to_string());
-                let answer = reply.answer.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+                let mut scratch = Vec::new();
+                let answer = reply
+                    .answer
+                    .as_ref()
+                    .map(|told| String::from_utf8_lossy(told.json(&mut scratch)))
+                    .unwrap_or_default();
                 let is_its_own = entry.excluded.is_none() && mid.is_some_and(|mid| answer.contains(&mid));
                 is_its_own && self.strikes(Fault::OvertakingReply)
             }

@@ -3,7 +3,7 @@
 //! so its `data` can be passed on unread.
 
 use super::codes::{ErrorCode, WireError};
-use super::json;
+use super::json::{self, Fields, Spans};
 use crate::base::limits::{CID_BYTES_MAX, EVENT_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOMS_PER_REQUEST_MAX};
 use std::borrow::Cow;
 
@@ -22,7 +22,32 @@ pub struct Envelope<'a> {
     /// 1 to `EVENT_BYTES_MAX` bytes of `[A-Za-z0-9_.:-]`.
     pub event: Cow<'a, str>,
     /// JSON, as the sender wrote it; `{}` where there was none.
-    pub data: &'a [u8],
+    pub data: &'a str,
+    /// Where the first fields of `data` lie.
+    pub spans: Spans,
+}
+
+/// The data of a request, for who reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Data<'a> {
+    /// JSON, as the sender wrote it.
+    pub json: &'a str,
+    /// Of the same text, or [`Spans::NONE`].
+    pub spans: &'a Spans,
+}
+
+impl<'a> Data<'a> {
+    /// The fields, or `None` where the data is no object.
+    #[inline]
+    pub fn fields(self) -> Option<Fields<'a>> {
+        json::fields(self.json, self.spans)
+    }
+}
+
+impl<'a> From<&'a str> for Data<'a> {
+    fn from(json: &'a str) -> Self {
+        Data { json, spans: &Spans::NONE }
+    }
 }
 
 /// A message that is no request.
@@ -38,10 +63,14 @@ pub fn parse(message: &[u8]) -> Result<Envelope<'_>, Malformed> {
     let mut id: Slot<'_> = Slot::Absent;
     let mut event: Slot<'_> = Slot::Absent;
     let mut data: Slot<'_> = Slot::Absent;
-    let walked = json::walk(message, |key, value| match &*json::key_bytes(key) {
+    let mut spans = Spans::NONE;
+    let walked = json::walk(message, |key, value, inner| match &*key.name() {
         b"id" => id.fill(value),
         b"event" => event.fill(value),
-        b"data" => data.fill(value),
+        b"data" => {
+            data.fill(value);
+            spans.clone_from(inner);
+        }
         _ => {}
     });
     let id = read_id(id);
@@ -58,8 +87,8 @@ pub fn parse(message: &[u8]) -> Result<Envelope<'_>, Malformed> {
         Err(error) => return malformed(id, error),
     };
     match data {
-        Slot::Absent => Ok(Envelope { id, event, data: b"{}" }),
-        Slot::Once(data) => Ok(Envelope { id, event, data }),
+        Slot::Absent => Ok(Envelope { id, event, data: "{}", spans }),
+        Slot::Once(data) => Ok(Envelope { id, event, data, spans }),
         Slot::Repeated => malformed(id, repeated("data")),
     }
 }
@@ -68,12 +97,12 @@ pub fn parse(message: &[u8]) -> Result<Envelope<'_>, Malformed> {
 #[derive(Clone, Copy)]
 enum Slot<'a> {
     Absent,
-    Once(&'a [u8]),
+    Once(&'a str),
     Repeated,
 }
 
 impl<'a> Slot<'a> {
-    fn fill(&mut self, value: &'a [u8]) {
+    fn fill(&mut self, value: &'a str) {
         *self = match self {
             Slot::Absent => Slot::Once(value),
             Slot::Once(_) | Slot::Repeated => Slot::Repeated,
@@ -81,7 +110,7 @@ impl<'a> Slot<'a> {
     }
 
     /// The field's value where it is present; `null` is absent.
-    fn optional(self, name: &'static str) -> Result<Option<&'a [u8]>, WireError> {
+    fn optional(self, name: &'static str) -> Result<Option<&'a str>, WireError> {
         match self {
             Slot::Absent => Ok(None),
             Slot::Once(raw) if json::is_null(raw) => Ok(None),
@@ -129,9 +158,18 @@ fn read_event(slot: Slot<'_>) -> Result<Cow<'_, str>, WireError> {
 
 /// Whether an event may have this name.
 pub fn is_event_name(name: &str) -> bool {
-    (1..=EVENT_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-'))
+    (1..=EVENT_BYTES_MAX).contains(&name.len()) && name.bytes().all(|byte| IS_EVENT_BYTE[byte as usize])
 }
+
+const IS_EVENT_BYTE: [bool; 256] = {
+    let mut is_event_byte = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        is_event_byte[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'_' | b'.' | b':' | b'-');
+        byte += 1;
+    }
+    is_event_byte
+};
 
 /// The data of `room:publish`: types and bounds are right, names of rooms and users are unread.
 #[derive(PartialEq, Debug)]
@@ -143,7 +181,7 @@ pub struct PublishFields<'a> {
     pub user: Option<Cow<'a, str>>,
     pub event: Cow<'a, str>,
     /// JSON, as the sender wrote it; `null` where there was none.
-    pub data: &'a [u8],
+    pub data: &'a str,
     /// 1 to `CID_BYTES_MAX` bytes.
     pub cid: Option<Cow<'a, str>>,
     pub exclude_self: bool,
@@ -151,12 +189,12 @@ pub struct PublishFields<'a> {
 
 /// Reads the data of a publish, which has been checked as part of its envelope. Unknown fields are
 /// ignored; a `null` is an absent field, except as `data`.
-pub fn publish_fields(data: &[u8]) -> Result<PublishFields<'_>, WireError> {
-    let mut fields = json::object(data).ok_or_else(|| bad_request("the data of a publish must be an object"))?;
+pub fn publish_fields(data: Data<'_>) -> Result<PublishFields<'_>, WireError> {
+    let fields = data.fields().ok_or_else(|| bad_request("the data of a publish must be an object"))?;
     let (mut room, mut rooms, mut user, mut event) = (Slot::Absent, Slot::Absent, Slot::Absent, Slot::Absent);
     let (mut payload, mut cid, mut exclude_self) = (Slot::Absent, Slot::Absent, Slot::Absent);
-    while let Some((key, value)) = fields.next_raw() {
-        match &*json::key_bytes(key) {
+    for (key, value) in fields {
+        match &*key.name() {
             b"room" => room.fill(value),
             b"rooms" => rooms.fill(value),
             b"user" => user.fill(value),
@@ -183,18 +221,18 @@ pub fn publish_fields(data: &[u8]) -> Result<PublishFields<'_>, WireError> {
     };
     let event = read_event(event)?;
     let data = match payload {
-        Slot::Absent => b"null",
+        Slot::Absent => "null",
         Slot::Once(raw) => raw,
         Slot::Repeated => return Err(repeated("data")),
     };
     Ok(PublishFields { room, rooms, user, event, data, cid, exclude_self })
 }
 
-fn text<'a>(raw: &'a [u8], name: &str) -> Result<Cow<'a, str>, WireError> {
+fn text<'a>(raw: &'a str, name: &str) -> Result<Cow<'a, str>, WireError> {
     json::string(raw).ok_or_else(|| bad_request(format!("`{name}` must be a string")))
 }
 
-fn room_list(raw: &[u8]) -> Result<Vec<Cow<'_, str>>, WireError> {
+fn room_list(raw: &str) -> Result<Vec<Cow<'_, str>>, WireError> {
     let wrong = || bad_request(format!("`rooms` must be an array of 1 to {ROOMS_PER_REQUEST_MAX} strings"));
     let items = json::array(raw).ok_or_else(wrong)?;
     let mut rooms = Vec::new();
@@ -228,20 +266,22 @@ mod tests {
     #[test]
     fn fields_come_in_any_order_and_unknown_ones_are_ignored() {
         let envelope = read(r#" {"x":[{"id":1}], "data" : {"room" : "chat:1"} ,"id":"c1","event":"room:join"} "#);
-        let data: &[u8] = br#"{"room" : "chat:1"}"#;
-        assert_eq!(envelope, Ok(Envelope { id: text_id("c1"), event: "room:join".into(), data }));
+        let envelope = envelope.expect("well formed");
+        assert_eq!((envelope.id, &*envelope.event), (text_id("c1"), "room:join"));
+        assert_eq!(envelope.data, r#"{"room" : "chat:1"}"#);
     }
 
     #[test]
     fn id_and_data_may_be_absent() {
-        assert_eq!(read(r#"{"event":"ping"}"#), Ok(Envelope { id: None, event: "ping".into(), data: b"{}" }));
+        let envelope = Envelope { id: None, event: "ping".into(), data: "{}", spans: Spans::NONE };
+        assert_eq!(read(r#"{"event":"ping"}"#), Ok(envelope));
     }
 
     #[test]
     fn data_stays_as_its_sender_wrote_it() {
         let data = "[ 1.0e+05,\t\"\\u0041\\/\" , 123456789012345678901234567890,{ } ]";
         let message = format!(r#"{{"event":"a","data":  {data}  }}"#);
-        assert_eq!(read(&message).expect("well formed").data, data.as_bytes());
+        assert_eq!(read(&message).expect("well formed").data, data);
     }
 
     #[test]
@@ -319,7 +359,7 @@ mod tests {
                 RequestId::Text(text) => serde_json::Value::from(&*text),
             }), id);
             let expected = data.map_or(serde_json::json!({}), serde_json::Value::from);
-            prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(envelope.data).ok(), Some(expected));
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(envelope.data).ok(), Some(expected));
         }
 
         #[test]
@@ -328,12 +368,12 @@ mod tests {
             let cut = cut.min(valid.len());
             let mixed = [&valid[start.min(cut)..cut], &message].concat();
             let _ = parse(&mixed);
-            let _ = publish_fields(&mixed);
+            let _ = publish_fields(Data::from(&*String::from_utf8_lossy(&mixed)));
         }
     }
 
     fn publish(data: &str) -> Result<PublishFields<'_>, WireError> {
-        publish_fields(data.as_bytes())
+        publish_fields(Data::from(data))
     }
 
     #[test]
@@ -345,7 +385,7 @@ mod tests {
             rooms: None,
             user: None,
             event: "chat".into(),
-            data: br#"{"a":1}"#,
+            data: r#"{"a":1}"#,
             cid: Some("7".into()),
             exclude_self: true,
         };
@@ -356,7 +396,7 @@ mod tests {
     fn absent_fields_of_a_publish_have_defaults_and_null_is_absent() {
         let fields = publish(r#"{"user":"bob","event":"chat","cid":null,"room":null,"exclude_self":null}"#)
             .expect("well formed");
-        assert_eq!((fields.data, fields.cid, fields.room, fields.exclude_self), (&b"null"[..], None, None, false));
+        assert_eq!((fields.data, fields.cid, fields.room, fields.exclude_self), ("null", None, None, false));
     }
 
     #[test]

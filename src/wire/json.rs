@@ -9,12 +9,14 @@
 //! browsers write, it needs a copy, and building its tape takes longer than the whole reading of an
 //! envelope here (241 B: 218 ns against 168; 16 KiB: 13.9 us against 8.6; `benches/wire.rs`).
 
-use crate::base::limits::JSON_DEPTH_MAX;
+use crate::base::limits::{JSON_DEPTH_MAX, JSON_SPANS_MAX, MESSAGE_BYTES_MAX};
 use std::borrow::Cow;
 use std::fmt;
 
 /// One bit for each open bracket.
 const _: () = assert!(JSON_DEPTH_MAX <= u64::BITS as usize);
+/// Places in a text fit into a [`Span`].
+const _: () = assert!(MESSAGE_BYTES_MAX <= u32::MAX as usize);
 
 /// Why bytes are not JSON that we take; `at` is the offset of the first bad byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,30 +41,34 @@ impl fmt::Display for JsonError {
 
 /// Checks that `raw` is one JSON text.
 pub fn check(raw: &[u8]) -> Result<(), JsonError> {
-    walk(raw, |_, _| {})
+    walk(raw, |_, _, _| {})
 }
 
 /// Checks like [`check`], and where the text is an object hands each of its fields on as it goes
-/// by: the key in its quotes, and the value without the white space around it. After an error, the
-/// fields before it have been handed on.
-pub fn walk<'a>(raw: &'a [u8], mut field: impl FnMut(&'a [u8], &'a [u8])) -> Result<(), JsonError> {
-    if simdutf8::basic::from_utf8(raw).is_err() {
+/// by: the key, the value without the white space around it, and where the fields of that value
+/// lie. After an error, the fields before it have been handed on.
+pub fn walk<'a>(raw: &'a [u8], mut field: impl FnMut(Key<'a>, &'a str, &Spans)) -> Result<(), JsonError> {
+    let Ok(text) = simdutf8::basic::from_utf8(raw) else {
         let at = std::str::from_utf8(raw).map_or_else(|error| error.valid_up_to(), str::len);
         return Err(JsonError::Utf8 { at });
-    }
+    };
     let syntax = |at, expected| Err(JsonError::Syntax { at, expected });
     let mut at = skip_space(raw, 0);
     let mut depth = 0;
     // The lowest bit is the innermost open bracket: set for an object.
     let mut objects: u64 = 0;
-    let mut key: &[u8] = &[];
-    let mut value_at = 0;
+    // The field under way in the outermost object, the one in a value of that, and those before it.
+    let (mut outer, mut value_at) = (Key { quoted: &[], is_plain: true }, 0);
+    let mut inner = Span::default();
+    let mut spans = Spans::NONE;
     'value: loop {
-        if depth == 1 {
-            value_at = at;
+        match depth {
+            1 => value_at = at,
+            2 => inner.value = at as u32,
+            _ => {}
         }
         match raw.get(at) {
-            Some(b'"') => at = string_end(raw, at)?,
+            Some(b'"') => at = string_end(raw, at)?.0,
             Some(open @ (b'{' | b'[')) => {
                 if depth == JSON_DEPTH_MAX {
                     return Err(JsonError::TooDeep { at });
@@ -78,12 +84,7 @@ pub fn walk<'a>(raw: &'a [u8], mut field: impl FnMut(&'a [u8], &'a [u8])) -> Res
                     objects >>= 1;
                 } else {
                     if is_object {
-                        let start = at;
-                        at = key_end(raw, at)?;
-                        if depth == 1 {
-                            key = &raw[start..at];
-                        }
-                        at = colon_end(raw, at)?;
+                        at = key(raw, at, depth, &mut outer, &mut inner, &mut spans)?;
                     }
                     continue 'value;
                 }
@@ -96,24 +97,24 @@ pub fn walk<'a>(raw: &'a [u8], mut field: impl FnMut(&'a [u8], &'a [u8])) -> Res
         }
         // After a value: close what closes here, until a comma asks for the next one.
         loop {
-            if depth == 1 && objects == 1 {
-                field(key, &raw[value_at..at]);
+            let is_object = objects & 1 == 1;
+            if depth <= 2 && is_object {
+                if depth == 1 {
+                    field(outer, &text[value_at..at], &spans);
+                } else {
+                    inner.value_end = at as u32;
+                    spans.note(inner, value_at as u32);
+                }
             }
             at = skip_space(raw, at);
             if depth == 0 {
                 return if at == raw.len() { Ok(()) } else { syntax(at, "the end") };
             }
-            let is_object = objects & 1 == 1;
             match raw.get(at) {
                 Some(b',') => {
                     at = skip_space(raw, at + 1);
                     if is_object {
-                        let start = at;
-                        at = key_end(raw, at)?;
-                        if depth == 1 {
-                            key = &raw[start..at];
-                        }
-                        at = colon_end(raw, at)?;
+                        at = key(raw, at, depth, &mut outer, &mut inner, &mut spans)?;
                     }
                     continue 'value;
                 }
@@ -129,6 +130,106 @@ pub fn walk<'a>(raw: &'a [u8], mut field: impl FnMut(&'a [u8], &'a [u8])) -> Res
     }
 }
 
+/// Past the key that begins at `at`, its colon and the white space around that; notes the key as
+/// that of the field under way at its level.
+#[inline(always)]
+fn key<'a>(
+    raw: &'a [u8],
+    at: usize,
+    depth: usize,
+    outer: &mut Key<'a>,
+    inner: &mut Span,
+    spans: &mut Spans,
+) -> Result<usize, JsonError> {
+    let (end, is_plain) = key_end(raw, at)?;
+    match depth {
+        1 => {
+            *outer = Key { quoted: &raw[at..end], is_plain };
+            (spans.count, spans.is_cut) = (0, false);
+        }
+        2 => {
+            inner.key = at as u32;
+            inner.key_end = if is_plain { end as u32 } else { 0 };
+        }
+        _ => {}
+    }
+    colon_end(raw, end)
+}
+
+/// Where a field lies in a text.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+struct Span {
+    key: u32,
+    /// 0 for a key with escapes.
+    key_end: u32,
+    value: u32,
+    value_end: u32,
+}
+
+/// Where the first fields of an object lie in its text, as the walk that checked it came by them:
+/// who reads it next need not walk over them again. Of no object, none.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Spans {
+    noted: [Span; JSON_SPANS_MAX],
+    count: u16,
+    /// Something could not be noted, nor is anything after it.
+    is_cut: bool,
+}
+
+impl Spans {
+    /// Nothing is noted.
+    pub const NONE: Spans =
+        Spans { noted: [Span { key: 0, key_end: 0, value: 0, value_end: 0 }; JSON_SPANS_MAX], count: 0, is_cut: false };
+
+    /// Notes the next field, whose places are counted from `start` on.
+    #[inline(always)]
+    fn note(&mut self, field: Span, start: u32) {
+        match self.noted.get_mut(self.count as usize) {
+            Some(place) if field.key_end != 0 && !self.is_cut => {
+                *place = Span {
+                    key: field.key - start,
+                    key_end: field.key_end - start,
+                    value: field.value - start,
+                    value_end: field.value_end - start,
+                };
+                self.count += 1;
+            }
+            _ => self.is_cut = true,
+        }
+    }
+
+    #[inline]
+    fn noted(&self) -> &[Span] {
+        &self.noted[..self.count as usize]
+    }
+}
+
+/// The key of a field, not yet read.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Key<'a> {
+    quoted: &'a [u8],
+    /// Without escapes.
+    is_plain: bool,
+}
+
+impl<'a> Key<'a> {
+    /// The key unescaped, as bytes: keys are compared, not kept. One that spells half a surrogate
+    /// pair has no name in UTF-8, and is empty here; it equals no known key either way.
+    #[inline]
+    pub fn name(self) -> Cow<'a, [u8]> {
+        if self.is_plain {
+            return Cow::Borrowed(&self.quoted[1..self.quoted.len() - 1]);
+        }
+        Cow::Owned(self.unescaped())
+    }
+
+    #[cold]
+    fn unescaped(self) -> Vec<u8> {
+        let text = std::str::from_utf8(self.quoted).ok().and_then(string);
+        text.unwrap_or_default().into_owned().into_bytes()
+    }
+}
+
 /// The first byte at or after `at` that is no white space.
 #[inline]
 fn skip_space(raw: &[u8], mut at: usize) -> usize {
@@ -138,8 +239,9 @@ fn skip_space(raw: &[u8], mut at: usize) -> usize {
     at
 }
 
-#[inline]
-fn key_end(raw: &[u8], at: usize) -> Result<usize, JsonError> {
+/// Past the key, and whether it has no escapes.
+#[inline(always)]
+fn key_end(raw: &[u8], at: usize) -> Result<(usize, bool), JsonError> {
     match raw.get(at) {
         Some(b'"') => string_end(raw, at),
         _ => Err(JsonError::Syntax { at, expected: "a key" }),
@@ -156,15 +258,23 @@ fn colon_end(raw: &[u8], at: usize) -> Result<usize, JsonError> {
     }
 }
 
-/// Past the string whose opening quote is at `at`.
-#[inline]
-fn string_end(raw: &[u8], at: usize) -> Result<usize, JsonError> {
-    let mut at = at + 1;
+/// Past the string whose opening quote is at `at`, and whether it has no escapes.
+#[inline(always)]
+fn string_end(raw: &[u8], at: usize) -> Result<(usize, bool), JsonError> {
+    let end = plain_end(raw, at + 1);
+    match raw.get(end) {
+        Some(b'"') => Ok((end + 1, true)),
+        _ => escaped_string_end(raw, end),
+    }
+}
+
+/// [`string_end`] from the first byte on that cannot stand in a string as it is.
+#[cold]
+fn escaped_string_end(raw: &[u8], mut at: usize) -> Result<(usize, bool), JsonError> {
     loop {
-        at = plain_end(raw, at);
         match raw.get(at) {
-            Some(b'"') => return Ok(at + 1),
-            Some(b'\\') => at = escape_end(raw, at)?,
+            Some(b'"') => return Ok((at + 1, false)),
+            Some(b'\\') => at = plain_end(raw, escape_end(raw, at)?),
             _ => return Err(JsonError::Syntax { at, expected: "a character or a closing quote" }),
         }
     }
@@ -186,27 +296,62 @@ const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
 const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
 
 /// The first byte at or after `at` that cannot stand in a string as it is: a quote, a backslash or
-/// a control character; the end of `raw` where there is none. Eight bytes a step.
-#[inline]
-fn plain_end(raw: &[u8], mut at: usize) -> usize {
-    // A borrow can only mark bytes after (above) a true one, so the first mark is exact.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+/// a control character; the end of `raw` where there is none. Most strings are names: they end in
+/// the first eight bytes.
+#[inline(always)]
+fn plain_end(raw: &[u8], at: usize) -> usize {
+    match raw.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        Some(chunk) => match special_in(u64::from_le_bytes(*chunk)) {
+            Some(nth) => at + nth,
+            None => long_plain_end(raw, at + 8),
+        },
+        None => long_plain_end(raw, at),
+    }
+}
+
+/// [`plain_end`] of more than a word: three words more, then by blocks, which the compiler turns
+/// into vector instructions.
+fn long_plain_end(raw: &[u8], mut at: usize) -> usize {
+    let mut words = 0;
     while let Some(chunk) = raw.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        let controls = word.wrapping_sub(SPACES) & !word & HIGHS;
-        let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES) | controls;
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
+        if let Some(nth) = special_in(u64::from_le_bytes(*chunk)) {
+            return at + nth;
         }
         at += 8;
-    }
-    while let Some(byte) = raw.get(at) {
-        if *byte < 0x20 || *byte == b'"' || *byte == b'\\' {
-            break;
+        words += 1;
+        if words == 3 {
+            while let Some(block) = raw.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>())
+                && !block.iter().fold(false, |found, byte| found | is_special(*byte))
+            {
+                at += BLOCK;
+            }
         }
-        at += 1;
     }
-    at
+    // Less than a word is left. Zeros follow it, which are special.
+    let rest = raw.get(at..).unwrap_or_default();
+    let word = match raw.last_chunk::<8>() {
+        Some(_) if rest.is_empty() => 0,
+        Some(last) => u64::from_le_bytes(*last) >> (8 * (8 - rest.len())),
+        None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    at + special_in(word).unwrap_or_default()
+}
+
+const BLOCK: usize = 32;
+
+/// Which of the eight bytes of `word`, the lowest first, is the first that [`is_special`].
+#[inline(always)]
+fn special_in(word: u64) -> Option<usize> {
+    // A borrow can only mark bytes after (above) a true one, so the first mark is exact.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let controls = word.wrapping_sub(SPACES) & !word;
+    let found = (zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES) | controls) & HIGHS;
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
+#[inline]
+fn is_special(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 /// Past the number that begins at `at` with a digit or a minus.
@@ -233,80 +378,84 @@ fn number_end(raw: &[u8], at: usize) -> Result<usize, JsonError> {
     Ok(at)
 }
 
-/// The fields of an object, or `None` where `raw` is something else. `raw` has been checked; of
+/// The fields of an object, or `None` where `text` is something else. `text` has been checked; of
 /// anything else the fields are unspecified, but nothing panics.
-pub fn object(raw: &[u8]) -> Option<Fields<'_>> {
-    let at = skip_space(raw, 0);
-    (raw.get(at) == Some(&b'{')).then(|| Fields { raw, at: skip_space(raw, at + 1) })
+pub fn object(text: &str) -> Option<Fields<'_>> {
+    fields(text, &Spans::NONE)
+}
+
+/// Like [`object`], of a text that [`walk`] came by as the value of a field: `spans` are its own.
+#[inline]
+pub fn fields<'a>(text: &'a str, spans: &'a Spans) -> Option<Fields<'a>> {
+    let raw = text.as_bytes();
+    let noted = spans.noted();
+    let at = match noted.last() {
+        Some(last) => next_start(raw, last.value_end as usize),
+        None => {
+            let at = skip_space(raw, 0);
+            (raw.get(at) == Some(&b'{')).then(|| skip_space(raw, at + 1))?
+        }
+    };
+    Some(Fields { text, noted: noted.iter(), at })
 }
 
 /// See [`object`].
 pub struct Fields<'a> {
-    raw: &'a [u8],
-    /// At a key's quote or the closing bracket.
+    text: &'a str,
+    noted: std::slice::Iter<'a, Span>,
+    /// Behind those: at a key's quote or the closing bracket.
     at: usize,
 }
 
-impl<'a> Fields<'a> {
-    /// The next key in its quotes, and the value without the white space around it.
-    #[inline]
-    pub fn next_raw(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        let key_end = key_end(self.raw, self.at).ok()?;
-        let key = &self.raw[self.at..key_end];
-        let start = colon_end(self.raw, key_end).ok()?;
-        let end = value_end(self.raw, start)?;
-        self.at = next_start(self.raw, end);
-        Some((key, &self.raw[start..end]))
-    }
-}
-
 impl<'a> Iterator for Fields<'a> {
-    /// The key, unescaped, and the value without the white space around it.
-    type Item = (Cow<'a, str>, &'a [u8]);
+    /// The key, and the value without the white space around it.
+    type Item = (Key<'a>, &'a str);
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let (key, value) = self.next_raw()?;
-        // A key with half a surrogate pair has no name in UTF-8; it equals no known key either way.
-        Some((string(key).unwrap_or(Cow::Borrowed("\u{FFFD}")), value))
+    #[inline]
+    fn next(&mut self) -> Option<(Key<'a>, &'a str)> {
+        if let Some(span) = self.noted.next() {
+            let quoted = &self.text.as_bytes()[span.key as usize..span.key_end as usize];
+            let value = &self.text[span.value as usize..span.value_end as usize];
+            return Some((Key { quoted, is_plain: true }, value));
+        }
+        let raw = self.text.as_bytes();
+        let (key_end, is_plain) = key_end(raw, self.at).ok()?;
+        let quoted = &raw[self.at..key_end];
+        let start = colon_end(raw, key_end).ok()?;
+        let end = value_end(raw, start)?;
+        self.at = next_start(raw, end);
+        Some((Key { quoted, is_plain }, &self.text[start..end]))
     }
 }
 
-/// The bytes of a key that is still in its quotes: how [`walk`] and [`Fields::next_raw`] give it.
-/// Keys are compared, not kept, so the common one is not even looked at as text.
-#[inline]
-pub fn key_bytes(quoted: &[u8]) -> Cow<'_, [u8]> {
-    let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
-    if !inner.contains(&b'\\') {
-        return Cow::Borrowed(inner);
-    }
-    Cow::Owned(string(quoted).unwrap_or_default().into_owned().into_bytes())
-}
-
-/// The items of an array, or `None` where `raw` is something else; like [`object`].
-pub fn array(raw: &[u8]) -> Option<Items<'_>> {
+/// The items of an array, or `None` where `text` is something else; like [`object`].
+pub fn array(text: &str) -> Option<Items<'_>> {
+    let raw = text.as_bytes();
     let at = skip_space(raw, 0);
-    (raw.get(at) == Some(&b'[')).then(|| Items { raw, at: skip_space(raw, at + 1) })
+    (raw.get(at) == Some(&b'[')).then(|| Items { text, at: skip_space(raw, at + 1) })
 }
 
 /// See [`array`].
 pub struct Items<'a> {
-    raw: &'a [u8],
+    text: &'a str,
     /// At a value or the closing bracket.
     at: usize,
 }
 
 impl<'a> Iterator for Items<'a> {
-    type Item = &'a [u8];
+    type Item = &'a str;
 
-    fn next(&mut self) -> Option<&'a [u8]> {
+    fn next(&mut self) -> Option<&'a str> {
+        let raw = self.text.as_bytes();
         let start = self.at;
-        let end = value_end(self.raw, start).filter(|end| *end > start)?;
-        self.at = next_start(self.raw, end);
-        Some(&self.raw[start..end])
+        let end = value_end(raw, start).filter(|end| *end > start)?;
+        self.at = next_start(raw, end);
+        Some(&self.text[start..end])
     }
 }
 
 /// Past the comma after a value, or at the closing bracket.
+#[inline]
 fn next_start(raw: &[u8], value_end: usize) -> usize {
     let at = skip_space(raw, value_end);
     if raw.get(at) == Some(&b',') { skip_space(raw, at + 1) } else { at }
@@ -315,14 +464,14 @@ fn next_start(raw: &[u8], value_end: usize) -> usize {
 /// Past the value that begins at `at`, in checked JSON.
 fn value_end(raw: &[u8], at: usize) -> Option<usize> {
     match raw.get(at)? {
-        b'"' => string_end(raw, at).ok(),
+        b'"' => Some(string_end(raw, at).ok()?.0),
         b'{' | b'[' => {
             let mut at = at;
             let mut depth = 0usize;
             loop {
                 match raw.get(at)? {
                     b'"' => {
-                        at = string_end(raw, at).ok()?;
+                        at = string_end(raw, at).ok()?.0;
                         continue;
                     }
                     b'{' | b'[' => depth += 1,
@@ -342,15 +491,14 @@ fn value_end(raw: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The text of a JSON string, or `None` where `raw` is something else or holds half a surrogate
+/// What a JSON string says, or `None` where `text` is something else or holds half a surrogate
 /// pair, which JSON can spell and UTF-8 cannot.
-pub fn string(raw: &[u8]) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    let plain = plain_end(inner, 0);
+pub fn string(text: &str) -> Option<Cow<'_, str>> {
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    let plain = plain_end(inner.as_bytes(), 0);
     if plain == inner.len() {
-        return std::str::from_utf8(inner).ok().map(Cow::Borrowed);
+        return Some(Cow::Borrowed(inner));
     }
-    let inner = std::str::from_utf8(inner).ok()?;
     let mut text = String::with_capacity(inner.len());
     let mut rest = inner;
     loop {
@@ -399,30 +547,26 @@ fn code_unit(rest: &[u8]) -> Option<u32> {
 }
 
 /// `true` or `false`.
-pub fn boolean(raw: &[u8]) -> Option<bool> {
-    match raw {
-        b"true" => Some(true),
-        b"false" => Some(false),
-        _ => None,
-    }
+pub fn boolean(text: &str) -> Option<bool> {
+    text.parse().ok()
 }
 
 /// A number that is written as an unsigned integer and fits.
-pub fn unsigned(raw: &[u8]) -> Option<u64> {
+pub fn unsigned(text: &str) -> Option<u64> {
     // The standard parser would take a plus.
-    raw.first().filter(|byte| byte.is_ascii_digit())?;
-    std::str::from_utf8(raw).ok()?.parse().ok()
+    text.bytes().next().filter(u8::is_ascii_digit)?;
+    text.parse().ok()
 }
 
 /// A number that is written as an integer and fits.
-pub fn integer(raw: &[u8]) -> Option<i64> {
-    raw.first().filter(|byte| byte.is_ascii_digit() || **byte == b'-')?;
-    std::str::from_utf8(raw).ok()?.parse().ok()
+pub fn integer(text: &str) -> Option<i64> {
+    text.bytes().next().filter(|byte| byte.is_ascii_digit() || *byte == b'-')?;
+    text.parse().ok()
 }
 
 /// `null`, which optional fields take for absent.
-pub fn is_null(raw: &[u8]) -> bool {
-    raw == b"null"
+pub fn is_null(text: &str) -> bool {
+    text == "null"
 }
 
 /// Appends `text` as a JSON string, quotes included.
@@ -563,26 +707,60 @@ mod tests {
         fn no_bytes_make_the_readers_panic(raw: Vec<u8>, lead in "[{\\[\"]?") {
             let raw = [lead.as_bytes(), &raw].concat();
             let _ = accepts(&raw);
-            let _ = (string(&raw), boolean(&raw), unsigned(&raw), integer(&raw));
-            object(&raw).into_iter().flatten().for_each(drop);
-            array(&raw).into_iter().flatten().for_each(drop);
+            let text = &*String::from_utf8_lossy(&raw);
+            let _ = (string(text), boolean(text), unsigned(text), integer(text));
+            object(text).into_iter().flatten().for_each(|(key, _)| drop(key.name()));
+            array(text).into_iter().flatten().for_each(drop);
         }
 
         #[test]
         fn fields_and_items_are_those_of_a_tree(text in texts()) {
             // A tree cannot hold half a surrogate pair or a huge number.
             if let Ok(tree) = serde_json::from_str::<serde_json::Value>(&text) {
-                prop_assert_eq!(rebuild(text.trim().as_bytes()), Some(tree));
+                prop_assert_eq!(rebuild(text.trim()), Some(tree));
             }
         }
 
         #[test]
         fn walking_hands_on_the_fields_that_the_iterator_finds(text in texts()) {
-            let mut walked = Vec::new();
-            prop_assert!(walk(text.as_bytes(), |key, value| walked.push((string(key), value))).is_ok());
-            let found: Vec<_> = object(text.as_bytes()).into_iter().flatten().collect();
-            let walked: Vec<_> = walked.into_iter().map(|(key, value)| (key.unwrap_or("\u{FFFD}".into()), value)).collect();
+            let (mut walked, mut inner) = (Vec::new(), Vec::new());
+            let checked = walk(text.as_bytes(), |key, value, spans| {
+                walked.push((key, value));
+                inner.push((value, spans.clone()));
+            });
+            prop_assert!(checked.is_ok());
+            let found: Vec<_> = object(&text).into_iter().flatten().collect();
             prop_assert_eq!(walked, found);
+            for (value, spans) in inner {
+                let noted: Option<Vec<_>> = fields(value, &spans).map(Iterator::collect);
+                prop_assert_eq!(noted, object(value).map(Iterator::collect));
+            }
+        }
+
+        #[test]
+        fn the_fields_of_a_value_are_found_however_many_they_are(
+            pairs in proptest::collection::vec(("[a-z\\\\n]{0,3}", texts()), 0..3 * JSON_SPANS_MAX), space in "[ \n]{0,2}",
+        ) {
+            let mut tree = Vec::new();
+            let mut written = Vec::new();
+            for (key, value) in &pairs {
+                let mut quoted = Vec::new();
+                write_string(&mut quoted, key);
+                let quoted = String::from_utf8(quoted).expect("UTF-8");
+                written.push(format!("{space}{quoted}{space}:{space}{value}{space}"));
+                tree.push((key.clone().into_bytes(), value.trim().to_owned()));
+            }
+            let object = format!("{{{}}}", if written.is_empty() { space } else { written.join(",") });
+            let message = format!(r#"{{"x":{{"y":1}},"data":{object},"z":[{{"y":1}}]}}"#);
+            let mut read = Vec::new();
+            let checked = walk(message.as_bytes(), |key, value, spans| {
+                if &*key.name() == b"data" {
+                    let found = fields(value, spans).into_iter().flatten();
+                    read.extend(found.map(|(key, value)| (key.name().into_owned(), value.trim().to_owned())));
+                }
+            });
+            prop_assert!(checked.is_ok(), "{}", message);
+            prop_assert_eq!(read, tree);
         }
 
         #[test]
@@ -591,13 +769,13 @@ mod tests {
             write_string(&mut out, &text);
             prop_assert_eq!(out.len(), string_len(&text));
             prop_assert!(accepts(&out));
-            prop_assert_eq!(string(&out), Some(Cow::Borrowed(&*text)));
+            prop_assert_eq!(std::str::from_utf8(&out).ok().and_then(string), Some(Cow::Borrowed(&*text)));
             prop_assert_eq!(serde_json::from_slice::<String>(&out).ok(), Some(text));
         }
 
         #[test]
         fn the_first_byte_that_needs_an_escape_is_found(bytes in proptest::collection::vec(
-            prop_oneof![8 => 0x20u8..=255, 1 => 0u8..0x22, 1 => Just(b'\\')], 0..60,
+            prop_oneof![60 => 0x20u8..=255, 1 => 0u8..0x22, 1 => Just(b'\\')], 0..200,
         )) {
             let naive = bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
             prop_assert_eq!(plain_end(&bytes, 0), naive.unwrap_or(bytes.len()));
@@ -605,26 +783,28 @@ mod tests {
     }
 
     /// The tree of a text, through this module's readers.
-    fn rebuild(raw: &[u8]) -> Option<serde_json::Value> {
-        if let Some(fields) = object(raw) {
-            return fields.map(|(key, value)| Some((key.into_owned(), rebuild(value)?))).collect();
+    fn rebuild(text: &str) -> Option<serde_json::Value> {
+        if let Some(fields) = object(text) {
+            return fields
+                .map(|(key, value)| Some((String::from_utf8(key.name().into_owned()).ok()?, rebuild(value)?)))
+                .collect();
         }
-        if let Some(items) = array(raw) {
+        if let Some(items) = array(text) {
             return items.map(rebuild).collect();
         }
-        if let Some(text) = string(raw) {
+        if let Some(text) = string(text) {
             return Some(text.into());
         }
-        if let Some(value) = boolean(raw) {
+        if let Some(value) = boolean(text) {
             return Some(value.into());
         }
-        if let Some(number) = unsigned(raw) {
+        if let Some(number) = unsigned(text) {
             return Some(number.into());
         }
-        match integer(raw) {
+        match integer(text) {
             // The tree has a float for minus zero.
-            Some(number) if raw != b"-0" => Some(number.into()),
-            _ => serde_json::from_slice(raw).ok(),
+            Some(number) if text != "-0" => Some(number.into()),
+            _ => serde_json::from_str(text).ok(),
         }
     }
 
@@ -686,19 +866,19 @@ mod tests {
         for text in ["1e999", "-123456789012345678901234567890", "\"\\ud800\""] {
             assert!(accepts(text.as_bytes()), "{text}");
         }
-        assert_eq!(string(b"\"\\ud800\""), None);
-        assert_eq!(string(b"\"\\udf88\\ud83c\""), None);
+        assert_eq!(string("\"\\ud800\""), None);
+        assert_eq!(string("\"\\udf88\\ud83c\""), None);
     }
 
     #[test]
     fn only_integers_that_fit_are_integers() {
-        assert_eq!(unsigned(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(unsigned("18446744073709551615"), Some(u64::MAX));
         for raw in ["18446744073709551616", "+1", "-1", "1.0", "1e3", "", "\"1\""] {
-            assert_eq!(unsigned(raw.as_bytes()), None, "{raw}");
+            assert_eq!(unsigned(raw), None, "{raw}");
         }
-        assert_eq!(integer(b"-9223372036854775808"), Some(i64::MIN));
+        assert_eq!(integer("-9223372036854775808"), Some(i64::MIN));
         for raw in ["9223372036854775808", "+1", "-", "1.0", ""] {
-            assert_eq!(integer(raw.as_bytes()), None, "{raw}");
+            assert_eq!(integer(raw), None, "{raw}");
         }
     }
 
