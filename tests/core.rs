@@ -463,6 +463,16 @@ fn names_out_of_bounds_are_refused() {
 }
 
 #[test]
+fn an_inbox_that_clients_cannot_name_is_not_named_by_its_owner_either() {
+    let mut house = House::new();
+    let odd = house.enter(0, "a b");
+    let message = json!({ "room": "user:a b", "event": "said", "data": 1 });
+    assert_eq!(house.error(odd, "room:publish", message), "bad_request");
+    let by_user = json!({ "user": "a b", "event": "said", "data": 1 });
+    assert_eq!(house.ok(odd, "room:publish", by_user)["seq"], 1);
+}
+
+#[test]
 fn unknown_events_are_refused_by_name() {
     let mut house = House::new();
     let alice = house.enter(0, "alice");

@@ -182,3 +182,34 @@ impl Kernel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::names::RoomName;
+    use crate::base::time::Instant;
+    use crate::kernel::{Limits, ShardConfig};
+
+    #[test]
+    fn a_room_is_found_by_its_name_once_it_is_not_where_its_asker_saw_it() {
+        let now = Now { at: Instant::ZERO, unix_ms: 0 };
+        let id = ShardId(0);
+        let config = ShardConfig { id, shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits: Limits::default() };
+        let mut kernel = Kernel::new(config, now);
+        let named = |name| RoomRef { tenant: "t".into(), name: RoomName::parse(name).expect("a good name") };
+        let (here, other) = (named("here"), named("other"));
+
+        let (seen, is_new) = kernel.room_at_home(now, &here, None).expect("a place");
+        assert!(is_new);
+        assert_eq!(kernel.room_at_home(now, &here, Some(seen)), Ok((seen, false)));
+
+        kernel.rooms.free(seen);
+        let (in_its_slot, _) = kernel.room_at_home(now, &other, None).expect("a place");
+        assert_eq!(in_its_slot.0.slot, seen.0.slot);
+        let (again, is_new) = kernel.room_at_home(now, &here, Some(seen)).expect("a place");
+        assert!(is_new && again != seen);
+        assert_eq!(kernel.room_at_home(now, &here, Some(seen)), Ok((again, false)));
+        // Nor is a room taken for another by its place alone.
+        assert_eq!(kernel.room_at_home(now, &here, Some(in_its_slot)), Ok((again, false)));
+    }
+}

@@ -30,15 +30,17 @@ pub fn push(out: &mut Vec<u8>, push: &Push<'_>) -> Range<usize> {
     let (mut seq, mut ts) = (itoa::Buffer::new(), itoa::Buffer::new());
     let seq = push.seq.map(|number| seq.format(number));
     let ts = push.ts.map(|number| ts.format(number));
-    let text_len = |key: &str, text: Option<&str>| text.map_or(0, |text| key.len() + json::string_len(text));
+    let event_len = json::string_len(push.event);
+    let (room_len, from_len) = (push.room.map_or(0, json::string_len), push.from.map_or(0, json::string_len));
+    let text_len = |key: &str, text: Option<&str>, len: usize| text.map_or(0, |_| key.len() + len);
     let number_len = |key: &str, digits: Option<&str>| digits.map_or(0, |digits| key.len() + digits.len());
     let len = EVENT.len()
-        + json::string_len(push.event)
-        + text_len(ROOM, push.room)
+        + event_len
+        + text_len(ROOM, push.room, room_len)
         + number_len(SEQ, seq)
         + push.mid.map_or(0, |mid| MID.len() + mid.len() + 2)
         + number_len(TS, ts)
-        + text_len(FROM, push.from)
+        + text_len(FROM, push.from, from_len)
         + DATA.len()
         + push.data.len()
         + 1;
@@ -46,10 +48,10 @@ pub fn push(out: &mut Vec<u8>, push: &Push<'_>) -> Range<usize> {
     frame::header(out, frame::TEXT, len);
     let start = out.len();
     put(out, EVENT);
-    json::write_string(out, push.event);
+    json::write_string_of(out, push.event, event_len);
     if let Some(room) = push.room {
         put(out, ROOM);
-        json::write_string(out, room);
+        json::write_string_of(out, room, room_len);
     }
     if let Some(seq) = seq {
         put(out, SEQ);
@@ -67,7 +69,7 @@ pub fn push(out: &mut Vec<u8>, push: &Push<'_>) -> Range<usize> {
     }
     if let Some(from) = push.from {
         put(out, FROM);
-        json::write_string(out, from);
+        json::write_string_of(out, from, from_len);
     }
     put(out, DATA);
     let data = out.len()..out.len() + push.data.len();

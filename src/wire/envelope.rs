@@ -64,7 +64,7 @@ pub fn parse(message: &[u8]) -> Result<Envelope<'_>, Malformed> {
     let mut event: Slot<'_> = Slot::Absent;
     let mut data: Slot<'_> = Slot::Absent;
     let mut spans = Spans::NONE;
-    let walked = json::walk(message, |key, value, inner| match &*key.name() {
+    let walked = json::walk(message, &mut |key, value, inner| match &*key.name() {
         b"id" => id.fill(value),
         b"event" => event.fill(value),
         b"data" => {

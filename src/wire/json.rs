@@ -41,13 +41,13 @@ impl fmt::Display for JsonError {
 
 /// Checks that `raw` is one JSON text.
 pub fn check(raw: &[u8]) -> Result<(), JsonError> {
-    walk(raw, |_, _, _| {})
+    walk(raw, &mut |_, _, _| {})
 }
 
 /// Checks like [`check`], and where the text is an object hands each of its fields on as it goes
 /// by: the key, the value without the white space around it, and where the fields of that value
 /// lie. After an error, the fields before it have been handed on.
-pub fn walk<'a>(raw: &'a [u8], mut field: impl FnMut(Key<'a>, &'a str, &Spans)) -> Result<(), JsonError> {
+pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) -> Result<(), JsonError> {
     let Ok(text) = simdutf8::basic::from_utf8(raw) else {
         let at = std::str::from_utf8(raw).map_or_else(|error| error.valid_up_to(), str::len);
         return Err(JsonError::Utf8 { at });
@@ -249,8 +249,17 @@ fn key_end(raw: &[u8], at: usize) -> Result<(usize, bool), JsonError> {
 }
 
 /// Past the colon after a key and the white space around it.
-#[inline]
+#[inline(always)]
 fn colon_end(raw: &[u8], at: usize) -> Result<usize, JsonError> {
+    match raw.get(at) {
+        Some(b':') => Ok(skip_space(raw, at + 1)),
+        _ => late_colon_end(raw, at),
+    }
+}
+
+/// [`colon_end`] where no colon follows at once.
+#[cold]
+fn late_colon_end(raw: &[u8], at: usize) -> Result<usize, JsonError> {
     let at = skip_space(raw, at);
     match raw.get(at) {
         Some(b':') => Ok(skip_space(raw, at + 1)),
@@ -309,7 +318,7 @@ fn plain_end(raw: &[u8], at: usize) -> usize {
     }
 }
 
-/// [`plain_end`] of more than a word: three words more, then by blocks, which the compiler turns
+/// [`plain_end`] past the first word: three words more, then by blocks, which the compiler turns
 /// into vector instructions.
 fn long_plain_end(raw: &[u8], mut at: usize) -> usize {
     let mut words = 0;
@@ -321,23 +330,34 @@ fn long_plain_end(raw: &[u8], mut at: usize) -> usize {
         words += 1;
         if words == 3 {
             while let Some(block) = raw.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>())
-                && !block.iter().fold(false, |found, byte| found | is_special(*byte))
+                && !has_special(block)
             {
                 at += BLOCK;
             }
         }
     }
-    // Less than a word is left. Zeros follow it, which are special.
-    let rest = raw.get(at..).unwrap_or_default();
-    let word = match raw.last_chunk::<8>() {
-        Some(_) if rest.is_empty() => 0,
-        Some(last) => u64::from_le_bytes(*last) >> (8 * (8 - rest.len())),
-        None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-    };
-    at + special_in(word).unwrap_or_default()
+    at + plain_len(&raw[at.min(raw.len())..])
 }
 
-const BLOCK: usize = 32;
+/// [`plain_end`] of what is a string or a name alone, mostly a short one.
+#[inline]
+fn plain_len(text: &[u8]) -> usize {
+    if text.len() >= 16 {
+        return long_plain_end(text, 0);
+    }
+    text.iter().position(|byte| IS_SPECIAL[*byte as usize]).unwrap_or(text.len())
+}
+
+const BLOCK: usize = 64;
+
+/// Whether any byte [`is_special`], asked in the way that compilers have vector instructions for.
+fn has_special(block: &[u8; BLOCK]) -> bool {
+    let mut found = 0;
+    for byte in block {
+        found |= u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < 0x20);
+    }
+    found != 0
+}
 
 /// Which of the eight bytes of `word`, the lowest first, is the first that [`is_special`].
 #[inline(always)]
@@ -349,10 +369,20 @@ fn special_in(word: u64) -> Option<usize> {
     (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
-#[inline]
-fn is_special(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+/// What cannot stand in a string as it is.
+const fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
+
+const IS_SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = is_special(byte as u8);
+        byte += 1;
+    }
+    table
+};
 
 /// Past the number that begins at `at` with a digit or a minus.
 fn number_end(raw: &[u8], at: usize) -> Result<usize, JsonError> {
@@ -495,7 +525,7 @@ fn value_end(raw: &[u8], at: usize) -> Option<usize> {
 /// pair, which JSON can spell and UTF-8 cannot.
 pub fn string(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
-    let plain = plain_end(inner.as_bytes(), 0);
+    let plain = plain_len(inner.as_bytes());
     if plain == inner.len() {
         return Some(Cow::Borrowed(inner));
     }
@@ -575,7 +605,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut done = 0;
     loop {
-        let plain = plain_end(bytes, done);
+        let plain = done + plain_len(&bytes[done..]);
         out.extend_from_slice(&bytes[done..plain]);
         let Some(byte) = bytes.get(plain) else { break };
         let (escape, len) = escape(*byte);
@@ -585,11 +615,22 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// [`write_string`] where [`string_len`] has been asked for.
+#[inline]
+pub fn write_string_of(out: &mut Vec<u8>, text: &str, len: usize) {
+    if len != text.len() + 2 {
+        return write_string(out, text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
 /// The bytes that [`write_string`] appends.
 pub fn string_len(text: &str) -> usize {
     let bytes = text.as_bytes();
     let mut len = bytes.len() + 2;
-    let mut at = plain_end(bytes, 0);
+    let mut at = plain_len(bytes);
     while let Some(byte) = bytes.get(at) {
         len += escape(*byte).1 - 1;
         at = plain_end(bytes, at + 1);
@@ -724,7 +765,7 @@ mod tests {
         #[test]
         fn walking_hands_on_the_fields_that_the_iterator_finds(text in texts()) {
             let (mut walked, mut inner) = (Vec::new(), Vec::new());
-            let checked = walk(text.as_bytes(), |key, value, spans| {
+            let checked = walk(text.as_bytes(), &mut |key, value, spans| {
                 walked.push((key, value));
                 inner.push((value, spans.clone()));
             });
@@ -753,7 +794,7 @@ mod tests {
             let object = format!("{{{}}}", if written.is_empty() { space } else { written.join(",") });
             let message = format!(r#"{{"x":{{"y":1}},"data":{object},"z":[{{"y":1}}]}}"#);
             let mut read = Vec::new();
-            let checked = walk(message.as_bytes(), |key, value, spans| {
+            let checked = walk(message.as_bytes(), &mut |key, value, spans| {
                 if &*key.name() == b"data" {
                     let found = fields(value, spans).into_iter().flatten();
                     read.extend(found.map(|(key, value)| (key.name().into_owned(), value.trim().to_owned())));
@@ -768,6 +809,9 @@ mod tests {
             let mut out = Vec::new();
             write_string(&mut out, &text);
             prop_assert_eq!(out.len(), string_len(&text));
+            let mut as_long = Vec::new();
+            write_string_of(&mut as_long, &text, string_len(&text));
+            prop_assert_eq!(&as_long, &out);
             prop_assert!(accepts(&out));
             prop_assert_eq!(std::str::from_utf8(&out).ok().and_then(string), Some(Cow::Borrowed(&*text)));
             prop_assert_eq!(serde_json::from_slice::<String>(&out).ok(), Some(text));
@@ -778,7 +822,9 @@ mod tests {
             prop_oneof![60 => 0x20u8..=255, 1 => 0u8..0x22, 1 => Just(b'\\')], 0..200,
         )) {
             let naive = bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
-            prop_assert_eq!(plain_end(&bytes, 0), naive.unwrap_or(bytes.len()));
+            let naive = naive.unwrap_or(bytes.len());
+            prop_assert_eq!(plain_end(&bytes, 0), naive);
+            prop_assert_eq!(plain_len(&bytes), naive);
         }
     }
 
