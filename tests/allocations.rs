@@ -107,6 +107,7 @@ fn a_delivery_allocates_nothing_and_an_idle_connection_is_small() {
     let (least, most) = (calls.iter().min().expect("four"), calls.iter().max().expect("four"));
     // A queue that grows now and then may tell apart two rooms, a receiver may not.
     assert!(most - least < 10, "the same whatever the members: {calls:?}");
+    assert!(*most <= 8 * 100 + 10, "eight for a publish: {calls:?}");
 
     let before = BYTES.load(Relaxed);
     let users = 16_384;
