@@ -39,7 +39,7 @@ impl Feature for Publish {
             from: Some(request.user.clone()),
             cid: fields.cid.as_deref().map(Into::into),
             excluded: fields.exclude_self.then_some(request.from),
-        });
+        })?;
         Ok(receipt(place, Pos { epoch: scope.room().epoch, seq: place.seq }))
     }
 

@@ -242,9 +242,9 @@ fn update(scope: &mut RoomScope<'_>, request: &Request, raw: &[u8]) -> Answer {
         let message = format!("data.data has at most {ROOM_DETAILS_BYTES_MAX} bytes");
         return Err(WireError::new(ErrorCode::TooLarge, message));
     }
-    scope.set_details(details);
     let user = Some(request.user.clone());
-    scope.publish(Draft { event: UPDATED, data: details, from: user, cid: None, excluded: None });
+    scope.publish(Draft { event: UPDATED, data: details, from: user, cid: None, excluded: None })?;
+    scope.set_details(details);
     Ok(b"{}".to_vec())
 }
 

@@ -42,7 +42,7 @@ impl Shard {
         self.kernel.conns.open(conn, dialect, identity, now.at);
         self.kernel.counters.opened += 1;
         if !greeting.is_empty() {
-            self.kernel.push_to(now, conn, &Frame::logged(&greeting), effects);
+            self.kernel.push_to(now, conn, &Frame::logged(&self.kernel.memory.account, &greeting), effects);
         }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);
@@ -228,7 +228,7 @@ impl Shard {
             (Ok(data), Some(id)) => {
                 self.frame.clear();
                 encode::reply_ok(&mut self.frame, id, &data);
-                let reply = Frame::logged(&self.frame);
+                let reply = Frame::logged(&self.kernel.memory.account, &self.frame);
                 self.kernel.push_to(now, conn, &reply, effects);
             }
             (Ok(_), None) => {}
@@ -251,7 +251,7 @@ impl Shard {
             Some(id) => encode::reply_error(&mut self.frame, id, error),
             None => encode::error_push(&mut self.frame, event, error),
         }
-        let refusal = Frame::logged(&self.frame);
+        let refusal = Frame::logged(&self.kernel.memory.account, &self.frame);
         self.kernel.push_to(now, conn, &refusal, effects);
     }
 }
