@@ -991,8 +991,8 @@ fn the_stalled_reader_that_pins_the_oldest_message_goes_first_and_comes_back_for
     (0..5).for_each(|_| say(&mut house));
     house.join(young, &room);
     house.guests[young].reads = false;
-    // What only the stalled one waits for: more than is let go of with the fillers.
-    let history = json!({ "room": filler, "limit": 4 });
+    // What nobody else holds: more than the readers' share.
+    let history = json!({ "room": filler, "limit": 6 });
     house.ask(old, "room:history", history.clone());
     house.ask(young, "room:history", history);
     house.settle();
@@ -1042,6 +1042,28 @@ fn a_reader_closed_as_slow_comes_back_through_more_than_an_outbox_holds_and_is_n
     let snapshots: Vec<Snapshot> = house.world.shards().map(|shard| house.world.shard(shard).snapshot()).collect();
     assert_eq!(snapshots.iter().map(|shard| shard.closed_for["outbox_bytes"]).sum::<u64>(), 1);
     assert!(snapshots.iter().map(|shard| shard.dropped["logged_cut"]).sum::<u64>() > 5);
+}
+
+#[test]
+fn nobody_is_closed_for_what_histories_hold() {
+    let mut house = House::of(WorldShape { window: 5_000, memory_bytes: 400_000, ..WorldShape::default() });
+    let (stalled, bob, room) = (house.enter(0, "stalled"), house.enter(0, "bob"), room_at(0));
+    house.join(stalled, &room);
+    house.guests[stalled].reads = false;
+    for _ in 0..10 {
+        house.publish(bob, &room, json!(pad(5_000)));
+    }
+    let other = (0..).map(|nth| format!("other:{nth}"));
+    let other: Vec<_> = other.filter(|name| Placement::new(2).of_room("acme", name) == ShardId(0)).take(10).collect();
+    for nth in 0..100 {
+        house.publish(bob, &other[nth % 10], json!(pad(5_000)));
+    }
+    let counted = snapshot(&house);
+    assert!(counted.forgotten > 20, "{counted:?}");
+    assert_eq!((counted.closed_for["memory"], counted.closed_for["stall_time"]), (0, 0));
+    house.guests[stalled].reads = true;
+    house.settle();
+    assert_eq!(house.heard(stalled).len(), 10);
 }
 
 #[test]

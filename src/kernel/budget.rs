@@ -212,13 +212,26 @@ impl Memory {
         self.budget / 4 * 3
     }
 
+    /// What readers may hold beyond the histories before it is theirs to let go of something.
+    pub fn share(&self) -> usize {
+        self.budget / 4
+    }
+
+    pub fn is_above_low(&self) -> bool {
+        self.account.used() > self.low()
+    }
+
+    pub fn is_above_share(&self) -> bool {
+        self.account.used() - self.account.history() > self.share()
+    }
+
     pub fn is_over(&self) -> bool {
         self.account.used() > self.relieve_above
     }
 
     /// No relief helped, and it has not become less by itself since: nothing new is taken in.
     pub fn is_full(&mut self) -> bool {
-        if self.is_full && self.account.used() <= self.low() {
+        if self.is_full && !self.is_above_low() {
             self.is_full = false;
             self.relieve_above = self.high();
         }
@@ -230,7 +243,7 @@ impl Memory {
     /// message would be worse than what it is to prevent.
     pub fn note_relief(&mut self) {
         let used = self.account.used();
-        self.is_full = used > self.low();
+        self.is_full = self.is_above_low();
         let later = used + self.budget / 16;
         let end = if used < self.budget { later.min(self.budget) } else { later };
         self.relieve_above = if self.is_full { end.max(self.high()) } else { self.high() };

@@ -145,7 +145,9 @@ impl CloseReason {
         match self {
             CloseReason::OutboxBytes => "closed with 4410: a logged push would have passed OUTBOX_BYTES_MAX",
             CloseReason::StallTime => "closed with 4410: the socket took no byte for STALL_TIME_MAX",
-            CloseReason::Memory => "closed with 4410: held the oldest frames while the shard was over its memory mark",
+            CloseReason::Memory => {
+                "closed with 4410: held the oldest frames while readers held more than their share of the memory"
+            }
             CloseReason::LostBetweenShards => {
                 "closed with 4410: the room's history no longer had what a full lane held up"
             }
