@@ -55,6 +55,8 @@ fn every_promise_is_kept_whatever_clients_lanes_and_sockets_do() {
     println!("{total:?}");
     if end - first >= SEEDS {
         let slow = total.closes["slow_consumer"];
+        let names = ["outbox_bytes", "stall_time", "memory", "lost_between_shards", "lost_replay"];
+        assert_eq!(slow, names.map(|name| total.closed_for[name]).iter().sum::<u64>(), "each for one reason");
         let happened = [
             ("publishes", total.publishes),
             ("retries", total.repeated),
@@ -70,8 +72,8 @@ fn every_promise_is_kept_whatever_clients_lanes_and_sockets_do() {
             ("consumers closed for the time they took nothing", total.closed_for["stall_time"]),
             ("consumers closed for what was lost between shards", total.closed_for["lost_between_shards"]),
             ("consumers closed for memory", total.closed_for["memory"]),
-            ("closing connections cut for memory", total.resets["memory"]),
-            ("closing connections cut for their time", total.resets["linger"]),
+            ("closing connections cut for memory", total.resets_for["memory"]),
+            ("closing connections cut for their time", total.resets_for["linger"]),
             ("messages forgotten for memory", total.forgotten),
             ("publishes refused for memory", total.refused_full),
         ];

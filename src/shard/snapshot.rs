@@ -51,7 +51,7 @@ pub struct Snapshot {
     /// Those of `closes` that have a reason beside the code.
     pub closed_for: BTreeMap<&'static str, u64>,
     /// Connections cut by the core, by reason.
-    pub resets: BTreeMap<&'static str, u64>,
+    pub resets_for: BTreeMap<&'static str, u64>,
 }
 
 impl Snapshot {
@@ -110,7 +110,7 @@ impl Snapshot {
             errors: ErrorCode::ALL.into_iter().map(|code| (code.as_str(), errors[code.index()])).collect(),
             closes: CloseCode::ALL.into_iter().map(|code| (code.as_str(), closes[code.index()])).collect(),
             closed_for: CloseReason::ALL.into_iter().map(|why| (why.name(), closed_for[why.index()])).collect(),
-            resets: BTreeMap::from([("linger", resets_linger), ("memory", resets_memory)]),
+            resets_for: BTreeMap::from([("linger", resets_linger), ("memory", resets_memory)]),
         }
     }
 
@@ -152,7 +152,7 @@ impl Snapshot {
             errors,
             closes,
             closed_for,
-            resets,
+            resets_for,
         } = self;
         for (into, from) in [
             (connections, other.connections),
@@ -188,6 +188,6 @@ impl Snapshot {
         each(errors, &other.errors);
         each(closes, &other.closes);
         each(closed_for, &other.closed_for);
-        each(resets, &other.resets);
+        each(resets_for, &other.resets_for);
     }
 }
