@@ -55,6 +55,8 @@ fn every_promise_is_kept_whatever_clients_lanes_and_sockets_do() {
     println!("{total:?}");
     if end - first >= SEEDS {
         let slow = total.closes["slow_consumer"];
+        let names = ["outbox_bytes", "stall_time", "memory", "lost_between_shards", "lost_replay"];
+        assert_eq!(slow, names.map(|name| total.closed_for[name]).iter().sum::<u64>(), "each for one reason");
         let happened = [
             ("publishes", total.publishes),
             ("retries", total.repeated),
@@ -63,8 +65,17 @@ fn every_promise_is_kept_whatever_clients_lanes_and_sockets_do() {
             ("members told that entries are lost", total.lost),
             ("parked requests", total.parked),
             ("slow consumers", slow),
-            ("transient pushes dropped for slow members", total.dropped["slow"]),
-            ("transient pushes dropped for slow lanes", total.dropped["behind"]),
+            ("transient pushes dropped for slow members", total.dropped["transient_slow"]),
+            ("transient pushes dropped for slow lanes", total.dropped["transient_behind"]),
+            ("logged pushes cut with slow consumers", total.dropped["logged_cut"]),
+            ("consumers closed for the bytes they had queued", total.closed_for["outbox_bytes"]),
+            ("consumers closed for the time they took nothing", total.closed_for["stall_time"]),
+            ("consumers closed for what was lost between shards", total.closed_for["lost_between_shards"]),
+            ("consumers closed for memory", total.closed_for["memory"]),
+            ("closing connections cut for memory", total.resets_for["memory"]),
+            ("closing connections cut for their time", total.resets_for["linger"]),
+            ("messages forgotten for memory", total.forgotten),
+            ("publishes refused for memory", total.refused_full),
         ];
         for (what, count) in happened {
             assert!(count > 0, "no {what} in all these runs");
@@ -125,4 +136,5 @@ caught! {
     a_gap_that_is_not_told_is_caught: SilentGap,
     an_outbox_without_a_bound_is_caught: UnboundedOutbox,
     a_lane_that_is_overrun_is_caught: LaneOverrun,
+    a_relief_that_lets_go_of_nothing_is_caught: IdleRelief,
 }

@@ -43,6 +43,16 @@ pub const OUTBOX_BYTES_MAX: usize = 1 << 20;
 pub const OUTBOX_BYTES_SLOW: usize = OUTBOX_BYTES_MAX / 4;
 /// A replay takes its next page once the outbox is below this.
 pub const OUTBOX_BYTES_RESUME: usize = OUTBOX_BYTES_MAX / 8;
+/// Above this, a connection whose socket takes bytes is behind all the same: no replay alone brings as much.
+pub const OUTBOX_BYTES_BEHIND: usize = OUTBOX_BYTES_MAX / 2;
+/// What one shard holds for readers unless it is told otherwise, and the least that it may be told: queued
+/// frames, each once, what histories keep, and the queues' places.
+pub const MEMORY_BYTES: usize = 512 << 20;
+pub const MEMORY_BYTES_MIN: usize = 16 << 20;
+/// When a publish that was refused for want of memory may be tried again.
+pub const FULL_RETRY: Duration = Duration::from_secs(1);
+/// A ping, pong or close frame of ours, header included (`RFC 6455` section 5.5).
+pub const CONTROL_FRAME_BYTES_MAX: usize = 2 + 125;
 /// A connection that took no byte for this long is slow: transient pushes to it are dropped.
 pub const STALL_TIME_SLOW: Duration = Duration::from_secs(1);
 /// A connection that took no byte for this long is closed.
@@ -128,7 +138,11 @@ pub const IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
 const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SLOW < OUTBOX_BYTES_MAX);
-const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_MAX);
+const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_BEHIND);
+const _: () = assert!(OUTBOX_BYTES_SLOW < OUTBOX_BYTES_BEHIND && OUTBOX_BYTES_BEHIND < OUTBOX_BYTES_MAX);
+// An eighth of the budget, which relief works in, is more than one message; the rest holds a history.
+const _: () = assert!(MESSAGE_BYTES_MAX < MEMORY_BYTES_MIN / 8 && HISTORY_BYTES_MAX < MEMORY_BYTES_MIN / 2);
+const _: () = assert!(MEMORY_BYTES_MIN <= MEMORY_BYTES);
 const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
 const _: () = assert!(MAILS_PER_TURN <= LANE_ENTRIES_MAX);
 const _: () = assert!(CROWD_WRITES_PER_TURN < WRITES_PER_TURN);

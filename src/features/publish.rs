@@ -38,7 +38,7 @@ impl Feature for Publish {
             from: Some(request.user.clone()),
             cid: fields.cid.as_deref().map(Into::into),
             excluded: fields.exclude_self.then_some(request.from),
-        });
+        })?;
         Ok(Told::Receipt { place, epoch: scope.room().epoch })
     }
 

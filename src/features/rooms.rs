@@ -243,9 +243,9 @@ fn update(scope: &mut RoomScope<'_>, request: &Request, data: Data<'_>) -> Answe
         let message = format!("data.data has at most {ROOM_DETAILS_BYTES_MAX} bytes");
         return Err(WireError::new(ErrorCode::TooLarge, message));
     }
-    scope.set_details(details.as_bytes());
     let user = Some(request.user.clone());
-    scope.publish(Draft { event: UPDATED, data: details.as_bytes(), from: user, cid: None, excluded: None });
+    scope.publish(Draft { event: UPDATED, data: details.as_bytes(), from: user, cid: None, excluded: None })?;
+    scope.set_details(details.as_bytes());
     Ok(Told::Json(b"{}".to_vec()))
 }
 

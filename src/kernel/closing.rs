@@ -1,5 +1,6 @@
 //! A connection ends: by a close frame of ours or the peer's, or by its socket.
-//! Invariant: from the close on, the connection is in no room and nothing more is queued for it.
+//! Invariant: from the close on, the connection is in no room and nothing more is queued for it; what
+//! it still pins is let go of after [`LINGER`], or with its reset.
 
 use crate::base::limits::LINGER;
 use crate::base::time::Now;
@@ -9,6 +10,8 @@ use crate::kernel::entry::Frame;
 use crate::kernel::fan_out::list;
 use crate::kernel::ids::{ConnId, RoomId, ShardId};
 use crate::kernel::mail::Gone;
+use crate::kernel::outbox::Outbox;
+use crate::kernel::reasons::{CloseReason, Dropped};
 use crate::kernel::{Kernel, Timer};
 use crate::wire::codes::CloseCode;
 use crate::wire::frame;
@@ -19,11 +22,11 @@ impl Kernel {
     pub fn close(&mut self, now: Now, conn: ConnId, code: CloseCode, reason: &str, effects: &mut Effects) {
         let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
         if code == CloseCode::SlowConsumer {
-            row.outbox.cut();
+            row.outbox.cut(|frame| self.counters.drop(Dropped::cut(frame.class()), 1));
         }
         let mut bytes = Vec::new();
         frame::close(&mut bytes, code, reason);
-        row.outbox.push_last(&Frame::logged(&bytes));
+        row.outbox.push_last(&Frame::logged(&self.memory.account, &bytes));
         row.flags.set(Flags::CLOSING);
         list(conn, row, &mut effects.dirty);
         self.counters.close(code);
@@ -32,9 +35,27 @@ impl Kernel {
         self.leave_all(conn, effects);
     }
 
+    /// Closes for a reason of the core's own, and counts it.
+    pub fn close_for(&mut self, now: Now, conn: ConnId, reason: CloseReason, effects: &mut Effects) {
+        if self.conns.is_open(conn) {
+            self.counters.close_for(reason);
+            self.close(now, conn, reason.code(), reason.text(), effects);
+        }
+    }
+
+    /// Cuts a closing connection that pins memory: not even what its socket has in part is sent.
+    pub fn reset(&mut self, conn: ConnId, effects: &mut Effects) {
+        let Some(row) = self.conns.row_mut(conn) else { return };
+        row.outbox = Outbox::default();
+        self.counters.resets_memory += 1;
+        effects.reset.push(conn);
+    }
+
     /// The socket is closed: the slot is free.
     pub fn gone(&mut self, conn: ConnId, effects: &mut Effects) {
-        if self.conns.row(conn).is_some() {
+        if let Some(row) = self.conns.row(conn) {
+            self.counters.blocked -= u64::from(row.flags.has(Flags::BLOCKED));
+            self.counters.slow -= u64::from(row.flags.has(Flags::SLOW));
             self.leave_all(conn, effects);
             self.counters.gone += 1;
         }

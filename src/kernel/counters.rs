@@ -1,5 +1,6 @@
 //! What a shard counted since it started.
 
+use crate::kernel::reasons::{CloseReason, Dropped};
 use crate::wire::codes::{CloseCode, ErrorCode};
 
 #[derive(Clone, Debug, Default)]
@@ -15,16 +16,27 @@ pub struct Counters {
     pub deliveries: u64,
     /// Entries of replays put into outboxes.
     pub replayed: u64,
-    /// Transient pushes not queued, by the reason.
-    pub dropped_slow: u64,
-    pub dropped_behind: u64,
     /// Times that a shard fell behind in a room, and that it could not be caught up.
     pub behind: u64,
     pub lost: u64,
     /// Requests that waited for credit.
     pub parked: u64,
+    /// Times that the shard let go of memory, messages that histories lost by it, and publishes that
+    /// were refused because it did not help.
+    pub reliefs: u64,
+    pub forgotten: u64,
+    pub refused_full: u64,
+    /// Connections cut because they did not go: in time, and soon enough for the memory they held.
+    pub resets_linger: u64,
+    pub resets_memory: u64,
+    /// Now: connections whose sockets take nothing, and those of them that are slow.
+    pub blocked: u64,
+    pub slow: u64,
+    pub dropped: [u64; Dropped::ALL.len()],
     pub errors: [u64; ErrorCode::ALL.len()],
     pub closes: [u64; CloseCode::ALL.len()],
+    /// Those of `closes` that have a reason beside the code.
+    pub closed_for: [u64; CloseReason::ALL.len()],
 }
 
 impl Counters {
@@ -34,5 +46,13 @@ impl Counters {
 
     pub fn close(&mut self, code: CloseCode) {
         self.closes[code.index()] += 1;
+    }
+
+    pub fn close_for(&mut self, reason: CloseReason) {
+        self.closed_for[reason.index()] += 1;
+    }
+
+    pub fn drop(&mut self, what: Dropped, count: u64) {
+        self.dropped[what.index()] += count;
     }
 }

@@ -1,8 +1,10 @@
-//! One push, encoded once at the room's home and immutable from then on.
-//! Invariant: every receiver of an entry, on any shard, now or in a replay, gets the same bytes
-//! per dialect.
+//! One push, encoded once at the room's home and immutable from then on, and the frames that
+//! outboxes hold of it.
+//! Invariants: every receiver of an entry, on any shard, now or in a replay, gets the same bytes
+//! per dialect; a frame is charged to its shard's account for as long as it lives.
 
 use crate::base::time::Instant;
+use crate::kernel::budget::{Account, COUNTS_BYTES};
 use crate::kernel::ids::{ConnAt, Place};
 use crate::wire::dialect::{self, DialectId, DialectSet};
 use crate::wire::encode::Push;
@@ -75,9 +77,14 @@ impl Entry {
         &framed[json_range(framed.len())]
     }
 
-    /// What it weighs in a history or a budget, bytes.
+    /// What it weighs in a history or a page, bytes.
     pub fn bytes(&self) -> usize {
         self.forms.iter().map(|form| form.bytes.len()).sum()
+    }
+
+    /// What it takes beside its bytes.
+    pub fn overhead_bytes(&self) -> usize {
+        size_of::<Entry>() + COUNTS_BYTES + self.forms.len() * size_of::<Form>()
     }
 }
 
@@ -92,13 +99,32 @@ pub type Shared = Rc<Frame>;
 
 #[derive(Debug)]
 pub struct Frame {
-    pub bytes: Arc<[u8]>,
-    pub class: Class,
+    bytes: Arc<[u8]>,
+    class: Class,
+    birth: u64,
+    account: Rc<Account>,
 }
 
+/// What a frame takes beside its bytes: itself and both counts.
+const FRAME_BYTES: usize = size_of::<Frame>() + 2 * COUNTS_BYTES;
+const _: () = assert!(FRAME_BYTES <= 80);
+
 impl Frame {
-    pub fn logged(bytes: &[u8]) -> Shared {
-        Rc::new(Frame { bytes: Arc::from(bytes), class: Class::Logged })
+    pub fn new(account: &Rc<Account>, bytes: Arc<[u8]>, class: Class) -> Shared {
+        let birth = account.take_frame(FRAME_BYTES + bytes.len());
+        Rc::new(Frame { bytes, class, birth, account: Rc::clone(account) })
+    }
+
+    pub fn logged(account: &Rc<Account>, bytes: &[u8]) -> Shared {
+        Frame::new(account, Arc::from(bytes), Class::Logged)
+    }
+
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    pub fn class(&self) -> Class {
+        self.class
     }
 
     pub fn len(&self) -> usize {
@@ -107,6 +133,59 @@ impl Frame {
 
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Frames of a shard are numbered as they are made: the smaller, the older.
+    pub fn birth(&self) -> u64 {
+        self.birth
+    }
+
+    pub fn account(&self) -> &Rc<Account> {
+        &self.account
+    }
+
+    /// What it is charged with, bytes.
+    pub fn charge(&self) -> usize {
+        FRAME_BYTES + self.bytes.len()
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.account.give_frame_back(self.charge());
+    }
+}
+
+/// An entry's forms as frames of one shard: one of each, whoever holds it.
+#[derive(Debug)]
+pub struct Frames {
+    /// Nearly every entry has one form.
+    first: (DialectId, Shared),
+    rest: Box<[(DialectId, Shared)]>,
+}
+
+impl Frames {
+    pub fn of(account: &Rc<Account>, entry: &Entry) -> Frames {
+        let frame = |form: &Form| (form.dialect, Frame::new(account, form.bytes.clone(), entry.class));
+        let (first, rest) = entry.forms.split_first().expect("every entry is encoded in native JSON");
+        Frames { first: frame(first), rest: rest.iter().map(frame).collect() }
+    }
+
+    #[inline]
+    pub fn form(&self, dialect: DialectId) -> Option<&Shared> {
+        if self.first.0 == dialect {
+            return Some(&self.first.1);
+        }
+        self.rest.iter().find(|(spoken, _)| *spoken == dialect).map(|(_, frame)| frame)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Shared> {
+        std::iter::once(&self.first).chain(&self.rest).map(|(_, frame)| frame)
+    }
+
+    /// The oldest of them.
+    pub fn first(&self) -> &Shared {
+        &self.first.1
     }
 }
 

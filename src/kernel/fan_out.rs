@@ -6,41 +6,28 @@ use crate::base::time::Now;
 use crate::kernel::Kernel;
 use crate::kernel::conns::{Flags, Row};
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::{Class, Entry, Frame, Shared};
+use crate::kernel::entry::{Class, Entry, Frames, Shared};
 use crate::kernel::ids::{ConnId, RoomId, ShardId};
 use crate::kernel::outbox::Pushed;
-use crate::wire::codes::CloseCode;
-use crate::wire::dialect::DialectId;
-use std::rc::Rc;
-
-/// An entry's forms, wrapped for this shard as they are needed: few, so a list.
-struct Forms<'a> {
-    entry: &'a Entry,
-    wrapped: Vec<(DialectId, Shared)>,
-}
-
-impl Forms<'_> {
-    fn of(&mut self, dialect: DialectId) -> Option<&Shared> {
-        // Nearly every member speaks the dialect of the one before.
-        let known = self.wrapped.iter().position(|(spoken, _)| *spoken == dialect);
-        let nth = match known {
-            Some(nth) => nth,
-            None => {
-                let bytes = self.entry.form(dialect)?.clone();
-                self.wrapped.push((dialect, Rc::new(Frame { bytes, class: self.entry.class })));
-                self.wrapped.len() - 1
-            }
-        };
-        Some(&self.wrapped[nth].1)
-    }
-}
+use crate::kernel::reasons::{CloseReason, Dropped};
+use std::sync::Arc;
 
 impl Kernel {
     /// An entry came from the room's home.
-    pub fn deliver(&mut self, now: Now, from: ShardId, room: RoomId, entry: &Entry, effects: &mut Effects) {
+    pub fn deliver(&mut self, now: Now, from: ShardId, room: RoomId, entry: &Arc<Entry>, effects: &mut Effects) {
         let Some(local) = self.membership.find(from, room) else { return };
         let excluded = entry.excluded.filter(|at| at.shard == self.id).map(|at| at.conn);
-        let mut forms = Forms { entry, wrapped: Vec::with_capacity(1) };
+        // What this shard's own history keeps is in outboxes as the same frames.
+        let kept =
+            if from == self.id { self.rooms.get(room).and_then(|row| row.history.frames_of(entry)) } else { None };
+        let fresh;
+        let frames = match kept {
+            Some(frames) => frames,
+            None => {
+                fresh = Frames::of(&self.memory.account, entry);
+                &fresh
+            }
+        };
         let mut overflowed: Vec<ConnId> = Vec::new();
         let mut dropped: Vec<ConnId> = Vec::new();
         let row = self.membership.room_mut(local).expect("an indexed room is there");
@@ -56,18 +43,31 @@ impl Kernel {
             if excluded == Some(conn) {
                 continue;
             }
-            let Some(frame) = forms.of(row.dialect) else {
+            let Some(frame) = frames.form(row.dialect) else {
                 debug_assert!(false, "the home knows every dialect of its members");
                 continue;
             };
             match queue(conn, row, frame, dirty) {
                 Pushed::Queued => queued += 1,
-                Pushed::Dropped => dropped.push(conn),
-                Pushed::Overflow => overflowed.push(conn),
+                Pushed::Replaced => {
+                    queued += 1;
+                    self.counters.drop(Dropped::LatestReplaced, 1);
+                }
+                Pushed::Shed(shed) => {
+                    queued += 1;
+                    self.counters.drop(Dropped::TransientGaveWay, shed.into());
+                }
+                Pushed::Dropped(what) => {
+                    self.counters.drop(what, 1);
+                    dropped.push(conn);
+                }
+                Pushed::Overflow(shed) => {
+                    self.counters.drop(Dropped::TransientGaveWay, shed.into());
+                    overflowed.push(conn);
+                }
             }
         }
         self.counters.deliveries += queued;
-        self.counters.dropped_slow += dropped.len() as u64;
         for conn in dropped {
             self.membership.note_dropped(conn.0.slot, local);
         }
@@ -75,7 +75,7 @@ impl Kernel {
             self.membership.correct_delivered(conn.0.slot, local, -1);
         }
         for conn in overflowed {
-            self.close(now, conn, CloseCode::SlowConsumer, "read too slowly; resume by position", effects);
+            self.close_for(now, conn, CloseReason::OutboxBytes, effects);
         }
     }
 
@@ -84,9 +84,12 @@ impl Kernel {
         let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
         match queue(conn, row, frame, &mut effects.dirty) {
             Pushed::Queued => {}
-            Pushed::Dropped => self.counters.dropped_slow += 1,
-            Pushed::Overflow => {
-                self.close(now, conn, CloseCode::SlowConsumer, "read too slowly; resume by position", effects);
+            Pushed::Replaced => self.counters.drop(Dropped::LatestReplaced, 1),
+            Pushed::Shed(shed) => self.counters.drop(Dropped::TransientGaveWay, shed.into()),
+            Pushed::Dropped(what) => self.counters.drop(what, 1),
+            Pushed::Overflow(shed) => {
+                self.counters.drop(Dropped::TransientGaveWay, shed.into());
+                self.close_for(now, conn, CloseReason::OutboxBytes, effects);
             }
         }
     }
@@ -96,8 +99,8 @@ impl Kernel {
 #[inline]
 fn queue(conn: ConnId, row: &mut Row, frame: &Shared, dirty: &mut Vec<ConnId>) -> Pushed {
     let pushed = row.outbox.push(frame, row.flags.has(Flags::SLOW));
-    if pushed == Pushed::Queued {
-        if frame.class == Class::Logged {
+    if matches!(pushed, Pushed::Queued | Pushed::Replaced | Pushed::Shed(_)) {
+        if frame.class() == Class::Logged {
             row.flags.set(Flags::OWED);
         }
         list(conn, row, dirty);

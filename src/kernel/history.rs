@@ -1,17 +1,53 @@
 //! The last messages of a room, for those who come back and for shards that fell behind.
-//! Invariants: entries are dense and in order; entries, bytes and age stay within their bounds.
+//! Invariants: entries are dense and in order; entries, bytes and age stay within their bounds; the
+//! frames that are kept are those of the home's own outboxes, so both together are charged once.
 
 use crate::base::limits::{HISTORY_AGE_MAX, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX};
 use crate::base::time::Instant;
-use crate::kernel::entry::Entry;
+use crate::kernel::budget::{Account, Queue};
+use crate::kernel::entry::{Entry, Frames};
 use crate::kernel::ids::{Mid, Place, Seq};
-use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 #[derive(Default)]
 pub struct History {
-    entries: VecDeque<Arc<Entry>>,
+    entries: Queue<Kept>,
     bytes: usize,
+}
+
+/// An entry with its frames at home.
+#[derive(Debug)]
+pub struct Kept {
+    entry: Arc<Entry>,
+    frames: Frames,
+}
+
+impl Kept {
+    fn new(entry: Arc<Entry>, account: &Rc<Account>) -> Kept {
+        let kept = Kept { frames: Frames::of(account, &entry), entry };
+        account.take_kept(kept.entry.overhead_bytes(), kept.frames_charge());
+        kept
+    }
+
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    pub fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    fn frames_charge(&self) -> usize {
+        self.frames.iter().map(|frame| frame.charge()).sum()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let account = self.frames.first().account();
+        account.give_kept_back(self.entry.overhead_bytes(), self.frames_charge());
+    }
 }
 
 /// What came after a position is not all there any more.
@@ -32,14 +68,15 @@ impl History {
     }
 
     /// Keeps `entry`, which must be the next in order, and lets go of what is too old or too much.
-    pub fn push(&mut self, entry: Arc<Entry>) {
+    pub fn push(&mut self, entry: Arc<Entry>, account: &Rc<Account>) {
         let seq = place(&entry).seq;
         if let Some(last) = self.last() {
             assert_eq!(seq, last.next(), "a history is dense");
         }
         let now = entry.at;
         self.bytes += entry.bytes();
-        self.entries.push_back(entry);
+        self.entries.make_room(account);
+        self.entries.push_back(Kept::new(entry, account));
         self.expire(now);
     }
 
@@ -48,28 +85,56 @@ impl History {
         while let Some(oldest) = self.entries.front() {
             let too_much =
                 self.entries.len() > HISTORY_ENTRIES_MAX || (self.bytes > HISTORY_BYTES_MAX && self.entries.len() > 1);
-            if !too_much && now.since(oldest.at) <= HISTORY_AGE_MAX {
+            if !too_much && now.since(oldest.entry.at) <= HISTORY_AGE_MAX {
                 break;
             }
-            self.bytes -= oldest.bytes();
-            self.entries.pop_front();
+            self.forget_oldest();
         }
-        if self.entries.is_empty() {
-            self.entries = VecDeque::new();
+        self.entries.shrink();
+    }
+
+    /// Lets go of the oldest entry, if there is one.
+    pub fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.entries.pop_front() {
+            self.bytes -= oldest.entry.bytes();
         }
+    }
+
+    /// The birth of the oldest frame.
+    pub fn oldest_birth(&self) -> Option<u64> {
+        Some(self.entries.front()?.frames.first().birth())
+    }
+
+    /// What the list of entries takes, bytes.
+    pub fn places_bytes(&self) -> usize {
+        self.entries.places_bytes()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Kept> {
+        self.entries.iter()
     }
 
     fn first(&self) -> Option<Seq> {
-        self.entries.front().map(|entry| place(entry).seq)
+        self.entries.front().map(|kept| place(&kept.entry).seq)
     }
 
     fn last(&self) -> Option<Seq> {
-        self.entries.back().map(|entry| place(entry).seq)
+        self.entries.back().map(|kept| place(&kept.entry).seq)
     }
 
     pub fn get(&self, seq: Seq) -> Option<&Arc<Entry>> {
+        self.kept(seq).map(Kept::entry)
+    }
+
+    fn kept(&self, seq: Seq) -> Option<&Kept> {
         let nth = seq.0.checked_sub(self.first()?.0)?;
         self.entries.get(usize::try_from(nth).ok()?)
+    }
+
+    /// The frames of `entry`, a message of this room, while it is kept.
+    pub fn frames_of(&self, entry: &Arc<Entry>) -> Option<&Frames> {
+        let kept = self.kept(entry.place?.seq)?;
+        Arc::ptr_eq(&kept.entry, entry).then_some(&kept.frames)
     }
 
     /// The entries after `after`, oldest first. `head` is the room's last seq: what lies between
@@ -82,20 +147,20 @@ impl History {
             Some(first) => (after.0 + 1).saturating_sub(first.0) as usize,
             None => 0,
         };
-        Ok(self.entries.range(skipped.min(self.entries.len())..))
+        Ok(self.entries.range(skipped.min(self.entries.len())..).map(Kept::entry))
     }
 
     /// The entries before `end` that are kept, oldest first.
     pub fn kept_before(&self, end: Seq) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
         let first = self.first().unwrap_or(end);
         let count = end.0.saturating_sub(first.0).min(self.entries.len() as u64);
-        self.entries.range(..count as usize)
+        self.entries.range(..count as usize).map(Kept::entry)
     }
 
     /// Where `mid` stands. Mids of a room grow with its order.
     pub fn find(&self, mid: Mid) -> Option<Seq> {
-        let found = self.entries.binary_search_by_key(&mid, |entry| place(entry).mid).ok()?;
-        Some(place(&self.entries[found]).seq)
+        let found = self.entries.binary_search_by_key(&mid, |kept| place(&kept.entry).mid)?;
+        Some(place(self.entries.get(found)?.entry()).seq)
     }
 }
 
@@ -149,6 +214,7 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn a_history_agrees_with_a_plain_list(moves in moves()) {
+            let account = Rc::new(Account::default());
             let mut history = History::default();
             let mut model: Vec<(u64, usize, Instant)> = Vec::new();
             let mut now = Instant::ZERO;
@@ -159,7 +225,7 @@ pub(crate) mod tests {
                         head += 1;
                         let entry = entry(head, size, now);
                         model.push((head, entry.bytes(), now));
-                        history.push(entry);
+                        history.push(entry, &account);
                     }
                     Move::Wait { seconds } => {
                         now = now.after(Duration::from_secs(seconds));
@@ -196,7 +262,13 @@ pub(crate) mod tests {
                 }
                 prop_assert_eq!(history.len(), model.len());
                 prop_assert_eq!(history.bytes(), model.iter().map(|row| row.1).sum::<usize>());
+                let frames: usize = history.iter().flat_map(|kept| kept.frames().iter()).map(|frame| frame.charge()).sum();
+                let entries: usize = history.iter().map(|kept| kept.entry().overhead_bytes()).sum();
+                prop_assert_eq!(account.history(), frames + entries);
+                prop_assert_eq!(account.used(), frames + entries + history.places_bytes());
             }
+            drop(history);
+            prop_assert_eq!((account.used(), account.history(), account.frames()), (0, 0, 0));
         }
     }
 }

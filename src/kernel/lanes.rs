@@ -37,6 +37,8 @@ struct Peer {
     held: VecDeque<Held>,
     /// Number of the first of `held`, counted since the start.
     held_from: u64,
+    /// Runs among `held`.
+    runs: usize,
     /// Requests sent and not answered.
     calls: usize,
     gone: VecDeque<Box<Gone>>,
@@ -101,9 +103,15 @@ impl Lanes {
         self.peers.iter().map(|peer| peer.held.len()).sum()
     }
 
+    /// Runs held, each a room that is behind on one shard: a gauge.
+    pub fn runs(&self) -> usize {
+        self.peers.iter().map(|peer| peer.runs).sum()
+    }
+
     pub fn waiting(&self, peer: ShardId) -> Waiting {
         let peer = &self.peers[peer.index()];
         let mails = peer.held.iter().filter(|held| matches!(held, Held::Mail(_))).count();
+        debug_assert_eq!(peer.runs, peer.held.len() - mails);
         Waiting {
             mails,
             runs: peer.held.len() - mails,
@@ -165,6 +173,7 @@ impl Lanes {
             None => {
                 *open_run = Some(peer.held_from + peer.held.len() as u64);
                 peer.held.push_back(Held::Run { room, from: seq, to: seq });
+                peer.runs += 1;
             }
         }
     }
@@ -231,6 +240,7 @@ impl Lanes {
         let peer = &mut self.peers[peer.index()];
         let front = peer.held.pop_front()?;
         peer.held_from += 1;
+        peer.runs -= usize::from(matches!(front, Held::Run { .. }));
         Some(front)
     }
 

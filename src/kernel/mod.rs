@@ -2,9 +2,11 @@
 //!
 //! [`Kernel`] owns the tables of one shard. What is done with them stands by subject:
 //! `sequencer` (a publish gets its place), `fan_out` (an entry gets into outboxes), `replay`
-//! (what was missed), `closing` (a connection ends), `scope` (what features may do).
+//! (what was missed), `closing` (a connection ends), `relief` (there is too much to hold), `scope`
+//! (what features may do).
 
 pub mod audience;
+pub mod budget;
 pub mod calls;
 pub mod cids;
 pub mod closing;
@@ -24,6 +26,8 @@ pub mod membership;
 pub mod mids;
 pub mod outbox;
 pub mod placement;
+pub mod reasons;
+pub mod relief;
 pub mod replay;
 pub mod rooms;
 pub mod scope;
@@ -34,6 +38,7 @@ use crate::base::limits;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
+use budget::Memory;
 use calls::Calls;
 use conns::Conns;
 use counters::Counters;
@@ -43,6 +48,7 @@ use lanes::Lanes;
 use membership::Membership;
 use mids::Mids;
 use placement::Placement;
+use replay::Replayed;
 use rooms::Rooms;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -57,6 +63,8 @@ pub struct Limits {
     pub idle_time_max: Duration,
     /// Mails that a lane to another shard holds.
     pub lane_entries: u32,
+    /// What one shard holds for readers at most, bytes (see `budget`).
+    pub memory_bytes: usize,
 }
 
 impl Default for Limits {
@@ -67,6 +75,7 @@ impl Default for Limits {
             heartbeat_time_out: limits::HEARTBEAT_TIME_OUT,
             idle_time_max: limits::IDLE_TIME_MAX,
             lane_entries: limits::LANE_ENTRIES_MAX as u32,
+            memory_bytes: limits::MEMORY_BYTES,
         }
     }
 }
@@ -96,10 +105,12 @@ pub struct Kernel {
     pub mids: Mids,
     pub random: Random,
     pub counters: Counters,
+    pub memory: Memory,
     /// What happened in rooms that have their home here, not yet told to the features.
     pub facts: VecDeque<(RoomId, Fact)>,
     /// Connections with a replay under way.
     pub replaying: Vec<ConnId>,
+    replayed: Replayed,
     keyed: Keyed,
     scratch: Vec<u8>,
 }
@@ -133,8 +144,10 @@ impl Kernel {
             mids: Mids::new(config.origin, config.id),
             random: Random::new(config.seed),
             counters: Counters::default(),
+            memory: Memory::new(config.limits.memory_bytes),
             facts: VecDeque::new(),
             replaying: Vec::new(),
+            replayed: Replayed::default(),
             keyed,
             scratch: Vec::new(),
             limits: config.limits,

@@ -1,11 +1,13 @@
 //! Outboxes: bytes accepted for a connection and not yet written.
 //! Invariants: `bytes` is the sum of what is queued; it exceeds [`OUTBOX_BYTES_MAX`] by one
-//! message at most, and only where it was below [`OUTBOX_BYTES_RESUME`] before, so one slow phone never costs more, nor delays a room; the front frame, once
-//! partly written, is never dropped nor replaced.
+//! message at most, and only where it was below [`OUTBOX_BYTES_RESUME`] before, so one slow phone
+//! never costs more, nor delays a room; the front frame, once partly written, is never dropped nor
+//! replaced; the places of what spills are charged to the shard's account (see `budget`).
 
 use crate::base::limits::{OUTBOX_BYTES_MAX, OUTBOX_BYTES_RESUME, OUTBOX_BYTES_SLOW};
-use crate::kernel::entry::{Class, Shared};
-use std::collections::VecDeque;
+use crate::kernel::budget::Queue;
+use crate::kernel::entry::{Class, Frame, Shared};
+use crate::kernel::reasons::Dropped;
 
 const INLINE: usize = 4;
 
@@ -16,7 +18,7 @@ pub struct Outbox {
     inline: [Option<Shared>; INLINE],
     /// Frames behind the inline ones. None unless all inline places are taken.
     #[allow(clippy::box_collection, reason = "a pointer where four would not fit the row's cache line")]
-    spill: Option<Box<VecDeque<Shared>>>,
+    spill: Option<Box<Queue<Shared>>>,
     /// Bytes queued and not written.
     bytes: u32,
     /// Bytes of the front frame that are written.
@@ -26,10 +28,15 @@ pub struct Outbox {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pushed {
     Queued,
-    /// Shed by its class: the receiver is slow.
-    Dropped,
-    /// A logged frame that does not fit: the receiver must be closed.
-    Overflow,
+    /// Queued at the place of an older value.
+    Replaced,
+    /// Queued, after so many transient frames gave way.
+    Shed(u32),
+    /// Not queued, by its class: the receiver is slow.
+    Dropped(Dropped),
+    /// A logged frame that does not fit, though so many transient frames gave way: the receiver must
+    /// be closed.
+    Overflow(u32),
 }
 
 impl Outbox {
@@ -43,27 +50,37 @@ impl Outbox {
 
     /// Queues `frame`. `slow`: the connection has not taken a byte for too long.
     pub fn push(&mut self, frame: &Shared, slow: bool) -> Pushed {
-        match frame.class {
+        match frame.class() {
             Class::Logged => {}
-            Class::Transient if slow || self.bytes() + frame.len() > OUTBOX_BYTES_SLOW => return Pushed::Dropped,
+            Class::Transient if slow => return Pushed::Dropped(Dropped::TransientSlow),
+            Class::Transient if self.bytes() + frame.len() > OUTBOX_BYTES_SLOW => {
+                return Pushed::Dropped(Dropped::TransientFull);
+            }
             Class::Transient => {}
             Class::Latest { key } => {
                 if self.replace(key, frame) {
-                    return Pushed::Queued;
+                    return Pushed::Replaced;
                 }
                 if self.bytes() + frame.len() > OUTBOX_BYTES_MAX {
-                    return Pushed::Dropped;
+                    return Pushed::Dropped(Dropped::LatestFull);
                 }
             }
         }
         if !self.has_room(frame) {
-            self.shed();
-            if !self.has_room(frame) {
-                return Pushed::Overflow;
-            }
+            return self.push_after_shedding(frame);
         }
         self.append(frame.clone());
         Pushed::Queued
+    }
+
+    #[cold]
+    fn push_after_shedding(&mut self, frame: &Shared) -> Pushed {
+        let shed = self.shed();
+        if !self.has_room(frame) {
+            return Pushed::Overflow(shed);
+        }
+        self.append(frame.clone());
+        Pushed::Shed(shed)
     }
 
     /// With little queued there is room for one message of any size: the largest ones must get past
@@ -85,10 +102,12 @@ impl Outbox {
                 return;
             }
         }
-        self.spill.get_or_insert_default().push_back(frame);
+        let spill = self.spill.get_or_insert_default();
+        spill.make_room(frame.account());
+        spill.push_back(frame);
     }
 
-    fn frames(&self) -> impl Iterator<Item = &Shared> {
+    pub fn frames(&self) -> impl Iterator<Item = &Shared> {
         self.inline.iter().flatten().chain(self.spill.iter().flat_map(|spill| spill.iter()))
     }
 
@@ -100,7 +119,7 @@ impl Outbox {
     }
 
     fn replace(&mut self, key: u64, frame: &Shared) -> bool {
-        let is_older = |queued: &&mut Shared| queued.class == Class::Latest { key };
+        let is_older = |queued: &&mut Shared| queued.class() == Class::Latest { key };
         let Some(older) = self.unwritten().find(is_older) else {
             return false;
         };
@@ -110,34 +129,51 @@ impl Outbox {
         true
     }
 
-    /// Drops what may be dropped to make room for what may not.
-    fn shed(&mut self) {
-        let started = self.written > 0;
-        let frames = self.take_all();
-        for (place, frame) in frames.into_iter().enumerate() {
-            if frame.class != Class::Transient || (started && place == 0) {
+    /// Drops what may be dropped to make room for what may not. Says how much that was.
+    fn shed(&mut self) -> u32 {
+        let (started, written) = (self.written > 0, self.written);
+        let mut shed = 0;
+        for (place, frame) in self.take_all().into_iter().enumerate() {
+            if frame.class() != Class::Transient || (started && place == 0) {
                 self.append(frame);
+            } else {
+                shed += 1;
             }
         }
-        self.bytes -= if started { self.written } else { 0 };
+        self.bytes -= written;
+        shed
     }
 
     /// Drops everything but a front frame that is partly written: half a frame would end the
-    /// stream as surely as a lost one.
-    pub fn cut(&mut self) {
-        let started = self.written > 0;
-        let front = self.take_all().into_iter().next();
-        if let Some(front) = front.filter(|_| started) {
-            self.append(front);
-            self.bytes -= self.written;
+    /// stream as surely as a lost one. `dropped` is told of each.
+    pub fn cut(&mut self, mut dropped: impl FnMut(&Frame)) {
+        let (started, written) = (self.written > 0, self.written);
+        for (place, frame) in self.take_all().into_iter().enumerate() {
+            if started && place == 0 {
+                self.append(frame);
+            } else {
+                dropped(&frame);
+            }
         }
+        self.bytes -= written;
     }
 
     /// Empties the queue; `written` stays.
     fn take_all(&mut self) -> Vec<Shared> {
         self.bytes = 0;
-        let spill = self.spill.take().map(|spill| *spill).unwrap_or_default();
-        self.inline.iter_mut().filter_map(Option::take).chain(spill).collect()
+        let mut spill = self.spill.take();
+        let spilled = spill.iter_mut().flat_map(|spill| std::iter::from_fn(|| spill.pop_front()));
+        self.inline.iter_mut().filter_map(Option::take).chain(spilled).collect()
+    }
+
+    /// The frame to be written first.
+    pub fn front(&self) -> Option<&Shared> {
+        self.inline[0].as_ref()
+    }
+
+    /// What the places of spilled frames take, bytes.
+    pub fn places_bytes(&self) -> usize {
+        self.spill.as_ref().map_or(0, |spill| spill.places_bytes())
     }
 
     /// Appends what to write next, front first, until `bytes_max` is reached. Returns the bytes.
@@ -148,7 +184,7 @@ impl Outbox {
             if bytes >= bytes_max {
                 break;
             }
-            let rest = &frame.bytes[skip..];
+            let rest = &frame.bytes()[skip..];
             skip = 0;
             bytes += rest.len();
             into.push(rest);
@@ -186,13 +222,14 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::entry::Frame;
+    use crate::kernel::budget::Account;
     use proptest::prelude::*;
+    use std::collections::VecDeque;
     use std::rc::Rc;
     use std::sync::Arc;
 
     fn frame(class: Class, len: usize, tag: u8) -> Shared {
-        Rc::new(Frame { bytes: Arc::from(vec![tag; len]), class })
+        Frame::new(&Rc::new(Account::default()), Arc::from(vec![tag; len]), class)
     }
 
     fn drain(outbox: &mut Outbox) -> Vec<u8> {
@@ -221,7 +258,9 @@ mod tests {
         outbox.wrote(1);
         outbox.push(&frame(Class::Latest { key: 7 }, 2, b'b'), false);
         outbox.push(&frame(Class::Logged, 2, b'c'), false);
-        outbox.cut();
+        let mut dropped = Vec::new();
+        outbox.cut(|frame| dropped.push(frame.class()));
+        assert_eq!(dropped, [Class::Latest { key: 7 }, Class::Logged]);
         outbox.push_last(&frame(Class::Logged, 1, b'!'));
         assert_eq!(drain(&mut outbox), b"aaa!");
         assert!(outbox.is_empty());
@@ -234,10 +273,10 @@ mod tests {
         for _ in 0..OUTBOX_BYTES_SLOW / 1_000 {
             assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false), Pushed::Queued);
         }
-        assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false), Pushed::Dropped);
-        assert_eq!(outbox.push(&frame(Class::Logged, OUTBOX_BYTES_MAX - 10, b'l'), false), Pushed::Queued);
+        assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false), Pushed::Dropped(Dropped::TransientFull));
+        assert_eq!(outbox.push(&frame(Class::Logged, OUTBOX_BYTES_MAX - 10, b'l'), false), Pushed::Shed(262));
         assert_eq!(outbox.bytes(), OUTBOX_BYTES_MAX - 10);
-        assert_eq!(outbox.push(&frame(Class::Logged, 11, b'l'), false), Pushed::Overflow);
+        assert_eq!(outbox.push(&frame(Class::Logged, 11, b'l'), false), Pushed::Overflow(0));
         assert_eq!(outbox.bytes(), OUTBOX_BYTES_MAX - 10);
     }
 
@@ -246,13 +285,13 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(&frame(Class::Logged, OUTBOX_BYTES_RESUME, b'l'), false);
         assert_eq!(outbox.push(&frame(Class::Logged, OUTBOX_BYTES_MAX + 100, b'l'), false), Pushed::Queued);
-        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false), Pushed::Overflow);
+        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false), Pushed::Overflow(0));
     }
 
     #[test]
     fn a_slow_connection_gets_no_transient_frames() {
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.push(&frame(Class::Transient, 1, b't'), true), Pushed::Dropped);
+        assert_eq!(outbox.push(&frame(Class::Transient, 1, b't'), true), Pushed::Dropped(Dropped::TransientSlow));
         assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), true), Pushed::Queued);
     }
 

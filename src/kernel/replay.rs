@@ -3,6 +3,8 @@
 //! Invariant: while a replay is under way, the room's live entries wait in its history; the page
 //! that reaches the head makes the connection live at that very place of the lane, so nothing is
 //! lost, doubled or out of order, however long the replay, and the outbox stays in its bounds.
+//! Readers of one message share its frame, as those do to whom it came live: many who come back at
+//! once cost one copy.
 
 use crate::admission::gate;
 use crate::admission::rights::Right;
@@ -12,11 +14,47 @@ use crate::kernel::Kernel;
 use crate::kernel::calls::Asker;
 use crate::kernel::conns::{Flags, Replay};
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::Frame;
-use crate::kernel::ids::{CallId, ConnAt, ConnId};
+use crate::kernel::entry::{Entry, Frame, Shared};
+use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomId, ShardId};
 use crate::kernel::mail::{Ask, Page, Request};
-use crate::wire::codes::CloseCode;
-use std::rc::Rc;
+use crate::kernel::reasons::CloseReason;
+use crate::wire::dialect::DialectId;
+use std::collections::BTreeMap;
+use std::rc::Weak;
+use std::sync::Arc;
+
+/// Frames of other shards' messages that some reader of a replay has still to take, by where their
+/// bytes are.
+#[derive(Default)]
+pub struct Replayed {
+    frames: BTreeMap<usize, Weak<Frame>>,
+    /// The next look for those that are gone is due at this length.
+    sweep_at: usize,
+}
+
+/// Frames of replays before any is looked at.
+const SWEEP_MIN: usize = 64;
+
+impl Replayed {
+    fn frame(&mut self, bytes: &Arc<[u8]>, wrap: impl FnOnce() -> Shared) -> Shared {
+        let place = bytes.as_ptr().addr();
+        // A frame that lives keeps its bytes, and so nobody else has their place.
+        if let Some(frame) = self.frames.get(&place).and_then(Weak::upgrade) {
+            return frame;
+        }
+        if self.frames.len() >= self.sweep_at {
+            self.sweep();
+            self.sweep_at = SWEEP_MIN.max(self.frames.len() * 2);
+        }
+        let frame = wrap();
+        self.frames.insert(place, Shared::downgrade(&frame));
+        frame
+    }
+
+    fn sweep(&mut self) {
+        self.frames.retain(|_, frame| frame.strong_count() > 0);
+    }
+}
 
 impl Kernel {
     pub fn start_replay(&mut self, conn: ConnId, replay: Replay) {
@@ -46,6 +84,10 @@ impl Kernel {
         self.replaying.retain(|conn| conns.row(*conn).is_some_and(|row| row.flags.has(Flags::REPLAYING)));
         self.replaying.sort_unstable();
         self.replaying.dedup();
+        if self.replaying.is_empty() {
+            // The last pages may wait in outboxes still, for others to share.
+            self.replayed.sweep();
+        }
     }
 
     /// Asks for the next page of a connection's replay, if it has one that may go on.
@@ -112,17 +154,27 @@ impl Kernel {
         let Some(dialect) = self.conns.row(conn).map(|row| row.dialect) else { return };
         let me = ConnAt { shard: self.id, conn };
         for entry in page.entries.iter().filter(|entry| entry.excluded != Some(me)) {
-            let Some(bytes) = entry.form(dialect).cloned() else {
+            let Some(frame) = self.replayed_frame(home, room, entry, dialect) else {
                 debug_assert!(false, "a page is encoded for its reader");
                 continue;
             };
-            self.push_to(now, conn, &Rc::new(Frame { bytes, class: entry.class }), effects);
+            self.push_to(now, conn, &frame, effects);
             self.counters.replayed += 1;
             self.membership.correct_delivered(conn.0.slot, local, 1);
         }
         if page.is_head && self.conns.is_open(conn) {
             self.membership.make_live(conn.0.slot, local);
         }
+    }
+
+    fn replayed_frame(&mut self, home: ShardId, room: RoomId, entry: &Arc<Entry>, form: DialectId) -> Option<Shared> {
+        if home == self.id
+            && let Some(frames) = self.rooms.get(room).and_then(|row| row.history.frames_of(entry))
+        {
+            return frames.form(form).cloned();
+        }
+        let bytes = entry.form(form)?;
+        Some(self.replayed.frame(bytes, || Frame::new(&self.memory.account, bytes.clone(), entry.class)))
     }
 
     /// A replay cannot go on: the reader was slower than the history is long.
@@ -132,6 +184,6 @@ impl Kernel {
             return;
         }
         self.counters.lost += 1;
-        self.close(now, conn, CloseCode::SlowConsumer, "the replay fell out of the history; join again", effects);
+        self.close_for(now, conn, CloseReason::LostReplay, effects);
     }
 }

@@ -114,6 +114,10 @@ impl Rooms {
         self.table.iter().map(|(_, room)| room)
     }
 
+    pub fn iter_with_ids(&self) -> impl Iterator<Item = (RoomId, &Room)> {
+        self.table.iter().map(|(key, room)| (RoomId(key), room))
+    }
+
     pub fn find(&self, name: &RoomRef) -> Option<RoomId> {
         let is_it = |key| self.table.get(key).is_some_and(|room| name_of(&room.name) == name_of(name));
         self.index.find(&name_of(name), is_it).map(RoomId)

@@ -67,8 +67,8 @@ impl<'a> RoomScope<'a> {
         self.room().directory()
     }
 
-    /// Sequences a message of `sender`.
-    pub fn publish(&mut self, draft: Draft<'_>) -> Place {
+    /// Sequences a message of `sender`. `unavailable`: the shard's memory is full.
+    pub fn publish(&mut self, draft: Draft<'_>) -> Result<Place, WireError> {
         self.kernel.publish(self.now, self.room, draft, self.effects)
     }
 

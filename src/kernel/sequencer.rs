@@ -1,14 +1,16 @@
 //! The home of a room gives each message its place, keeps it and mails it to every shard with
 //! members.
 //! Invariants: `seq` is dense; a repeated client id gets its first place; an entry is encoded
-//! once, here, in the dialects that its receivers speak.
+//! once, here, in the dialects that its receivers speak; a shard whose memory is full takes no
+//! message in.
 
-use crate::base::limits::{ROOM_CHECK, ROOMS_PER_SHARD_MAX};
+use crate::base::limits::{FULL_RETRY, ROOM_CHECK, ROOMS_PER_SHARD_MAX};
 use crate::base::time::Now;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Class, Entry, Label};
 use crate::kernel::ids::{ConnAt, Epoch, Place, RoomId, RoomRef, ShardId};
 use crate::kernel::mail::{Mail, Reply};
+use crate::kernel::reasons::Dropped;
 use crate::kernel::{Kernel, Timer, lanes::Held};
 use crate::wire::codes::{ErrorCode, WireError};
 use crate::wire::encode::Push;
@@ -48,14 +50,26 @@ impl Kernel {
     }
 
     /// Gives a message its place, or finds the place that its retry has already.
-    pub fn publish(&mut self, now: Now, room: RoomId, draft: Draft<'_>, effects: &mut Effects) -> Place {
+    pub fn publish(
+        &mut self,
+        now: Now,
+        room: RoomId,
+        draft: Draft<'_>,
+        effects: &mut Effects,
+    ) -> Result<Place, WireError> {
         let row = self.rooms.get_mut(room).expect("a room is published to while it exists");
         let name = draft.from.as_ref().zip(draft.cid.as_ref());
         if let Some((user, cid)) = name
             && let Some(place) = row.find_cid(user, cid)
         {
             self.counters.repeated += 1;
-            return place;
+            return Ok(place);
+        }
+        if self.memory.is_full() {
+            self.counters.refused_full += 1;
+            let message = "this server's memory is full of what others have still to read; try later";
+            let retry_after_ms = Some(FULL_RETRY.as_millis() as u64);
+            return Err(WireError { retry_after_ms, ..WireError::new(ErrorCode::Unavailable, message) });
         }
         let place = Place { mid: self.mids.next(now.unix_ms), seq: row.head.next() };
         let push = Push {
@@ -70,13 +84,13 @@ impl Kernel {
         let label = Label { place: Some(place), class: Class::Logged, excluded: draft.excluded, at: now.at };
         let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.scratch));
         row.head = place.seq;
-        row.history.push(entry.clone());
+        row.history.push(entry.clone(), &self.memory.account);
         if let Some((user, cid)) = draft.from.zip(draft.cid) {
             row.remember_cid(self.keyed, now.at, user, cid, place);
         }
         self.counters.publishes += 1;
         self.send_entry(room, &entry, effects);
-        place
+        Ok(place)
     }
 
     /// Tells the members something that has no place in the order: transient, dropped first.
@@ -89,6 +103,9 @@ impl Kernel {
         excluded: Option<ConnAt>,
         effects: &mut Effects,
     ) {
+        if self.memory.is_full() {
+            return self.counters.drop(Dropped::TransientMemory, 1);
+        }
         let row = self.rooms.get_mut(room).expect("a room is told of while it exists");
         let push = Push {
             event,
@@ -115,7 +132,7 @@ impl Kernel {
                     self.counters.behind += u64::from(behind != listener.open_run);
                 }
                 None if self.lanes.try_send(listener.shard, mail, effects) => {}
-                None => self.counters.dropped_behind += 1,
+                None => self.counters.drop(Dropped::TransientBehind, 1),
             }
         }
     }

@@ -2,8 +2,12 @@
 //! bounded and that all of it is given back.
 
 use crate::kernel::Kernel;
+use crate::kernel::budget::Account;
+use crate::kernel::entry::Frame;
 use crate::kernel::ids::ShardId;
 use crate::kernel::lanes::Waiting;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Census {
@@ -19,8 +23,52 @@ pub struct Census {
     /// The longest and the heaviest history, not necessarily of one room.
     pub history_entries: usize,
     pub history_bytes: usize,
+    /// What is held for readers, found by looking at every history and outbox, and what the account
+    /// says of it.
+    pub memory: Held,
+    pub account: Held,
     /// What waits for credit, for each other shard.
     pub waiting: Vec<(ShardId, Waiting)>,
+}
+
+/// Bytes, and frames, each counted once.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Held {
+    pub used: usize,
+    pub frames: usize,
+    pub places: usize,
+    pub history: usize,
+}
+
+impl Held {
+    fn recount(kernel: &Kernel) -> Held {
+        let mut frames: BTreeMap<*const Frame, usize> = BTreeMap::new();
+        let mut held = Held::default();
+        let mut entries = 0;
+        for room in kernel.rooms.iter() {
+            held.places += room.history.places_bytes();
+            for kept in room.history.iter() {
+                entries += kept.entry().overhead_bytes();
+                for frame in kept.frames().iter() {
+                    held.history += frame.charge();
+                    frames.insert(Rc::as_ptr(frame), frame.charge());
+                }
+            }
+        }
+        held.history += entries;
+        for slot in 0..kernel.conns.slots() {
+            let Some(row) = kernel.conns.row(kernel.conns.id_at(slot)) else { continue };
+            held.places += row.outbox.places_bytes();
+            frames.extend(row.outbox.frames().map(|frame| (Rc::as_ptr(frame), frame.charge())));
+        }
+        held.frames = frames.len();
+        held.used = frames.values().sum::<usize>() + entries + held.places;
+        held
+    }
+
+    fn by_account(account: &Account) -> Held {
+        Held { used: account.used(), frames: account.frames(), places: account.places(), history: account.history() }
+    }
 }
 
 impl Census {
@@ -37,6 +85,8 @@ impl Census {
             timers: kernel.wheel.len(),
             history_entries: of_histories(|history| history.len()),
             history_bytes: of_histories(|history| history.bytes()),
+            memory: Held::recount(kernel),
+            account: Held::by_account(&kernel.memory.account),
             waiting: kernel.lanes.peers().map(|peer| (peer, kernel.lanes.waiting(peer))).collect(),
         }
     }

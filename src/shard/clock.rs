@@ -4,20 +4,27 @@
 use crate::base::limits::{STALL_TIME_MAX, STALL_TIME_SLOW};
 use crate::base::time::Now;
 use crate::kernel::Timer;
+use crate::kernel::budget::Account;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::ids::ConnId;
+use crate::kernel::reasons::CloseReason;
 use crate::shard::Shard;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect;
 use crate::wire::encode::Push;
+use crate::wire::frame;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What makes a queued heartbeat give way to the next.
+/// What makes a queued heartbeat, and a queued ping, give way to the next.
 const HEARTBEAT_KEY: u64 = 0;
+const PING_KEY: u64 = 1;
+
+/// What a heartbeat sends, made once for all that are due: the push and the ping.
+type Heartbeat = (Shared, Shared);
 
 impl Shard {
     pub(super) fn on_tick(&mut self, now: Now, effects: &mut Effects) {
@@ -34,6 +41,7 @@ impl Shard {
         }
         self.due = due;
         self.kernel.sweep_replays();
+        self.kernel.relieve_if_full(now, effects);
     }
 
     pub(super) fn start_heartbeat(&mut self, now: Now, conn: ConnId) {
@@ -48,20 +56,19 @@ impl Shard {
         interval - Duration::from_nanos(early)
     }
 
-    fn on_heartbeat(&mut self, now: Now, conn: ConnId, push: &mut Option<Shared>, effects: &mut Effects) {
+    fn on_heartbeat(&mut self, now: Now, conn: ConnId, made: &mut Option<Heartbeat>, effects: &mut Effects) {
         let Some(row) = self.kernel.conns.row(conn).filter(|row| row.is_open()) else { return };
         let silent = seconds(now.at).saturating_sub(row.heard_s);
         let inactive = seconds(now.at).saturating_sub(row.active_s);
         let limits = &self.kernel.limits;
         if Duration::from_secs(silent.into()) > limits.heartbeat_time_out {
-            return self.kernel.close(now, conn, CloseCode::Idle, "no sign of life", effects);
+            return self.kernel.close_for(now, conn, CloseReason::Silent, effects);
         }
         if Duration::from_secs(inactive.into()) > limits.idle_time_max {
-            return self.kernel.close(now, conn, CloseCode::Idle, "idle for too long", effects);
+            return self.kernel.close_for(now, conn, CloseReason::Inactive, effects);
         }
         // Browsers cannot see the ping, other clients need nothing but it. Both share a write.
-        let push = push.get_or_insert_with(|| heartbeat_push(now)).clone();
-        let ping = self.ping.clone();
+        let (push, ping) = made.get_or_insert_with(|| heartbeat(now, &self.kernel.memory.account)).clone();
         self.kernel.push_to(now, conn, &ping, effects);
         self.kernel.push_to(now, conn, &push, effects);
         self.start_heartbeat(now, conn);
@@ -85,10 +92,10 @@ impl Shard {
             return;
         }
         if stalled >= STALL_TIME_MAX {
-            let reason = "took nothing for too long; resume by position";
-            return self.kernel.close(now, conn, CloseCode::SlowConsumer, reason, effects);
+            return self.kernel.close_for(now, conn, CloseReason::StallTime, effects);
         }
         if stalled >= STALL_TIME_SLOW {
+            self.kernel.counters.slow += u64::from(!row.flags.has(Flags::SLOW));
             row.flags.set(Flags::SLOW);
         }
         self.watch_stall(now, conn);
@@ -97,6 +104,7 @@ impl Shard {
     fn on_linger(&mut self, conn: ConnId, effects: &mut Effects) {
         // The timer is set once, by the close.
         if self.kernel.conns.row(conn).is_some() {
+            self.kernel.counters.resets_linger += 1;
             effects.reset.push(conn);
         }
     }
@@ -113,11 +121,15 @@ impl Shard {
     }
 }
 
-fn heartbeat_push(now: Now) -> Shared {
+fn heartbeat(now: Now, account: &Rc<Account>) -> Heartbeat {
     let data = format!(r#"{{"ts":{}}}"#, now.unix_ms);
     let push =
         Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data: data.as_bytes() };
     let mut bytes = Vec::new();
     dialect::encode_push(dialect::NATIVE_JSON, &mut bytes, &push);
-    Rc::new(Frame { bytes: Arc::from(bytes), class: Class::Latest { key: HEARTBEAT_KEY } })
+    let push = Frame::new(account, Arc::from(&bytes[..]), Class::Latest { key: HEARTBEAT_KEY });
+    bytes.clear();
+    frame::ping(&mut bytes, b"");
+    // Not logged: what the server says unasked must not make a connection look busy.
+    (push, Frame::new(account, Arc::from(&bytes[..]), Class::Latest { key: PING_KEY }))
 }

@@ -10,6 +10,7 @@ use crate::kernel::facts::Fact;
 use crate::kernel::feature::{Answer, Told};
 use crate::kernel::ids::{ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq, ShardId};
 use crate::kernel::mail::{Ask, Change, Gone, Mail, Reply, Request};
+use crate::kernel::reasons::CloseReason;
 use crate::kernel::scope::RoomScope;
 use crate::shard::Shard;
 use crate::wire::codes::CloseCode;
@@ -189,7 +190,7 @@ impl Shard {
         let Some(row) = self.kernel.conns.row(conn) else { return };
         self.frame.clear();
         dialect::encode_push(row.dialect, &mut self.frame, &push);
-        let welcome = Frame::logged(&self.frame);
+        let welcome = Frame::logged(&self.kernel.memory.account, &self.frame);
         self.kernel.push_to(now, conn, &welcome, effects);
     }
 
@@ -199,8 +200,7 @@ impl Shard {
         let Some(row) = self.kernel.membership.room(local) else { return };
         let members: Vec<ConnId> = row.members().iter().map(|member| self.kernel.conns.id_at(member.slot)).collect();
         for conn in members {
-            let reason = "messages were lost between shards; resume by position";
-            self.kernel.close(now, conn, CloseCode::SlowConsumer, reason, effects);
+            self.kernel.close_for(now, conn, CloseReason::LostBetweenShards, effects);
         }
     }
 

@@ -46,7 +46,7 @@ impl Shard {
         self.kernel.conns.open(conn, dialect, identity, now.at);
         self.kernel.counters.opened += 1;
         if !greeting.is_empty() {
-            self.kernel.push_to(now, conn, &Frame::logged(&greeting), effects);
+            self.kernel.push_to(now, conn, &Frame::logged(&self.kernel.memory.account, &greeting), effects);
         }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);
@@ -279,7 +279,7 @@ impl Shard {
             (Ok(told), Some(id)) => {
                 self.frame.clear();
                 encode::reply_ok(&mut self.frame, id, told.json(&mut self.receipt));
-                let reply = Frame::logged(&self.frame);
+                let reply = Frame::logged(&self.kernel.memory.account, &self.frame);
                 self.kernel.push_to(now, conn, &reply, effects);
             }
             (Ok(_), None) => {}
@@ -302,7 +302,7 @@ impl Shard {
             Some(id) => encode::reply_error(&mut self.frame, id, error),
             None => encode::error_push(&mut self.frame, event, error),
         }
-        let refusal = Frame::logged(&self.frame);
+        let refusal = Frame::logged(&self.kernel.memory.account, &self.frame);
         self.kernel.push_to(now, conn, &refusal, effects);
     }
 }

@@ -11,7 +11,7 @@ mod intake;
 mod snapshot;
 
 pub use crate::kernel::ShardConfig;
-pub use census::Census;
+pub use census::{Census, Held};
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
@@ -21,7 +21,7 @@ use crate::kernel::Kernel;
 use crate::kernel::calls::Answered;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::{Class, Frame, Shared};
+use crate::kernel::entry::Frame;
 use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::lanes::Requests;
@@ -29,12 +29,7 @@ use crate::kernel::mail::Mail;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
-
-/// What makes a queued ping give way to the next.
-const PING_KEY: u64 = 1;
 
 /// A connection whose handshake is done.
 pub struct Opening {
@@ -121,13 +116,10 @@ pub struct Shard {
     due: Vec<crate::kernel::Timer>,
     /// Calls of clients that have all their answers and no reply yet.
     answered: Vec<Answered>,
-    ping: Shared,
 }
 
 impl Shard {
     pub fn new(config: ShardConfig, features: Vec<Box<dyn Feature>>, now: Now) -> Shard {
-        let mut ping = Vec::new();
-        frame::ping(&mut ping, b"");
         Shard {
             kernel: Kernel::new(config, now),
             registry: Registry::new(features),
@@ -136,13 +128,14 @@ impl Shard {
             requests: Requests::new(),
             due: Vec::new(),
             answered: Vec::new(),
-            // Not logged: what the server says unasked must not make a connection look busy.
-            ping: Rc::new(Frame { bytes: Arc::from(ping), class: Class::Latest { key: PING_KEY } }),
         }
     }
 
     /// Takes in one thing that happened and names what is to be done. `now` never goes back.
     pub fn step(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) {
+        // Several writes are made before the first is reported; until all are, what was offered for
+        // writing must not be let go of.
+        let may_relieve = !matches!(input, Input::Wrote { .. } | Input::Blocked { .. });
         match input {
             Input::Open(opening) => self.open(now, *opening, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
@@ -166,13 +159,16 @@ impl Shard {
             Input::Tick => self.on_tick(now, effects),
             Input::Drain { over } => self.on_drain(now, over, effects),
         }
-        self.settle(now, effects);
+        self.settle(now, may_relieve, effects);
     }
 
     /// Handles what this shard told itself and what features have not heard yet, until there is
-    /// nothing more.
-    fn settle(&mut self, now: Now, effects: &mut Effects) {
+    /// nothing more. No more than one of them comes between two looks at the memory.
+    fn settle(&mut self, now: Now, may_relieve: bool, effects: &mut Effects) {
         loop {
+            if may_relieve {
+                self.kernel.relieve(now, effects);
+            }
             if let Some(mail) = self.kernel.lanes.next_to_self() {
                 let me = self.kernel.id;
                 self.on_mail(now, me, mail, effects);
@@ -233,6 +229,11 @@ impl Shard {
         Census::of(&self.kernel)
     }
 
+    /// Bytes that are held for readers: see `kernel::budget`.
+    pub fn memory_used(&self) -> usize {
+        self.kernel.memory.account.used()
+    }
+
     /// Bytes in a connection's outbox.
     pub fn queued(&self, conn: ConnId) -> usize {
         self.kernel.conns.row(conn).map_or(0, |row| row.outbox.bytes())
@@ -254,7 +255,7 @@ impl Shard {
         row.pongs += 1;
         self.frame.clear();
         frame::pong(&mut self.frame, payload);
-        let pong = Frame::logged(&self.frame);
+        let pong = Frame::logged(&self.kernel.memory.account, &self.frame);
         self.kernel.push_to(now, conn, &pong, effects);
     }
 
@@ -286,6 +287,7 @@ impl Shard {
 
     fn on_blocked(&mut self, now: Now, conn: ConnId) {
         let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        self.kernel.counters.blocked += u64::from(!row.flags.has(Flags::BLOCKED));
         row.flags.set(Flags::BLOCKED);
         // A write may have listed it again (a replay went on); the edge passes a blocked socket by,
         // so it must be listed anew once it takes bytes.
@@ -298,6 +300,8 @@ impl Shard {
 
     fn on_writable(&mut self, conn: ConnId, effects: &mut Effects) {
         let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        self.kernel.counters.blocked -= u64::from(row.flags.has(Flags::BLOCKED));
+        self.kernel.counters.slow -= u64::from(row.flags.has(Flags::SLOW));
         row.flags.clear(Flags::BLOCKED);
         row.flags.clear(Flags::SLOW);
         if !row.outbox.is_empty() {

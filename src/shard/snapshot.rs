@@ -2,6 +2,7 @@
 
 use crate::kernel::Kernel;
 use crate::kernel::counters::Counters;
+use crate::kernel::reasons::{CloseReason, Dropped};
 use crate::wire::codes::{CloseCode, ErrorCode};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub struct Snapshot {
     pub repeated: u64,
     pub deliveries: u64,
     pub replayed: u64,
+    /// Pushes that reached no outbox or left it unwritten, by class and reason.
     pub dropped: BTreeMap<&'static str, u64>,
     /// Times that another shard fell behind in a room, and that it could not be caught up.
     pub behind: u64,
@@ -27,8 +29,29 @@ pub struct Snapshot {
     pub calls: u64,
     pub held: u64,
     pub replays: u64,
+    /// Rooms that are behind on another shard, once for each such shard.
+    pub rooms_behind: u64,
+    /// Connections whose sockets take nothing, and those of them that are slow.
+    pub blocked: u64,
+    pub slow: u64,
+    /// Bytes: the budget, what is used of it, and of that what histories keep and what queues'
+    /// places take. Frames are counted.
+    pub memory_budget: u64,
+    pub memory_used: u64,
+    pub memory_history: u64,
+    pub memory_places: u64,
+    pub frames: u64,
+    /// Times that memory was let go of, messages that histories lost by it, and publishes refused
+    /// because it did not help.
+    pub reliefs: u64,
+    pub forgotten: u64,
+    pub refused_full: u64,
     pub errors: BTreeMap<&'static str, u64>,
     pub closes: BTreeMap<&'static str, u64>,
+    /// Those of `closes` that have a reason beside the code.
+    pub closed_for: BTreeMap<&'static str, u64>,
+    /// Connections cut by the core, by reason.
+    pub resets_for: BTreeMap<&'static str, u64>,
 }
 
 impl Snapshot {
@@ -41,13 +64,20 @@ impl Snapshot {
             repeated,
             deliveries,
             replayed,
-            dropped_slow,
-            dropped_behind,
             behind,
             lost,
             parked,
+            reliefs,
+            forgotten,
+            refused_full,
+            resets_linger,
+            resets_memory,
+            blocked,
+            slow,
+            dropped,
             errors,
             closes,
+            closed_for,
         } = kernel.counters.clone();
         Snapshot {
             connections: opened - gone,
@@ -59,15 +89,28 @@ impl Snapshot {
             repeated,
             deliveries,
             replayed,
-            dropped: BTreeMap::from([("slow", dropped_slow), ("behind", dropped_behind)]),
+            dropped: Dropped::ALL.into_iter().map(|what| (what.name(), dropped[what.index()])).collect(),
             behind,
             lost,
             parked,
             calls: kernel.calls.len() as u64,
             held: kernel.lanes.held() as u64,
             replays: kernel.replaying.len() as u64,
+            rooms_behind: kernel.lanes.runs() as u64,
+            blocked,
+            slow,
+            memory_budget: kernel.memory.budget() as u64,
+            memory_used: kernel.memory.account.used() as u64,
+            memory_history: kernel.memory.account.history() as u64,
+            memory_places: kernel.memory.account.places() as u64,
+            frames: kernel.memory.account.frames() as u64,
+            reliefs,
+            forgotten,
+            refused_full,
             errors: ErrorCode::ALL.into_iter().map(|code| (code.as_str(), errors[code.index()])).collect(),
             closes: CloseCode::ALL.into_iter().map(|code| (code.as_str(), closes[code.index()])).collect(),
+            closed_for: CloseReason::ALL.into_iter().map(|why| (why.name(), closed_for[why.index()])).collect(),
+            resets_for: BTreeMap::from([("linger", resets_linger), ("memory", resets_memory)]),
         }
     }
 
@@ -95,8 +138,21 @@ impl Snapshot {
             calls,
             held,
             replays,
+            rooms_behind,
+            blocked,
+            slow,
+            memory_budget,
+            memory_used,
+            memory_history,
+            memory_places,
+            frames,
+            reliefs,
+            forgotten,
+            refused_full,
             errors,
             closes,
+            closed_for,
+            resets_for,
         } = self;
         for (into, from) in [
             (connections, other.connections),
@@ -114,11 +170,24 @@ impl Snapshot {
             (calls, other.calls),
             (held, other.held),
             (replays, other.replays),
+            (rooms_behind, other.rooms_behind),
+            (blocked, other.blocked),
+            (slow, other.slow),
+            (memory_budget, other.memory_budget),
+            (memory_used, other.memory_used),
+            (memory_history, other.memory_history),
+            (memory_places, other.memory_places),
+            (frames, other.frames),
+            (reliefs, other.reliefs),
+            (forgotten, other.forgotten),
+            (refused_full, other.refused_full),
         ] {
             *into += from;
         }
         each(dropped, &other.dropped);
         each(errors, &other.errors);
         each(closes, &other.closes);
+        each(closed_for, &other.closed_for);
+        each(resets_for, &other.resets_for);
     }
 }

@@ -30,10 +30,12 @@ pub enum Fault {
     UnboundedOutbox,
     /// The core mails without credit.
     LaneOverrun,
+    /// A shard over its memory's mark lets go of nothing.
+    IdleRelief,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 12] = [
+    pub const ALL: [Fault; 13] = [
         Fault::SkippedSeq,
         Fault::SwappedEntries,
         Fault::LostEntry,
@@ -46,6 +48,7 @@ impl Fault {
         Fault::SilentGap,
         Fault::UnboundedOutbox,
         Fault::LaneOverrun,
+        Fault::IdleRelief,
     ];
 
     /// The checks of which one must fail.
@@ -62,6 +65,7 @@ impl Fault {
             Fault::SilentGap => &[Check::NoSilentGap, Check::ReplayComplete],
             Fault::UnboundedOutbox => &[Check::OutboxBound],
             Fault::LaneOverrun => &[Check::LaneBound],
+            Fault::IdleRelief => &[Check::MemoryBound],
         }
     }
 }

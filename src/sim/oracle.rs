@@ -50,6 +50,10 @@ pub enum Check {
     LaneBound,
     HistoryBound,
     WaitingBound,
+    /// A shard holds no more for readers than its budget and what one message adds.
+    MemoryBound,
+    /// What a shard's account says is what there is.
+    MemoryCounted,
     /// Once all is quiet, homes know exactly the members that there are.
     MembersConverge,
     /// Once all is quiet, nothing waits.
@@ -214,12 +218,23 @@ pub struct View {
     ended: Vec<(String, Stay)>,
     /// Rooms that it excluded itself from some message of.
     excludes: BTreeSet<String>,
+    /// How much the server can keep.
+    plenty: Plenty,
+}
+
+/// What a run leaves the server to keep messages in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plenty {
+    /// Histories are as long as they may be.
+    Enough,
     /// Messages may be so large that histories let go of them early.
-    is_heavy: bool,
+    Heavy,
+    /// Memory is so scarce that histories are cut short and publishes refused.
+    Scarce,
 }
 
 impl View {
-    pub fn new(conn: u32, tenant: &str, user: &str, is_heavy: bool) -> View {
+    pub fn new(conn: u32, tenant: &str, user: &str, plenty: Plenty) -> View {
         View {
             conn,
             tenant: tenant.to_string(),
@@ -229,7 +244,7 @@ impl View {
             stays: BTreeMap::new(),
             ended: Vec::new(),
             excludes: BTreeSet::new(),
-            is_heavy,
+            plenty,
         }
     }
 
@@ -284,7 +299,7 @@ impl View {
                 self.stays.entry(self.inbox()).or_default();
                 Ok(())
             }
-            Some("error") => broken(Check::RequestsSucceed, text),
+            Some("error") if !self.may_refuse(&value["data"]) => broken(Check::RequestsSucceed, text),
             Some(_) if value.get("seq").is_some() => self.on_push(text, &value, ledger, now),
             Some(_) => Ok(()),
             None => broken(Check::WholeFrames, format!("neither reply nor push: {text}")),
@@ -345,6 +360,7 @@ impl View {
         let may_fail = match &asked {
             Asked::Unknown => reply["error"]["code"] == "unknown_event",
             Asked::Leave { room } => reply["error"]["code"] == "not_member" && !self.stays.contains_key(room),
+            Asked::Publish { .. } => self.may_refuse(&reply["error"]),
             _ => false,
         };
         if !is_ok && !may_fail {
@@ -380,6 +396,11 @@ impl View {
         Ok(())
     }
 
+    /// A publish may fail with `error`: there is no memory for it, and it says when to try again.
+    fn may_refuse(&self, error: &Value) -> bool {
+        self.plenty == Plenty::Scarce && error["code"] == "unavailable" && error["retry_after_ms"].is_u64()
+    }
+
     fn end_stay(&mut self, room: &str) {
         if let Some(stay) = self.stays.remove(room) {
             self.ended.push((room.to_string(), stay));
@@ -409,7 +430,7 @@ impl View {
             let missed = head.saturating_sub(since.seq);
             if gap {
                 let is_old = now.since(since.at) + LAG > HISTORY_AGE_MAX;
-                let is_kept = missed < HISTORY_ENTRIES_MAX as u64 && !self.is_heavy && !is_old;
+                let is_kept = missed < HISTORY_ENTRIES_MAX as u64 && self.plenty == Plenty::Enough && !is_old;
                 if since.epoch.as_deref() == Some(epoch) && is_kept {
                     let saw = format!("connection {conn} in {room}: a gap told since {since:?} at {head}");
                     return broken(Check::NoSilentGap, saw);

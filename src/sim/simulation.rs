@@ -2,17 +2,17 @@
 //! all becomes quiet and every promise is checked, then all go and nothing may be left.
 
 use crate::base::limits::{
-    CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LINGER, OUTBOX_BYTES_MAX, ROOM_CHECK,
-    STALL_TIME_MAX,
+    CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LINGER, MEMORY_BYTES, OUTBOX_BYTES_MAX,
+    PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, ROOM_CHECK, STALL_TIME_MAX,
 };
 use crate::base::random::Random;
 use crate::kernel::ids::ShardId;
 use crate::kernel::lanes::Waiting;
-use crate::shard::{Census, Snapshot};
+use crate::shard::{Census, Held, Snapshot};
 use crate::sim::client::{Client, Habits, Pace};
 use crate::sim::decoder::Received;
 use crate::sim::fault::Fault;
-use crate::sim::oracle::{Asked, Check, Failure, Ledger, View};
+use crate::sim::oracle::{Asked, Check, Failure, Ledger, Plenty, View};
 use crate::sim::world::{FromClient, Link, World, WorldShape, identity};
 use crate::wire::codes::CloseCode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,8 @@ struct Shape {
     is_heavy: bool,
     /// One room and more messages than its history keeps, while lanes stall for long.
     is_flood: bool,
+    /// Shards have so little memory that they let go of some now and then.
+    is_scarce: bool,
     /// Half way, all histories grow too old.
     has_lull: bool,
     /// Lanes stop for a while now and then.
@@ -45,7 +47,7 @@ struct Shape {
 
 impl Shape {
     fn draw(random: &mut Random, fault: Option<Fault>) -> Shape {
-        let is_heavy = random.one_in(16) || fault == Some(Fault::UnboundedOutbox);
+        let is_heavy = random.one_in(16) || matches!(fault, Some(Fault::UnboundedOutbox | Fault::IdleRelief));
         let is_flood = !is_heavy && random.one_in(16);
         let stalls = is_flood || random.one_in(2);
         let clients = 2 + random.below(8);
@@ -53,11 +55,19 @@ impl Shape {
         let shards = if fault.is_some() { 2 + random.below(3) } else { 1 + random.below(4) };
         let lane_entries = 1 + random.below(if is_flood { 60 } else { 8 });
         let small = 40 + random.below(2_000);
+        // A planted bug must not show as something else.
+        let is_scarce = if fault.is_none() { random.one_in(4) } else { fault == Some(Fault::IdleRelief) };
+        let memory_bytes = match is_scarce {
+            true if is_heavy => 700_000 + random.below(2_000_000),
+            true => 4_000 + random.below(60_000),
+            false => MEMORY_BYTES as u64,
+        };
         Shape {
             world: WorldShape {
                 shards: shards as u8,
                 lane_entries: lane_entries as u32,
                 window: if is_heavy { 100_000 } else { small as usize },
+                memory_bytes: memory_bytes as usize,
                 seed: random.next(),
                 fault,
             },
@@ -80,6 +90,7 @@ impl Shape {
             },
             is_heavy,
             is_flood,
+            is_scarce,
             has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
             stalls,
         }
@@ -194,6 +205,14 @@ impl<'t> Simulation<'t> {
         if let Some(trace) = &mut self.trace {
             let at = self.world.now.at.as_nanos() / 1_000_000;
             trace(&format!("{:>6} {:>9} ms  {}", self.turn, at, line()));
+        }
+    }
+
+    fn plenty(&self) -> Plenty {
+        match &self.shape {
+            shape if shape.is_scarce => Plenty::Scarce,
+            shape if shape.is_heavy => Plenty::Heavy,
+            _ => Plenty::Enough,
         }
     }
 
@@ -334,7 +353,7 @@ impl<'t> Simulation<'t> {
     }
 
     fn connect(&mut self, client: usize) {
-        let shard = self.pick_shard();
+        let (shard, plenty) = (self.pick_shard(), self.plenty());
         let row = &mut self.clients[client];
         let role = if row.is_moderator { "moderator" } else { "" };
         let Some(link) = self.world.open(shard, identity(&row.tenant, &row.user, role)) else { return };
@@ -343,7 +362,7 @@ impl<'t> Simulation<'t> {
         row.looked = self.world.now.at;
         row.unread_max = Duration::ZERO;
         row.misbehaved = false;
-        row.view = Some(View::new(self.conns, &row.tenant, &row.user, self.shape.is_heavy));
+        row.view = Some(View::new(self.conns, &row.tenant, &row.user, plenty));
         let (conn, user) = (self.conns, row.user.clone());
         self.say(|| format!("{client}, user {user}, connects to shard {} as connection {conn}", shard.0));
         let now = self.world.now.at;
@@ -435,9 +454,12 @@ impl<'t> Simulation<'t> {
         let unread = row.unread_max;
         let has_long_room = self.ledger.longest() >= HISTORY_ENTRIES_MAX;
         let is_known = match CloseCode::ALL.into_iter().find(|known| known.as_u16() == code) {
+            Some(CloseCode::SlowConsumer) if reason.contains("memory") => self.shape.is_scarce,
             Some(CloseCode::SlowConsumer) if reason.starts_with("took nothing") => unread >= STALL_TIME_MAX,
             Some(CloseCode::SlowConsumer) if reason.starts_with("read too slowly") => is_slow,
-            Some(CloseCode::SlowConsumer) => self.shape.is_heavy || self.shape.is_flood || has_long_room,
+            Some(CloseCode::SlowConsumer) => {
+                self.shape.is_heavy || self.shape.is_flood || self.shape.is_scarce || has_long_room
+            }
             // A connection whose request waits for credit is not heard either.
             Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
             Some(CloseCode::Restart) => self.is_draining && reason.starts_with("{\"retry_ms\":"),
@@ -620,6 +642,8 @@ impl<'t> Simulation<'t> {
             timers: 0,
             history_entries: 0,
             history_bytes: 0,
+            memory: Held::default(),
+            account: Held::default(),
             waiting: (0..shards).map(ShardId).filter(|id| *id != me).map(|id| (id, Waiting::default())).collect(),
         };
         for shard in self.world.shards() {
@@ -643,12 +667,28 @@ impl<'t> Simulation<'t> {
                 return Err(Failure { check: Check::OutboxBound, saw });
             }
         }
-        if !self.turn.is_multiple_of(32) {
+        // A step adds a page at most, or one message to a connection, and each may be one of the
+        // largest. What was given up and has not gone is a close frame for each connection.
+        let longest = self.world.frame_bytes_max();
+        let page = PAGE_BYTES_MAX.min(longest * PAGE_ENTRIES_MAX) + longest + PAGE_ENTRIES_MAX * 100;
+        let bound = self.shape.world.memory_bytes + page + self.world.links_now() * 1_000;
+        for shard in self.world.shards() {
+            let used = self.world.shard(shard).memory_used();
+            if used > bound {
+                let saw = format!("shard {} holds {used} bytes, {bound} are allowed", shard.0);
+                return Err(Failure { check: Check::MemoryBound, saw });
+            }
+        }
+        if !self.turn.is_multiple_of(if self.shape.is_scarce { 4 } else { 32 }) {
             return Ok(());
         }
         let census: Vec<Census> = self.world.shards().map(|shard| self.world.shard(shard).census()).collect();
         for (me, census_of_me) in census.iter().enumerate() {
-            let Census { history_entries, history_bytes, .. } = *census_of_me;
+            let Census { history_entries, history_bytes, memory, account, .. } = *census_of_me;
+            if memory != account {
+                let saw = format!("shard {me} holds {memory:?} and believes {account:?}");
+                return Err(Failure { check: Check::MemoryCounted, saw });
+            }
             if history_entries > HISTORY_ENTRIES_MAX || (history_bytes > HISTORY_BYTES_MAX && history_entries > 1) {
                 let saw = format!("a history of shard {me} has {history_entries} entries, {history_bytes} bytes");
                 return Err(Failure { check: Check::HistoryBound, saw });

@@ -34,13 +34,16 @@ pub struct WorldShape {
     pub lane_entries: u32,
     /// Bytes that a socket holds before its client reads them.
     pub window: usize,
+    /// What each shard may hold for readers, bytes.
+    pub memory_bytes: usize,
     pub seed: u64,
     pub fault: Option<Fault>,
 }
 
 impl Default for WorldShape {
     fn default() -> Self {
-        WorldShape { shards: 2, lane_entries: 8, window: 1 << 20, seed: 1, fault: None }
+        let memory_bytes = Limits::default().memory_bytes;
+        WorldShape { shards: 2, lane_entries: 8, window: 1 << 20, memory_bytes, seed: 1, fault: None }
     }
 }
 
@@ -119,7 +122,11 @@ impl World {
         let mut random = Random::new(shape.seed);
         let map_key = [random.next(), random.next()];
         let shard = |id| {
-            let limits = Limits { lane_entries: shape.lane_entries, ..Limits::default() };
+            let memory_bytes = match shape.fault {
+                Some(Fault::IdleRelief) => Limits::default().memory_bytes,
+                _ => shape.memory_bytes,
+            };
+            let limits = Limits { lane_entries: shape.lane_entries, memory_bytes, ..Limits::default() };
             let (id, seed) = (ShardId(id), shape.seed ^ u64::from(id) << 32);
             let config = ShardConfig { id, shards: shape.shards, origin: 7, seed, map_key, limits };
             Shard::new(config, features::all(), now)
@@ -250,6 +257,11 @@ impl World {
 
     pub fn is_deserted(&self, link: Link) -> bool {
         self.sockets[link.0].is_deserted
+    }
+
+    /// Sockets that have not ended.
+    pub fn links_now(&self) -> usize {
+        self.rows.iter().flatten().flatten().count()
     }
 
     pub fn links(&self) -> impl Iterator<Item = Link> + use<> {
