@@ -9,8 +9,10 @@ use std::sync::Arc;
 pub struct Identity {
     pub tenant: Arc<str>,
     pub user: Arc<str>,
-    /// From this second on the identity is void; the allowed clock skew is included.
-    pub expires_unix_s: Option<u64>,
+    /// Seconds since 1970: 32 bits of them last until 2106. Zero: not said.
+    issued_unix_s: u32,
+    /// `NEVER`: not said, or later than the bits last.
+    expires_unix_s: u32,
     /// Most tokens say nothing of this, and then it costs nothing.
     particulars: Option<Box<Particulars>>,
 }
@@ -22,11 +24,15 @@ pub struct Particulars {
     pub name: Option<Box<str>>,
     pub roles: Box<[Box<str>]>,
     pub device: Option<Box<str>>,
+    /// The token's own id.
+    pub token: Option<Box<str>>,
     /// When present, only rooms that match one of these may be joined.
     pub join: Option<Box<[Pattern]>>,
     /// When present, only rooms that match one of these may be published to.
     pub publish: Option<Box<[Pattern]>>,
 }
+
+const NEVER: u32 = u32::MAX;
 
 // One per connection, and tens of thousands of them idle.
 const _: () = assert!(size_of::<Identity>() <= 56);
@@ -34,12 +40,34 @@ const _: () = assert!(size_of::<Identity>() <= 56);
 impl Identity {
     pub fn new(tenant: Arc<str>, user: Arc<str>, expires_unix_s: Option<u64>, said: Particulars) -> Identity {
         let particulars = (said != Particulars::default()).then(|| Box::new(said));
-        Identity { tenant, user, expires_unix_s, particulars }
+        let expires_unix_s = expires_unix_s.map_or(NEVER, |at| u32::try_from(at).unwrap_or(NEVER));
+        Identity { tenant, user, issued_unix_s: 0, expires_unix_s, particulars }
+    }
+
+    /// By a token of this second.
+    pub fn issued(self, unix_s: Option<u64>) -> Identity {
+        let issued_unix_s = unix_s.map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX));
+        Identity { issued_unix_s, ..self }
     }
 
     /// A user of whom nothing more is said.
     pub fn of(tenant: &str, user: &str) -> Identity {
         Identity::new(tenant.into(), user.into(), None, Particulars::default())
+    }
+
+    /// When its token was issued.
+    pub fn issued_unix_s(&self) -> Option<u64> {
+        (self.issued_unix_s > 0).then_some(self.issued_unix_s.into())
+    }
+
+    /// From this second on the identity is void; the allowed clock skew is included.
+    pub fn expires_unix_s(&self) -> Option<u64> {
+        (self.expires_unix_s < NEVER).then_some(self.expires_unix_s.into())
+    }
+
+    /// The id of its token.
+    pub fn token(&self) -> Option<&str> {
+        self.particulars.as_ref()?.token.as_deref()
     }
 
     pub fn name(&self) -> Option<&str> {

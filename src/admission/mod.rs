@@ -2,8 +2,10 @@
 
 pub mod gate;
 pub mod identity;
+pub mod keys;
 pub mod names;
 pub mod pattern;
 pub mod policy;
+pub mod revocations;
 pub mod rights;
 pub mod token;

@@ -1,215 +1,445 @@
 //! Tokens: bytes that a stranger sent to an [`Identity`].
 //! Invariant: no claim is looked at before the signature holds, and what a refusal says never
-//! holds a byte of the token or of the secret.
+//! holds a byte of the token or of a key.
 //!
-//! The signature is the library's work. Times are compared here against the core's clock, so a
-//! replay sees the same answers, and only the algorithm that the key was made for counts, whatever
-//! the token's header asks for.
+//! Times are compared here against the core's clock, so a replay sees the same answers.
 
 use super::identity::{Identity, Particulars};
+use super::keys::{Algorithm, Key, KeyRefused, KeySet, Unsigned};
 use super::names::{check_tenant, check_user};
 use super::pattern::Pattern;
-use crate::base::limits::{LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX};
+use crate::base::base32;
+use crate::base::limits::{
+    LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX, TOKEN_EXPIRING, TOKEN_ID_BYTES_MAX,
+};
 use crate::wire::codes::ErrorCode;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The tenant of a token that names none.
 pub const TENANT_DEFAULT: &str = "default";
-/// The only `typ` that opens a connection: a refresh token must not.
+/// The `typ` that opens a connection, unless others are configured: a refresh token must not.
 pub const TYPE_ACCESS: &str = "access";
+/// What the ids of users without a token begin with.
+pub const ANONYMOUS_PREFIX: &str = "anon:";
 
-/// Checks tokens. Build one per shard: identities share its default tenant.
-#[derive(Clone)]
+/// What makes a token good here, and where it says what.
+#[derive(Clone, Debug)]
+pub struct TokenSettings {
+    /// How far clocks may be apart, either way.
+    pub leeway_s: u64,
+    /// Tokens of others are refused; empty: the key's word is enough.
+    pub issuers: Vec<Box<str>>,
+    /// One of these is in the token's `aud`; empty: not looked at.
+    pub audiences: Vec<Box<str>>,
+    /// What the header's `typ` may be, whatever its case; `JWT` stands for none too.
+    pub header_types: Vec<Box<str>>,
+    /// What the type claim may be where there is one.
+    pub types: Vec<Box<str>>,
+    /// A token that never ends is refused.
+    pub expiry_required: bool,
+    /// How long before its token ends a client is told.
+    pub expiring: Duration,
+    pub claims: ClaimPaths,
+    /// Present: who sends no token is let in as this.
+    pub anonymous: Option<Anonymous>,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        TokenSettings {
+            leeway_s: 5,
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            header_types: ["JWT", "at+jwt"].map(Box::from).into(),
+            types: [TYPE_ACCESS].map(Box::from).into(),
+            expiry_required: false,
+            expiring: TOKEN_EXPIRING,
+            claims: ClaimPaths::default(),
+            anonymous: None,
+        }
+    }
+}
+
+/// Where a token says what: a claim, or a claim in a claim with dots between (`realm_access.roles`).
+/// A claim whose own name holds dots (`https://id.example/roles`) is found too, and first.
+#[derive(Clone, Debug)]
+pub struct ClaimPaths {
+    pub user: Box<str>,
+    pub tenant: Box<str>,
+    pub roles: Box<str>,
+    pub name: Box<str>,
+    pub device: Box<str>,
+    pub kind: Box<str>,
+    pub join: Box<str>,
+    pub publish: Box<str>,
+}
+
+impl Default for ClaimPaths {
+    fn default() -> Self {
+        ClaimPaths {
+            user: "sub".into(),
+            tenant: "tenant".into(),
+            roles: "roles".into(),
+            name: "name".into(),
+            device: "device".into(),
+            kind: "typ".into(),
+            join: "rooms.join".into(),
+            publish: "rooms.publish".into(),
+        }
+    }
+}
+
+/// Who sends no token.
+#[derive(Clone, Debug)]
+pub struct Anonymous {
+    pub tenant: Box<str>,
+    /// For policies to tell them by.
+    pub role: Box<str>,
+    /// Narrow what the policy allows, as the claims of a token would.
+    pub join: Option<Box<[Pattern]>>,
+    pub publish: Option<Box<[Pattern]>>,
+}
+
+impl Default for Anonymous {
+    /// They listen and say nothing.
+    fn default() -> Self {
+        Anonymous { tenant: TENANT_DEFAULT.into(), role: "anonymous".into(), join: None, publish: Some(Box::default()) }
+    }
+}
+
+/// Checks tokens.
+#[derive(Debug)]
 pub struct Verifier {
-    key: Key,
-    leeway_s: u64,
-    issuer: Option<Box<str>>,
-    audience: Option<Box<str>>,
+    settings: TokenSettings,
+    keys: Arc<KeySet>,
     tenant_default: Arc<str>,
 }
 
-/// A key and the one algorithm that it serves.
-#[derive(Clone)]
-struct Key {
-    algorithm: Algorithm,
-    decoding: DecodingKey,
+impl Default for Verifier {
+    /// Without a key, it lets nobody in.
+    fn default() -> Self {
+        Verifier::new(TokenSettings::default(), Arc::default())
+    }
 }
 
 impl Verifier {
+    pub fn new(settings: TokenSettings, keys: Arc<KeySet>) -> Verifier {
+        Verifier { settings, keys, tenant_default: TENANT_DEFAULT.into() }
+    }
+
     /// HS256 with one shared `secret`. Times may be off by `leeway_s` either way.
-    pub fn hs256(secret: &[u8], leeway_s: u64) -> Verifier {
-        assert!(!secret.is_empty(), "the configuration refuses an empty secret before it comes here");
-        let key = Key { algorithm: Algorithm::HS256, decoding: DecodingKey::from_secret(secret) };
-        Verifier { key, leeway_s, issuer: None, audience: None, tenant_default: TENANT_DEFAULT.into() }
+    pub fn hs256(secret: &[u8], leeway_s: u64) -> Result<Verifier, KeyRefused> {
+        let keys = KeySet::new(vec![Key::secret(secret, &[Algorithm::Hs256])?])?;
+        Ok(Verifier::new(TokenSettings { leeway_s, ..TokenSettings::default() }, Arc::new(keys)))
     }
 
-    /// Only tokens with this `iss` are taken.
-    pub fn with_issuer(mut self, issuer: &str) -> Verifier {
-        self.issuer = Some(issuer.into());
-        self
-    }
-
-    /// Only tokens whose `aud` is or holds this are taken.
-    pub fn with_audience(mut self, audience: &str) -> Verifier {
-        self.audience = Some(audience.into());
-        self
+    pub fn settings(&self) -> &TokenSettings {
+        &self.settings
     }
 
     /// The identity that `token` proves at `unix_s`, seconds since 1970.
     pub fn verify(&self, token: &str, unix_s: u64) -> Result<Identity, TokenRefused> {
-        let claims = self.signed_claims(token)?;
-        if let Some(typ) = claims.typ.as_deref()
-            && typ != TYPE_ACCESS
-        {
+        let settings = &self.settings;
+        let (body, key) = self.signed_body(token)?;
+        let claims = Members::parse(&body)?;
+        let kind: Option<Cow<'_, str>> = claims.read(&settings.claims.kind, "typ")?;
+        if kind.is_some_and(|kind| !settings.types.iter().any(|allowed| **allowed == *kind)) {
             return Err(TokenRefused::WrongType);
         }
-        let expires_unix_s = claims.exp.map(|exp| exp.saturating_add(self.leeway_s));
+        let expires = claims.seconds("exp")?;
+        if expires.is_none() && settings.expiry_required {
+            return Err(TokenRefused::Claim("exp"));
+        }
+        let expires_unix_s = expires.map(|exp| exp.saturating_add(settings.leeway_s));
         if expires_unix_s.is_some_and(|expires| unix_s >= expires) {
             return Err(TokenRefused::Expired);
         }
-        if claims.nbf.is_some_and(|nbf| unix_s.saturating_add(self.leeway_s) < nbf) {
+        if claims.seconds("nbf")?.is_some_and(|nbf| unix_s.saturating_add(settings.leeway_s) < nbf) {
             return Err(TokenRefused::NotYetValid);
         }
-        if self.issuer.is_some() && self.issuer.as_deref() != claims.iss.as_deref() {
+        let issuer: Option<Cow<'_, str>> = claims.read("iss", "iss")?;
+        let is_trusted = match key.issuer() {
+            Some(own) => issuer.as_deref() == Some(own),
+            None if settings.issuers.is_empty() => true,
+            None => issuer.is_some_and(|issuer| settings.issuers.iter().any(|trusted| **trusted == *issuer)),
+        };
+        if !is_trusted {
             return Err(TokenRefused::WrongIssuer);
         }
-        if let Some(audience) = &self.audience
-            && !claims.aud.as_ref().is_some_and(|aud| aud.holds(audience))
-        {
+        let audience: Option<OneOrSeveral> = claims.read("aud", "aud")?;
+        let is_meant = |audience: OneOrSeveral| settings.audiences.iter().any(|own| audience.holds(own));
+        if !settings.audiences.is_empty() && !audience.is_some_and(is_meant) {
             return Err(TokenRefused::WrongAudience);
         }
-        self.identity(claims, expires_unix_s)
+        self.identity(&claims, expires_unix_s)
     }
 
-    fn signed_claims(&self, token: &str) -> Result<Claims, TokenRefused> {
+    /// Who sends no token, where that is allowed. `random` tells them apart; `label` is shown to
+    /// people and proves nothing.
+    pub fn anonymous(&self, random: u128, label: Option<&str>) -> Option<Identity> {
+        let allowed = self.settings.anonymous.as_ref()?;
+        let digits = base32::encode::<20>(random);
+        let user = format!("{ANONYMOUS_PREFIX}{}", String::from_utf8_lossy(&digits));
+        let is_label = |text: &&str| (1..=LABEL_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control);
+        let said = Particulars {
+            name: label.filter(is_label).map(Box::from),
+            roles: [allowed.role.clone()].into(),
+            join: allowed.join.clone(),
+            publish: allowed.publish.clone(),
+            ..Particulars::default()
+        };
+        Some(Identity::new(self.tenant(&allowed.tenant), user.into(), None, said))
+    }
+
+    /// The claims of a token, and the key that signed them.
+    fn signed_body(&self, token: &str) -> Result<(Vec<u8>, &Key), TokenRefused> {
         if token.is_empty() {
             return Err(TokenRefused::Missing);
         }
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenRefused::TooLong);
         }
+        let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenRefused::Malformed);
         let (message, signature) = token.rsplit_once('.').ok_or(TokenRefused::Malformed)?;
-        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenRefused::Malformed)?;
-        let key = self.key_for(&header).ok_or(TokenRefused::WrongAlgorithm)?;
+        let (header, body) = message.split_once('.').ok_or(TokenRefused::Malformed)?;
+        let header = decoded(header)?;
+        let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| TokenRefused::Malformed)?;
         // `RFC 7515` section 4.1.11: whoever does not understand a critical extension must refuse.
         if header.crit.is_some() {
             return Err(TokenRefused::Malformed);
         }
-        match jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.decoding, key.algorithm) {
-            Ok(true) => {}
-            Ok(false) => return Err(TokenRefused::WrongSignature),
-            Err(_) => return Err(TokenRefused::Malformed),
+        if !self.takes_header_type(header.typ.as_deref()) {
+            return Err(TokenRefused::WrongType);
         }
-        // "Insecure" is the library's word for not checking; that was done one line up.
-        jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_| TokenRefused::Malformed)
+        let algorithm = Algorithm::parse(&header.alg).ok_or(TokenRefused::WrongAlgorithm)?;
+        let signer = self.keys.signer(algorithm, header.kid.as_deref(), message.as_bytes(), &decoded(signature)?);
+        let key = signer.map_err(|unsigned| match unsigned {
+            Unsigned::UnknownKey => TokenRefused::UnknownKey,
+            Unsigned::WrongAlgorithm => TokenRefused::WrongAlgorithm,
+            Unsigned::Ambiguous => TokenRefused::AmbiguousKey,
+            Unsigned::WrongSignature => TokenRefused::WrongSignature,
+        })?;
+        Ok((decoded(body)?, key))
     }
 
-    fn key_for(&self, header: &Header) -> Option<&Key> {
-        (header.alg == self.key.algorithm).then_some(&self.key)
-    }
-
-    fn identity(&self, claims: Claims, expires_unix_s: Option<u64>) -> Result<Identity, TokenRefused> {
-        check_user(&claims.sub).map_err(|_| TokenRefused::Claim("sub"))?;
-        let tenant = match claims.tenant {
-            Some(tenant) if *tenant != *self.tenant_default => {
-                check_tenant(&tenant).map_err(|_| TokenRefused::Claim("tenant"))?;
-                tenant.into()
-            }
-            _ => Arc::clone(&self.tenant_default),
+    fn takes_header_type(&self, typ: Option<&str>) -> bool {
+        let typ = typ.unwrap_or("JWT");
+        // `RFC 7515` section 4.1.9: the prefix may be left out.
+        let bare = match typ.split_at_checked("application/".len()) {
+            Some((prefix, bare)) if prefix.eq_ignore_ascii_case("application/") => bare,
+            _ => typ,
         };
-        let role_fits = |role: &String| (1..=ROLE_BYTES_MAX).contains(&role.len());
-        if claims.roles.len() > ROLES_MAX || !claims.roles.iter().all(role_fits) {
-            return Err(TokenRefused::Claim("roles"));
+        self.settings.header_types.iter().any(|allowed| allowed.eq_ignore_ascii_case(bare))
+    }
+
+    fn identity(&self, claims: &Members<'_>, expires_unix_s: Option<u64>) -> Result<Identity, TokenRefused> {
+        let paths = &self.settings.claims;
+        let user: String = claims.read(&paths.user, "sub")?.unwrap_or_default();
+        let is_taken = self.settings.anonymous.is_some() && user.starts_with(ANONYMOUS_PREFIX);
+        if is_taken || check_user(&user).is_err() {
+            return Err(TokenRefused::Claim("sub"));
         }
-        let rooms = claims.rooms.unwrap_or_default();
+        let tenant: Option<Cow<'_, str>> = claims.read(&paths.tenant, "tenant")?;
+        let tenant = tenant.as_deref().unwrap_or(TENANT_DEFAULT);
+        check_tenant(tenant).map_err(|_| TokenRefused::Claim("tenant"))?;
+        let token: Option<String> = claims.read("jti", "jti")?;
+        if token.as_ref().is_some_and(|token| token.len() > TOKEN_ID_BYTES_MAX) {
+            return Err(TokenRefused::Claim("jti"));
+        }
+        let roles: Option<OneOrSeveral> = claims.read(&paths.roles, "roles")?;
         let particulars = Particulars {
-            name: label(claims.name).ok_or(TokenRefused::Claim("name"))?,
-            roles: claims.roles.into_iter().map(String::into_boxed_str).collect(),
-            device: label(claims.device).ok_or(TokenRefused::Claim("device"))?,
-            join: patterns(rooms.join).ok_or(TokenRefused::Claim("rooms.join"))?,
-            publish: patterns(rooms.publish).ok_or(TokenRefused::Claim("rooms.publish"))?,
+            name: label(claims.read(&paths.name, "name")?).ok_or(TokenRefused::Claim("name"))?,
+            roles: roles.map_or(Some(Box::default()), OneOrSeveral::roles).ok_or(TokenRefused::Claim("roles"))?,
+            device: label(claims.read(&paths.device, "device")?).ok_or(TokenRefused::Claim("device"))?,
+            token: token.filter(|token| !token.is_empty()).map(String::into_boxed_str),
+            join: patterns(claims.read(&paths.join, "rooms.join")?).ok_or(TokenRefused::Claim("rooms.join"))?,
+            publish: patterns(claims.read(&paths.publish, "rooms.publish")?)
+                .ok_or(TokenRefused::Claim("rooms.publish"))?,
         };
-        Ok(Identity::new(tenant, claims.sub.into(), expires_unix_s, particulars))
+        let identity = Identity::new(self.tenant(tenant), user.into(), expires_unix_s, particulars);
+        Ok(identity.issued(claims.seconds("iat")?))
+    }
+
+    /// Most are of one tenant, and share its name.
+    fn tenant(&self, name: &str) -> Arc<str> {
+        if *name == *self.tenant_default { Arc::clone(&self.tenant_default) } else { name.into() }
     }
 }
 
-/// What a token says. Times are seconds since 1970.
-#[derive(Clone, Default, Debug, Serialize, Deserialize)]
-pub struct Claims {
-    /// The user. Empty when the token names none, and refused as such.
-    #[serde(default)]
-    pub sub: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub roles: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub typ: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rooms: Option<RoomClaims>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_seconds")]
-    pub exp: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "whole_seconds")]
-    pub nbf: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iss: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aud: Option<Audience>,
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    typ: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    kid: Option<Cow<'a, str>>,
+    crit: Option<IgnoredAny>,
 }
 
-/// The patterns of rooms that a token narrows its user to.
-#[derive(Clone, Default, Debug, Serialize, Deserialize)]
-pub struct RoomClaims {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub join: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub publish: Option<Vec<String>>,
+/// The members of a JSON object, none of them twice: what would the second one mean?
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Members<'a> {
+    fn parse(body: &'a [u8]) -> Result<Members<'a>, TokenRefused> {
+        serde_json::from_slice(body).map_err(|_| TokenRefused::Malformed)
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
+    }
+
+    /// What stands at `path`. Each step leads into a smaller object, so this ends.
+    fn find(&self, path: &str) -> Option<&'a RawValue> {
+        self.get(path).or_else(|| {
+            path.match_indices('.').find_map(|(dot, _)| {
+                let inner: Members<'a> = serde_json::from_str(self.get(&path[..dot])?.get()).ok()?;
+                inner.find(&path[dot + 1..])
+            })
+        })
+    }
+
+    /// What stands at `path`; `null` is nothing. `claim` is what a refusal calls it.
+    fn read<T: Deserialize<'a>>(&self, path: &str, claim: &'static str) -> Result<Option<T>, TokenRefused> {
+        let Some(value) = self.find(path) else { return Ok(None) };
+        serde_json::from_str(value.get()).map_err(|_| TokenRefused::Claim(claim))
+    }
+
+    /// `RFC 7519` allows fractions; a time in between counts from the next whole second.
+    fn seconds(&self, claim: &'static str) -> Result<Option<u64>, TokenRefused> {
+        // The conversion saturates: a negative time is 0, long past.
+        Ok(self.read::<f64>(claim, claim)?.map(|seconds| seconds.ceil() as u64))
+    }
 }
 
-/// `aud` is one string or a list of them (`RFC 7519` section 4.1.3).
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Members<'de>;
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members<'de>, M::Error> {
+                let mut members = Members(Vec::new());
+                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                    if members.get(&name).is_some() {
+                        return Err(M::Error::custom("a member is there twice"));
+                    }
+                    members.0.push((name, value));
+                }
+                Ok(members)
+            }
+        }
+        from.deserialize_map(Reader)
+    }
+}
+
+/// `aud` is one string or a list of them (`RFC 7519` section 4.1.3); so are roles (`scope` is one
+/// string with spaces between, `RFC 8693` section 4.2).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Audience {
+pub enum OneOrSeveral {
     One(String),
     Several(Vec<String>),
 }
 
-impl Audience {
-    fn holds(&self, audience: &str) -> bool {
+impl OneOrSeveral {
+    fn holds(&self, wanted: &str) -> bool {
         match self {
-            Audience::One(one) => one == audience,
-            Audience::Several(several) => several.iter().any(|one| one == audience),
+            OneOrSeveral::One(one) => one == wanted,
+            OneOrSeveral::Several(several) => several.iter().any(|one| one == wanted),
         }
     }
+
+    /// `None`: out of bounds.
+    fn roles(self) -> Option<Box<[Box<str>]>> {
+        let roles: Box<[Box<str>]> = match self {
+            OneOrSeveral::One(words) => words.split_ascii_whitespace().map(Box::from).collect(),
+            OneOrSeveral::Several(several) => several.into_iter().map(String::into_boxed_str).collect(),
+        };
+        let fits = |role: &Box<str>| (1..=ROLE_BYTES_MAX).contains(&role.len());
+        (roles.len() <= ROLES_MAX && roles.iter().all(fits)).then_some(roles)
+    }
+}
+
+/// What a token of ours says. Times are seconds since 1970.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct Claims {
+    pub sub: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub typ: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rooms: Option<RoomClaims>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exp: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<OneOrSeveral>,
+}
+
+/// The patterns of rooms that a token narrows its user to.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct RoomClaims {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Vec<String>>,
 }
 
 /// Signs `claims` with HS256: for the command line and for tests.
 pub fn sign_hs256(secret: &[u8], claims: &Claims) -> String {
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret))
-        .expect("strings and numbers always become JSON, and HMAC takes a key of any length")
+    let body = serde_json::to_vec(claims).expect("strings and numbers always become JSON");
+    let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
+    let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(body));
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// Why a token is refused. None of these can be helped by sending the same token again, save
-/// `NotYetValid` later.
+/// `NotYetValid` and `UnknownKey` later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenRefused {
     Missing,
     TooLong,
     Malformed,
     WrongAlgorithm,
+    /// The server looks for the key as soon as it may.
+    UnknownKey,
+    AmbiguousKey,
     WrongSignature,
     Expired,
     NotYetValid,
     WrongType,
     WrongIssuer,
     WrongAudience,
+    Revoked,
     /// The named claim is missing or out of bounds.
     Claim(&'static str),
 }
@@ -230,12 +460,15 @@ impl TokenRefused {
             TokenRefused::TooLong => "token_too_long",
             TokenRefused::Malformed => "token_malformed",
             TokenRefused::WrongAlgorithm => "token_wrong_algorithm",
+            TokenRefused::UnknownKey => "token_unknown_key",
+            TokenRefused::AmbiguousKey => "token_ambiguous_key",
             TokenRefused::WrongSignature => "token_wrong_signature",
             TokenRefused::Expired => "token_expired",
             TokenRefused::NotYetValid => "token_not_yet_valid",
             TokenRefused::WrongType => "token_wrong_type",
             TokenRefused::WrongIssuer => "token_wrong_issuer",
             TokenRefused::WrongAudience => "token_wrong_audience",
+            TokenRefused::Revoked => "token_revoked",
             TokenRefused::Claim(_) => "token_claim",
         }
     }
@@ -251,16 +484,21 @@ impl fmt::Display for TokenRefused {
             TokenRefused::TooLong => "the token is longer than 8 KiB; issue one with fewer claims",
             TokenRefused::Malformed => "the token is not a readable signed JWT; send it exactly as it was issued",
             TokenRefused::WrongAlgorithm => {
-                "the token is signed with an algorithm that this server does not take; use HS256"
+                "this server has no key for the token's algorithm; get a token for this server"
             }
+            TokenRefused::UnknownKey => {
+                "the token's key is not known here; try again in some seconds, or get a token for this server"
+            }
+            TokenRefused::AmbiguousKey => "the token does not say which key signed it; have it issued with a kid",
             TokenRefused::WrongSignature => {
                 "the token's signature does not fit this server's key; get a token for this server"
             }
             TokenRefused::Expired => "the token has expired; get a new one and connect again",
             TokenRefused::NotYetValid => "the token is not valid yet; wait, or check the issuer's clock",
-            TokenRefused::WrongType => "the token is not an access token; connect with one whose typ is access",
+            TokenRefused::WrongType => "the token is not an access token; connect with one that is",
             TokenRefused::WrongIssuer => "the token's issuer is not trusted here; get a token for this server",
             TokenRefused::WrongAudience => "the token is meant for another audience; get a token for this server",
+            TokenRefused::Revoked => "the token was revoked; log in again",
             TokenRefused::Claim(claim) => {
                 return write!(out, "the token's claim {claim} is missing or out of bounds; have it issued again");
             }
@@ -269,12 +507,6 @@ impl fmt::Display for TokenRefused {
 }
 
 impl std::error::Error for TokenRefused {}
-
-/// `RFC 7519` allows fractions; a time in between counts from the next whole second.
-fn whole_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    // The conversion saturates: a negative time is 0, long past.
-    Ok(Option::<f64>::deserialize(from)?.map(|seconds| seconds.ceil() as u64))
-}
 
 /// `None` when the text is out of bounds.
 fn label(text: Option<String>) -> Option<Option<Box<str>>> {
@@ -296,12 +528,23 @@ mod tests {
     use super::*;
     use crate::admission::names::RoomName;
     use proptest::prelude::*;
+    use serde_json::json;
 
     const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
     const NOW: u64 = 1_763_690_000;
 
     fn verifier() -> Verifier {
-        Verifier::hs256(SECRET, 0)
+        lenient(0)
+    }
+
+    fn lenient(leeway_s: u64) -> Verifier {
+        Verifier::hs256(SECRET, leeway_s).unwrap()
+    }
+
+    fn with(change: impl FnOnce(&mut TokenSettings)) -> Verifier {
+        let mut settings = TokenSettings { leeway_s: 0, ..TokenSettings::default() };
+        change(&mut settings);
+        Verifier::new(settings, Arc::clone(&verifier().keys))
     }
 
     fn alice() -> Claims {
@@ -315,22 +558,16 @@ mod tests {
     /// A token with any header and body, signed rightly with HS256 by the raw primitive.
     fn signed(header: &str, body: &str) -> String {
         let message = format!("{}.{}", base64(header.as_bytes()), base64(body.as_bytes()));
-        let key = EncodingKey::from_secret(SECRET);
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
         format!("{message}.{signature}")
     }
 
     fn base64(bytes: &[u8]) -> String {
-        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let mut text = String::new();
-        for chunk in bytes.chunks(3) {
-            let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-            for digit in 0..=chunk.len() {
-                text.push(char::from(DIGITS[(word >> (18 - 6 * digit)) as usize & 63]));
-            }
-        }
-        text
+        URL_SAFE_NO_PAD.encode(bytes)
     }
+
+    const HS256: &str = r#"{"alg":"HS256"}"#;
 
     #[test]
     fn a_token_with_every_claim_becomes_an_identity() {
@@ -342,6 +579,8 @@ mod tests {
             typ: Some("access".into()),
             rooms: Some(RoomClaims { join: Some(vec!["chat:*".into()]), publish: Some(vec![]) }),
             nbf: Some(NOW),
+            iat: Some(NOW - 1),
+            jti: Some("t-1".into()),
             ..alice()
         };
         let identity = verify(&claims).unwrap();
@@ -351,14 +590,15 @@ mod tests {
         assert!(identity.has_any_role(&["nobody", "admin"]) && !identity.has_any_role(&[]));
         assert!(identity.join().unwrap()[0].matches(&RoomName::parse("chat:1").unwrap()));
         assert_eq!(identity.publish(), Some(&[][..]));
-        assert_eq!(identity.expires_unix_s, Some(NOW + 60));
+        assert_eq!((identity.issued_unix_s(), identity.token()), (Some(NOW - 1), Some("t-1")));
+        assert_eq!(identity.expires_unix_s(), Some(NOW + 60));
     }
 
     #[test]
     fn a_token_with_a_subject_alone_gets_the_default_tenant_and_no_narrowing() {
         let identity = verify(&Claims { exp: None, ..alice() }).unwrap();
         assert_eq!(&*identity.tenant, "default");
-        assert_eq!((identity.roles().len(), identity.join(), identity.expires_unix_s), (0, None, None));
+        assert_eq!((identity.roles().len(), identity.join(), identity.expires_unix_s()), (0, None, None));
     }
 
     #[test]
@@ -366,8 +606,8 @@ mod tests {
         let token = sign_hs256(SECRET, &Claims { exp: Some(NOW), ..alice() });
         assert_eq!(verifier().verify(&token, NOW), Err(TokenRefused::Expired));
         assert!(verifier().verify(&token, NOW - 1).is_ok());
-        let lenient = Verifier::hs256(SECRET, 5);
-        assert_eq!(lenient.verify(&token, NOW + 4).unwrap().expires_unix_s, Some(NOW + 5));
+        let lenient = lenient(5);
+        assert_eq!(lenient.verify(&token, NOW + 4).unwrap().expires_unix_s(), Some(NOW + 5));
         assert_eq!(lenient.verify(&token, NOW + 5), Err(TokenRefused::Expired));
         assert_eq!(TokenRefused::Expired.code(), ErrorCode::TokenExpired);
     }
@@ -377,19 +617,22 @@ mod tests {
         let token = sign_hs256(SECRET, &Claims { nbf: Some(NOW), ..alice() });
         assert_eq!(verifier().verify(&token, NOW - 1), Err(TokenRefused::NotYetValid));
         assert!(verifier().verify(&token, NOW).is_ok());
-        assert!(Verifier::hs256(SECRET, 1).verify(&token, NOW - 1).is_ok());
+        assert!(lenient(1).verify(&token, NOW - 1).is_ok());
     }
 
     #[test]
     fn fractions_of_a_second_and_absurd_times_are_read_without_overflow() {
         let at = |exp: &str| {
             let body = format!(r#"{{"sub":"alice","exp":{exp}}}"#);
-            Verifier::hs256(SECRET, u64::MAX).verify(&signed(r#"{"alg":"HS256"}"#, &body), NOW)
+            lenient(u64::MAX).verify(&signed(HS256, &body), NOW)
         };
-        assert_eq!(at("1e300").unwrap().expires_unix_s, Some(u64::MAX));
-        assert_eq!(at("-5").unwrap().expires_unix_s, Some(u64::MAX));
+        assert_eq!(at("1e300").unwrap().expires_unix_s(), None, "that is never");
+        assert_eq!(at("-5").unwrap().expires_unix_s(), None);
         let body = format!(r#"{{"sub":"alice","exp":{NOW}.5}}"#);
-        assert_eq!(verifier().verify(&signed(r#"{"alg":"HS256"}"#, &body), NOW).unwrap().expires_unix_s, Some(NOW + 1));
+        assert_eq!(
+            verifier().verify(&signed(r#"{"alg":"HS256"}"#, &body), NOW).unwrap().expires_unix_s(),
+            Some(NOW + 1)
+        );
         let negative = signed(r#"{"alg":"HS256"}"#, r#"{"sub":"alice","exp":-1}"#);
         assert_eq!(verifier().verify(&negative, NOW), Err(TokenRefused::Expired));
     }
@@ -409,9 +652,7 @@ mod tests {
             let mut bytes = token.clone().into_bytes();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).unwrap();
-            // The last digit of a base64 text may carry bits that mean nothing.
-            let same = at + 1 == token.len();
-            assert!(verifier().verify(&changed, NOW).is_err() || same, "byte {at}");
+            assert!(changed == token || verifier().verify(&changed, NOW).is_err(), "byte {at}");
         }
     }
 
@@ -445,8 +686,8 @@ mod tests {
         for text in ["x", "..", "a.b.c", "a.b.c.d", "\u{1f511}.\u{1f511}.\u{1f511}"] {
             assert_eq!(verifier().verify(text, NOW), Err(TokenRefused::Malformed), "{text}");
         }
-        for body in ["", "[5]", "null", r#"{"sub":5}"#, r#"{"sub":"a","roles":"admin"}"#, r#"{"sub":"a","sub":"b"}"#] {
-            let token = signed(r#"{"alg":"HS256"}"#, body);
+        for body in ["", "[5]", "null", r#"{"sub":"a","sub":"b"}"#, r#"{"sub":"a"} "#.trim_end_matches("} ")] {
+            let token = signed(HS256, body);
             assert_eq!(verifier().verify(&token, NOW), Err(TokenRefused::Malformed), "{body}");
         }
     }
@@ -459,15 +700,18 @@ mod tests {
 
     #[test]
     fn issuer_and_audience_are_compared_when_the_server_names_them() {
-        let strict = verifier().with_issuer("https://id.example").with_audience("chat");
-        let verify = |iss: Option<&str>, aud: Option<Audience>| {
+        let strict = with(|settings| {
+            settings.issuers = vec!["https://other.example".into(), "https://id.example".into()];
+            settings.audiences = vec!["chat".into()];
+        });
+        let verify = |iss: Option<&str>, aud: Option<OneOrSeveral>| {
             let claims = Claims { iss: iss.map(Into::into), aud, ..alice() };
             strict.verify(&sign_hs256(SECRET, &claims), NOW).map(|_| ())
         };
         let issuer = Some("https://id.example");
-        assert_eq!(verify(issuer, Some(Audience::One("chat".into()))), Ok(()));
-        assert_eq!(verify(issuer, Some(Audience::Several(vec!["mail".into(), "chat".into()]))), Ok(()));
-        assert_eq!(verify(issuer, Some(Audience::One("mail".into()))), Err(TokenRefused::WrongAudience));
+        assert_eq!(verify(issuer, Some(OneOrSeveral::One("chat".into()))), Ok(()));
+        assert_eq!(verify(issuer, Some(OneOrSeveral::Several(vec!["mail".into(), "chat".into()]))), Ok(()));
+        assert_eq!(verify(issuer, Some(OneOrSeveral::One("mail".into()))), Err(TokenRefused::WrongAudience));
         assert_eq!(verify(issuer, None), Err(TokenRefused::WrongAudience));
         assert_eq!(verify(Some("https://evil.example"), None), Err(TokenRefused::WrongIssuer));
         assert_eq!(verify(None, None), Err(TokenRefused::WrongIssuer));
@@ -479,6 +723,7 @@ mod tests {
             ("sub", Claims { sub: String::new(), ..alice() }),
             ("sub", Claims { sub: "u".repeat(129), ..alice() }),
             ("sub", Claims { sub: "a\u{0}b".into(), ..alice() }),
+            ("jti", Claims { jti: Some("j".repeat(TOKEN_ID_BYTES_MAX + 1)), ..alice() }),
             ("tenant", Claims { tenant: Some(String::new()), ..alice() }),
             ("tenant", Claims { tenant: Some("a/b".into()), ..alice() }),
             ("tenant", Claims { tenant: Some("t".repeat(65)), ..alice() }),
@@ -499,12 +744,92 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_of_the_wrong_type_is_named() {
+        for (body, claim) in [
+            (json!({"sub": 5}), "sub"),
+            (json!({"sub": "a", "roles": 5}), "roles"),
+            (json!({"sub": "a", "roles": [5]}), "roles"),
+            (json!({"sub": "a", "exp": "soon"}), "exp"),
+            (json!({"sub": "a", "rooms": {"join": "chat:*"}}), "rooms.join"),
+        ] {
+            assert_eq!(verifier().verify(&signed(HS256, &body.to_string()), NOW), Err(TokenRefused::Claim(claim)));
+        }
+        let absent = json!({"sub": "a", "roles": null, "exp": null, "rooms": {"join": null}, "name": ""});
+        assert!(verifier().verify(&signed(HS256, &absent.to_string()), NOW).is_ok());
+    }
+
+    #[test]
+    fn claims_are_read_where_the_settings_say() {
+        let keycloak = with(|settings| {
+            settings.claims.user = "preferred_username".into();
+            settings.claims.roles = "resource_access.my.app.roles".into();
+            settings.claims.tenant = "https://id.example/tenant".into();
+            settings.types = vec!["Bearer".into()];
+        });
+        let body = json!({
+            "sub": "f:1", "preferred_username": "alice", "typ": "Bearer", "realm_access": {"roles": ["x"]},
+            "resource_access": {"my": 5, "my.app": {"roles": ["admin", "staff"]}},
+            "https://id.example/tenant": "acme",
+        });
+        let identity = keycloak.verify(&signed(HS256, &body.to_string()), NOW).unwrap();
+        assert_eq!((&*identity.user, &*identity.tenant), ("alice", "acme"));
+        assert_eq!(identity.roles(), ["admin", "staff"].map(Box::<str>::from));
+        let scope = with(|settings| settings.claims.roles = "scope".into());
+        let identity = scope.verify(&signed(HS256, r#"{"sub":"a","scope":"chat.read  chat.write"}"#), NOW).unwrap();
+        assert_eq!(identity.roles(), ["chat.read", "chat.write"].map(Box::<str>::from));
+    }
+
+    #[test]
+    fn the_headers_type_is_one_of_those_taken() {
+        let strict = with(|settings| settings.header_types = vec!["at+jwt".into()]);
+        for (typ, by_default, by_strict) in [
+            ("JWT", true, false),
+            ("jwt", true, false),
+            ("at+jwt", true, true),
+            ("application/AT+JWT", true, true),
+            ("dpop+jwt", false, false),
+            ("logout+jwt", false, false),
+            ("", false, false),
+        ] {
+            let token = signed(&json!({"alg": "HS256", "typ": typ}).to_string(), r#"{"sub":"alice"}"#);
+            assert_eq!(verifier().verify(&token, NOW).is_ok(), by_default, "{typ}");
+            assert_eq!(strict.verify(&token, NOW).is_ok(), by_strict, "{typ}");
+        }
+        let untyped = signed(HS256, r#"{"sub":"alice"}"#);
+        assert_eq!(strict.verify(&untyped, NOW), Err(TokenRefused::WrongType));
+    }
+
+    #[test]
+    fn a_token_without_an_end_is_refused_where_one_is_required() {
+        let strict = with(|settings| settings.expiry_required = true);
+        let token = |exp| sign_hs256(SECRET, &Claims { exp, ..alice() });
+        assert_eq!(strict.verify(&token(None), NOW), Err(TokenRefused::Claim("exp")));
+        assert!(strict.verify(&token(Some(NOW + 1)), NOW).is_ok());
+    }
+
+    #[test]
+    fn who_sends_no_token_gets_in_only_where_that_is_allowed() {
+        assert_eq!(verifier().anonymous(7, None), None);
+        let open = with(|settings| settings.anonymous = Some(Anonymous::default()));
+        let (first, second) = (open.anonymous(7, Some("Zoë")).unwrap(), open.anonymous(8, Some("a\nb")).unwrap());
+        assert!(first.user.starts_with(ANONYMOUS_PREFIX) && first.user != second.user);
+        assert_eq!((first.name(), second.name()), (Some("Zoë"), None), "a label is for showing, or nothing");
+        assert!(first.has_role("anonymous") && first.publish() == Some(&[]) && first.join().is_none());
+        let forged = sign_hs256(SECRET, &Claims { sub: first.user.to_string(), ..alice() });
+        assert_eq!(open.verify(&forged, NOW), Err(TokenRefused::Claim("sub")), "no token speaks for them");
+        assert_eq!(open.verify("", NOW), Err(TokenRefused::Missing), "an empty token is not none");
+    }
+
+    #[test]
     fn every_refusal_fits_a_close_frame() {
         let refusals = [
             TokenRefused::Missing,
             TokenRefused::TooLong,
             TokenRefused::Malformed,
             TokenRefused::WrongAlgorithm,
+            TokenRefused::UnknownKey,
+            TokenRefused::AmbiguousKey,
+            TokenRefused::Revoked,
             TokenRefused::WrongSignature,
             TokenRefused::Expired,
             TokenRefused::NotYetValid,

@@ -86,6 +86,22 @@ pub const USER_BYTES_MAX: usize = 128;
 pub const TENANT_BYTES_MAX: usize = 64;
 /// A token, bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// A token's own id (`jti`), bytes.
+pub const TOKEN_ID_BYTES_MAX: usize = 128;
+/// How long before its token ends a client is told.
+pub const TOKEN_EXPIRING: Duration = Duration::from_secs(60);
+/// A shared secret, bytes.
+pub const SECRET_BYTES_MIN: usize = 32;
+/// Keys that tokens are checked with, and how many of them are tried for one token.
+pub const KEYS_MAX: usize = 64;
+pub const KEYS_TRIED_MAX: usize = 4;
+/// The id of a key, and a set of keys as it is fetched, bytes.
+pub const KEY_ID_BYTES_MAX: usize = 256;
+pub const JWKS_BYTES_MAX: usize = 256 * 1024;
+/// Revoked users and tokens that one shard remembers; the one that would end first goes first.
+pub const REVOCATIONS_MAX: usize = 65_536;
+/// Revocations that one order names.
+pub const REVOCATIONS_PER_ORDER_MAX: usize = 1_024;
 /// Roles of one token, and bytes of one role.
 pub const ROLES_MAX: usize = 32;
 pub const ROLE_BYTES_MAX: usize = 64;
@@ -137,6 +153,7 @@ pub const HEARTBEAT_TIME_OUT: Duration = Duration::from_secs(60);
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
 const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(KEYS_TRIED_MAX <= KEYS_MAX && REVOCATIONS_PER_ORDER_MAX <= REVOCATIONS_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SLOW < OUTBOX_BYTES_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_BEHIND);
 const _: () = assert!(OUTBOX_BYTES_SLOW < OUTBOX_BYTES_BEHIND && OUTBOX_BYTES_BEHIND < OUTBOX_BYTES_MAX);

@@ -29,12 +29,15 @@ fn issue(options: &TokenOptions, secret: &[u8], unix_s: u64) -> Result<String, F
         name: options.name.clone(),
         roles: options.roles.clone(),
         typ: Some(TYPE_ACCESS.into()),
+        iat: Some(unix_s),
         exp: Some(unix_s.saturating_add(options.ttl.as_secs())),
         ..Claims::default()
     };
     let token = sign_hs256(secret, &claims);
     // The server's own check: a token that it would refuse is never handed out.
-    match Verifier::hs256(secret, 0).verify(&token, unix_s) {
+    let server = Verifier::hs256(secret, 0)
+        .map_err(|refused| Failed::configuration(format!("RINGROOM_JWT_SECRET: {refused}")))?;
+    match server.verify(&token, unix_s) {
         Ok(_) => Ok(token),
         Err(refused) => Err(Failed::usage(format!("a server would refuse this token: {refused}"))),
     }
@@ -60,10 +63,10 @@ mod tests {
     #[test]
     fn a_token_says_who_for_how_long() {
         let token = issue(&options("alice"), SECRET, 1_000).ok().unwrap();
-        let identity = Verifier::hs256(SECRET, 0).verify(&token, 1_059).unwrap();
+        let identity = Verifier::hs256(SECRET, 0).unwrap().verify(&token, 1_059).unwrap();
         assert_eq!((&*identity.user, &*identity.tenant, identity.name()), ("alice", "acme", Some("Alice")));
         assert!(identity.has_role("admin"));
-        assert!(Verifier::hs256(SECRET, 0).verify(&token, 1_060).is_err());
+        assert!(Verifier::hs256(SECRET, 0).unwrap().verify(&token, 1_060).is_err());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! runs never meets a value that it cannot serve.
 //! Invariant: a value that is refused names its key and what is allowed, and never shows a secret.
 
-use crate::base::limits::{HANDSHAKE_TIME_MAX, LANE_ENTRIES_MAX, SHARDS_MAX};
+use crate::base::limits::{HANDSHAKE_TIME_MAX, LANE_ENTRIES_MAX, SECRET_BYTES_MIN, SHARDS_MAX};
+use crate::host::jwks::{KeySettings, Material, NamedKey};
 use crate::host::{Failed, Options, development};
 use crate::io::process;
 use crate::io::runtime::Choice;
@@ -18,7 +19,6 @@ const PREFIX: &str = "RINGROOM_";
 /// Keys of the command line's own, which the server leaves alone.
 const OTHERS: [&str; 1] = ["TOKEN"];
 const LANE_ENTRIES_MIN: usize = 8;
-const SECRET_BYTES_MIN: usize = 32;
 const IDLE_IN_BENCH: Duration = Duration::from_secs(24 * 3_600);
 
 pub struct Config {
@@ -32,8 +32,9 @@ pub struct Config {
     pub limits: Limits,
     /// Over how long clients are told to come back when the process goes away.
     pub drain_spread: Duration,
+    /// What development mode signs its tokens with. It is among the keys; empty when there is none.
     pub secret: Vec<u8>,
-    pub token_leeway_s: u64,
+    pub keys: KeySettings,
     pub development: bool,
     pub log: LevelFilter,
 }
@@ -50,7 +51,7 @@ struct Draft {
     limits: Limits,
     drain_spread: Duration,
     secret: Option<Vec<u8>>,
-    token_leeway_s: u64,
+    keys: KeySettings,
     log: LevelFilter,
 }
 
@@ -71,7 +72,7 @@ impl Config {
             limits: Limits::default(),
             drain_spread: Duration::from_secs(5),
             secret: None,
-            token_leeway_s: 5,
+            keys: KeySettings::default(),
             log: LevelFilter::Info,
         };
         let mut notes = Vec::new();
@@ -107,7 +108,6 @@ impl Draft {
             "SHARDS" => self.shards = Some(number(path, value)?),
             "PROFILE" => self.profile = value.into(),
             "JWT_SECRET" => self.secret = Some(value.as_bytes().to_vec()),
-            "JWT__LEEWAY_S" => self.token_leeway_s = number(path, value)?,
             "LIMITS__HANDSHAKE_MS" => self.handshake_time = milliseconds(path, value)?,
             "LIMITS__HEARTBEAT_MS" => self.limits.heartbeat = milliseconds(path, value)?,
             "LIMITS__HEARTBEAT_TIME_OUT_MS" => self.limits.heartbeat_time_out = milliseconds(path, value)?,
@@ -128,7 +128,10 @@ impl Draft {
                 }
             }
             "LOG" => self.log = value.parse().map_err(|_| wrong(path, "off, error, warn, info, debug or trace"))?,
-            _ => return Ok(false),
+            _ => {
+                let Some(key) = path.strip_prefix("JWT__") else { return Ok(false) };
+                return self.keys.set(key, value).map_err(|allowed| wrong(path, allowed));
+            }
         }
         Ok(true)
     }
@@ -147,7 +150,7 @@ impl Draft {
             }
             _ => return Err(Failed::configuration("there is no such profile; take default or bench")),
         }
-        let development = dev || self.secret.is_none();
+        let development = dev || self.secret.is_none() && !self.keys.has_keys();
         if development && !is_local {
             return Err(Failed::configuration(format!(
                 "{listen} can be reached from other machines, and there {}; \
@@ -164,8 +167,13 @@ impl Draft {
                     secret.len()
                 )));
             }
+            None if !development => Vec::new(),
             None => development::secret().ok_or_else(|| Failed::failure("the system has no random bytes"))?,
         };
+        if !secret.is_empty() {
+            let material = Material::Secret(secret.clone());
+            self.keys.keys.push(NamedKey { material, id: None, issuer: None, algorithms: None });
+        }
         if self.limits.heartbeat * 2 > self.limits.heartbeat_time_out {
             return Err(Failed::configuration(
                 "RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS must be at least twice RINGROOM_LIMITS__HEARTBEAT_MS, \
@@ -193,7 +201,7 @@ impl Draft {
             limits: self.limits,
             drain_spread: self.drain_spread,
             secret,
-            token_leeway_s: self.token_leeway_s,
+            keys: self.keys,
             development,
             log: self.log,
         })

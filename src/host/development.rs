@@ -52,7 +52,7 @@ mod tests {
             text.lines().filter_map(|line| line.split_once("--token ")).map(|line| line.1).collect();
         let users: Vec<_> = tokens
             .iter()
-            .map(|token| Verifier::hs256(&secret, 0).verify(token, now).unwrap().user.to_string())
+            .map(|token| Verifier::hs256(&secret, 0).unwrap().verify(token, now).unwrap().user.to_string())
             .collect();
         assert_eq!(users, USERS);
         assert!(text.contains("\n  target/release/ringroom client --url ws://127.0.0.1:3001/ws"));

@@ -3,6 +3,7 @@
 mod config;
 mod development;
 mod journal;
+mod jwks;
 mod service;
 
 /// What the command line says. The rest comes from the environment and from defaults.

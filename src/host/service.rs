@@ -1,9 +1,9 @@
 //! The service thread: boots the shards, serves the ops port, waits for signals and drains.
 //! Invariant: standard output gets the one `ready` line, and only once clients can connect.
 
-use crate::admission::token::Verifier;
 use crate::base::limits::LINGER;
 use crate::host::config::Config;
+use crate::host::jwks::KeyRing;
 use crate::host::{Failed, development};
 use crate::io::gateway::{Gateway, Settings, StartFailed};
 use crate::io::process;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 /// How often the drain looks whether all have gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -35,6 +36,11 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
         Failed::failure(format!("cannot listen on {} for operators: {error}; choose another with --ops", config.ops))
     })?;
     let ops_address = listener.local_addr().map_err(|error| Failed::failure(error.to_string()))?;
+    let mut seed = [0; 8];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| Failed::failure("the system has no random bytes"))?;
+    let ring = KeyRing::open(config.keys, u64::from_ne_bytes(seed)).await.map_err(Failed::configuration)?;
+    let verifier = ring.verifier().map_err(|refused| Failed::configuration(refused.to_string()))?;
+    let keys_wanted = Arc::new(Notify::new());
     let settings = Settings {
         listen: config.listen,
         cpus: config.cpus,
@@ -43,7 +49,11 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
         sockets: config.sockets,
         handshake_time: config.handshake_time,
         limits: config.limits,
-        verifier: Verifier::hs256(&config.secret, config.token_leeway_s),
+        verifier,
+        keys_wanted: {
+            let wanted = Arc::clone(&keys_wanted);
+            Arc::new(move || wanted.notify_one())
+        },
     };
     let gateway = Gateway::start(settings).map_err(|failed| match failed {
         StartFailed::Driver(_) => Failed::configuration(failed.to_string()),
@@ -54,6 +64,8 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
     if let Err(error) = process::step_back() {
         log::warn!("the service thread keeps the priority of the shards: {error}");
     }
+    let told = Arc::clone(&gateway);
+    tokio::spawn(ring.keep(keys_wanted, move |verifier| told.set_verifier(verifier) == 0));
     let draining = Arc::new(AtomicBool::new(false));
     let state = ops::Ops { gateway: Arc::clone(&gateway), started, draining: Arc::clone(&draining) };
     let serving = axum::serve(listener, ops::router(state)).into_future();

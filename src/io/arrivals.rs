@@ -8,6 +8,7 @@ use crate::io::control::Control;
 use crate::io::edge::Edge;
 use crate::io::socket;
 use crate::io::{handshake, turn};
+use crate::shard::Input;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -39,6 +40,8 @@ fn take_controls(edge: &Rc<Edge>) {
         match control {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
             Control::Drain { over } => edge.drain(over),
+            Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),
+            Control::Revoke(revocations) => edge.step(Input::Revoke { revocations: &revocations }),
             Control::Report(reply) => reply(edge.report()),
             Control::Stop => edge.stop.raise(),
         }

@@ -2,6 +2,8 @@
 //! followed by a ring, so a sleeping shard sees it at once.
 
 use crate::admission::identity::Identity;
+use crate::admission::revocations::Revocation;
+use crate::admission::token::Verifier;
 use crate::base::limits::CONTROLS_MAX;
 use crate::io::bell::Bell;
 use crate::io::counters::Report;
@@ -21,6 +23,9 @@ pub enum Control {
     Drain {
         over: Duration,
     },
+    /// Tokens are checked with this from now on.
+    Verifier(Arc<Verifier>),
+    Revoke(Arc<[Revocation]>),
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,

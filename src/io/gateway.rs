@@ -2,15 +2,16 @@
 //! Invariant: either all shards run or none is left running, and a shard that panics takes the
 //! process with it: half a server would lose messages in silence.
 
+use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
-use crate::base::limits::SHARDS_MAX;
+use crate::base::limits::{REVOCATIONS_PER_ORDER_MAX, SHARDS_MAX};
 use crate::features;
 use crate::io::bell::Bell;
 use crate::io::clock::{Clock, Origin};
 use crate::io::control::{Control, Controls, Door, door};
 use crate::io::counters::Report;
 use crate::io::crowd::Crowd;
-use crate::io::edge::{Edge, Parts};
+use crate::io::edge::{Edge, KeysWanted, Parts};
 use crate::io::lanes::{Lanes, weave};
 use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Choice, Driver};
@@ -43,7 +44,9 @@ pub struct Settings {
     pub sockets: SocketOptions,
     pub handshake_time: Duration,
     pub limits: Limits,
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
+    /// Called when a token names a key that is not there.
+    pub keys_wanted: KeysWanted,
 }
 
 /// Why the gateway does not run.
@@ -155,6 +158,21 @@ impl Gateway {
         self.tell_all(|| Control::Drain { over });
     }
 
+    /// Has all shards check tokens with `verifier` from now on. Gives back how many could not be
+    /// told and go on with what they have.
+    pub fn set_verifier(&self, verifier: &Arc<Verifier>) -> usize {
+        self.tell_all(|| Control::Verifier(Arc::clone(verifier)))
+    }
+
+    /// Closes what lives on these tokens, on all shards, and refuses them from now on. Gives back
+    /// how many shards could not be told: the order stands with the others and is to be repeated.
+    /// At most `REVOCATIONS_PER_ORDER_MAX` at once.
+    pub fn revoke(&self, revocations: Vec<Revocation>) -> usize {
+        assert!(revocations.len() <= REVOCATIONS_PER_ORDER_MAX, "whoever takes orders bounds them");
+        let revocations: Arc<[Revocation]> = revocations.into();
+        self.tell_all(|| Control::Revoke(Arc::clone(&revocations)))
+    }
+
     /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
     /// ended or has too much waiting drops its copy instead.
     pub fn report(&self, reply: impl Fn(Report) + Clone + Send + 'static) {
@@ -187,11 +205,10 @@ impl Gateway {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell_all(&self, control: impl Fn() -> Control) {
-        for door in self.doors.iter() {
-            // A shard that has ended needs no telling, and one that hangs cannot be told.
-            let _ = door.leave(control());
-        }
+    /// Gives back how many were not told: a shard that has ended needs no telling, and one that
+    /// hangs cannot be told.
+    fn tell_all(&self, control: impl Fn() -> Control) -> usize {
+        self.doors.iter().filter(|door| door.leave(control()).is_err()).count()
     }
 }
 
@@ -275,7 +292,8 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         placement: Placement::new(settings.shards as u8),
         doors: Arc::clone(&common.doors),
         crowd: common.crowd.clone(),
-        verifier: settings.verifier.clone(),
+        verifier: Arc::clone(&settings.verifier),
+        keys_wanted: Arc::clone(&settings.keys_wanted),
         handshake_time: settings.handshake_time,
         controls: own.controls,
         readiness: Readiness::new()?,

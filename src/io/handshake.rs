@@ -4,6 +4,7 @@
 //! ended when its time is over, whatever its peer does or does not.
 
 use crate::admission::identity::Identity;
+use crate::admission::token::TokenRefused;
 use crate::base::limits::{DISCARD_BYTES_MAX, USER_CONNS_MOVED_MAX};
 use crate::base::table::Key;
 use crate::io::control::{Control, Newcomer, Welcome};
@@ -20,6 +21,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 
+/// What somebody without a token is called, for showing to people.
+const LABEL_QUERY: &str = "userId";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// A socket that has not shown what it is. Fields are dropped in this order: the sweep forgets the
@@ -160,9 +163,12 @@ fn upgrade(edge: &Edge, head: &Head<'_>) -> Verdict {
         let message = "a cookie counts only from pages of this host; send the token in the query or a header";
         return refuse(edge, "origin", 403, ErrorCode::Forbidden, message);
     }
-    let text = upgrade.token.as_ref().map_or("", |Token { text, .. }| text);
     let answer = wire::accepted(&upgrade);
-    match edge.verifier.verify(text, edge.clock.now().unix_ms / 1_000) {
+    let verified = match &upgrade.token {
+        Some(Token { text, .. }) => edge.verify(text),
+        None => edge.anonymous(head.query_value(LABEL_QUERY).as_deref()).ok_or(TokenRefused::Missing),
+    };
+    match verified {
         Ok(identity) => Verdict::Admit(Box::new(Admit { answer, identity, head_len: head.len })),
         Err(refused) => {
             // Browsers show a page nothing of a refused upgrade, but the code of a close.

@@ -34,6 +34,8 @@ impl Flags {
     pub const OWED: Flags = Flags(128);
     /// A timer looks whether the socket still takes nothing.
     pub const WATCHED: Flags = Flags(256);
+    /// Told that its token is near its end.
+    pub const TOLD_EXPIRING: Flags = Flags(512);
 
     pub const fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

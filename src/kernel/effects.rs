@@ -20,6 +20,8 @@ pub struct Effects {
     pub closing: Vec<ConnId>,
     /// Close the socket at once (the peer did not answer the close in time), then report it gone.
     pub reset: Vec<ConnId>,
+    /// A token was signed with a key that is not here: look for newer keys.
+    pub keys_wanted: bool,
 }
 
 impl Effects {
@@ -30,5 +32,6 @@ impl Effects {
             && self.resumed.is_empty()
             && self.closing.is_empty()
             && self.reset.is_empty()
+            && !self.keys_wanted
     }
 }

@@ -32,7 +32,10 @@ pub mod replay;
 pub mod rooms;
 pub mod scope;
 pub mod sequencer;
+pub mod tokens;
 
+use crate::admission::revocations::Revocations;
+use crate::admission::token::Verifier;
 use crate::base::hash::Keyed;
 use crate::base::limits;
 use crate::base::random::Random;
@@ -51,6 +54,7 @@ use placement::Placement;
 use replay::Replayed;
 use rooms::Rooms;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What an operator may set of the core's bounds.
@@ -88,6 +92,8 @@ pub enum Timer {
     Stall(ConnId),
     /// Did the peer answer the close?
     Linger(ConnId),
+    /// Is its token near its end, or at it?
+    Expiry(ConnId),
     /// Is anything left to keep an empty room for?
     Room(RoomId),
 }
@@ -111,6 +117,9 @@ pub struct Kernel {
     /// Connections with a replay under way.
     pub replaying: Vec<ConnId>,
     replayed: Replayed,
+    /// What tokens are checked with; replaced as a whole. Until the first one nobody is let in.
+    pub verifier: Arc<Verifier>,
+    pub revocations: Revocations,
     keyed: Keyed,
     scratch: Vec<u8>,
 }
@@ -148,6 +157,8 @@ impl Kernel {
             facts: VecDeque::new(),
             replaying: Vec::new(),
             replayed: Replayed::default(),
+            verifier: Arc::default(),
+            revocations: Revocations::default(),
             keyed,
             scratch: Vec::new(),
             limits: config.limits,

@@ -204,7 +204,8 @@ impl Kernel {
 
 /// One connection, on its own shard.
 pub struct ConnScope<'a> {
-    kernel: &'a Kernel,
+    kernel: &'a mut Kernel,
+    effects: &'a mut Effects,
     pub now: Now,
     conn: ConnId,
 }
@@ -218,8 +219,13 @@ pub struct MyRoom<'a> {
 }
 
 impl<'a> ConnScope<'a> {
-    pub fn new(kernel: &'a Kernel, now: Now, conn: ConnId) -> Self {
-        ConnScope { kernel, now, conn }
+    pub fn new(kernel: &'a mut Kernel, effects: &'a mut Effects, now: Now, conn: ConnId) -> Self {
+        ConnScope { kernel, effects, now, conn }
+    }
+
+    /// Goes on with what `token` says. Says when that ends, seconds since 1970.
+    pub fn refresh(&mut self, token: &str) -> Result<Option<u64>, WireError> {
+        self.kernel.refresh(self.now, self.conn, token, self.effects)
     }
 
     /// The rooms that the connection is in, its user's own room included.

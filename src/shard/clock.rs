@@ -36,6 +36,7 @@ impl Shard {
                 Timer::Heartbeat(conn) => self.on_heartbeat(now, conn, &mut heartbeat, effects),
                 Timer::Stall(conn) => self.on_stall(now, conn, effects),
                 Timer::Linger(conn) => self.on_linger(conn, effects),
+                Timer::Expiry(conn) => self.kernel.on_expiry(now, conn, effects),
                 Timer::Room(room) => self.kernel.check_room(now, room),
             }
         }
@@ -72,6 +73,7 @@ impl Shard {
         self.kernel.push_to(now, conn, &ping, effects);
         self.kernel.push_to(now, conn, &push, effects);
         self.start_heartbeat(now, conn);
+        self.kernel.watch_expiry(now, conn);
     }
 
     /// Looks later whether a blocked socket has taken anything.

@@ -192,6 +192,7 @@ impl Shard {
         dialect::encode_push(row.dialect, &mut self.frame, &push);
         let welcome = Frame::logged(&self.kernel.memory.account, &self.frame);
         self.kernel.push_to(now, conn, &welcome, effects);
+        self.kernel.watch_expiry(now, conn);
     }
 
     /// What members here missed is gone: they are told by being closed, and come back by position.

@@ -16,7 +16,7 @@ use crate::kernel::lanes::Parked;
 use crate::kernel::mail::{Ask, Request};
 use crate::kernel::scope::ConnScope;
 use crate::shard::{Opening, Shard};
-use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::codes::{CloseCode, ErrorCode, WireError};
 use crate::wire::encode;
 use crate::wire::envelope::{self, Data, RequestId};
 use crate::wire::json;
@@ -43,10 +43,16 @@ impl Shard {
     pub(super) fn open(&mut self, now: Now, opening: Opening, effects: &mut Effects) {
         let Opening { conn, identity, dialect, greeting } = opening;
         let inbox = RoomName::inbox_of(&identity.user);
+        let is_void = self.kernel.is_void(now, &identity);
         self.kernel.conns.open(conn, dialect, identity, now.at);
         self.kernel.counters.opened += 1;
         if !greeting.is_empty() {
             self.kernel.push_to(now, conn, &Frame::logged(&self.kernel.memory.account, &greeting), effects);
+        }
+        if is_void {
+            // Taken back between its check and now, perhaps on another shard.
+            let reason = "the token was revoked; log in again";
+            return self.kernel.close(now, conn, CloseCode::Unauthorized, reason, effects);
         }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);
@@ -76,7 +82,7 @@ impl Shard {
         let id = envelope.id;
         let data = Data { json: envelope.data, spans: &envelope.spans };
         if declared.home == Home::Conn {
-            let answer = self.answer_here(now, conn, declared_id, declared, data);
+            let answer = self.answer_here(now, conn, declared_id, declared, data, effects);
             return self.reply(now, conn, id.as_ref(), declared.event, answer, effects);
         }
         match self.route(conn, id, declared_id, declared, data) {
@@ -93,11 +99,12 @@ impl Shard {
         id: DeclaredId,
         declared: &'static Declared,
         data: Data<'_>,
+        effects: &mut Effects,
     ) -> Answer {
         let identity = &self.kernel.conns.cold(conn).expect("an open connection has a row").identity;
         let request = ConnRequest { event: declared.event, needs: declared.needs, data };
         let request = gate::admit(request, &Standing { identity })?;
-        let mut scope = ConnScope::new(&self.kernel, now, conn);
+        let mut scope = ConnScope::new(&mut self.kernel, effects, now, conn);
         self.registry.feature(id).on_conn_request(&mut scope, &request)
     }
 

@@ -15,6 +15,8 @@ pub use census::{Census, Held};
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
+use crate::admission::revocations::Revocation;
+use crate::admission::token::{TokenRefused, Verifier};
 use crate::base::limits::PONGS_PENDING_MAX;
 use crate::base::time::{Instant, Now};
 use crate::kernel::Kernel;
@@ -97,6 +99,12 @@ pub enum Input<'a> {
         peer: ShardId,
         free: u32,
     },
+    /// Tokens are checked with this from now on. What was let in before stays.
+    Verifier(Arc<Verifier>),
+    /// What was let in by these is closed, and what comes by them refused.
+    Revoke {
+        revocations: &'a [Revocation],
+    },
     /// Nothing but the time.
     Tick,
     /// Ask every client to come back, spread over a time.
@@ -156,6 +164,8 @@ impl Shard {
                 self.kernel.lanes.set_credit(peer, free);
                 self.catch_up(peer, effects);
             }
+            Input::Verifier(verifier) => self.kernel.verifier = verifier,
+            Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
             Input::Drain { over } => self.on_drain(now, over, effects),
         }
@@ -184,6 +194,16 @@ impl Shard {
     /// [`Input::Gone`].
     pub fn reserve(&mut self) -> Option<ConnId> {
         (self.kernel.conns.len() < self.kernel.limits.conns_max).then(|| self.kernel.conns.reserve())
+    }
+
+    /// The identity that `token` proves here and now.
+    pub fn verify(&self, now: Now, token: &str) -> Result<Identity, TokenRefused> {
+        self.kernel.verify(now, token)
+    }
+
+    /// Who sends no token, where that is allowed: see [`Verifier::anonymous`].
+    pub fn anonymous(&self, random: u128, label: Option<&str>) -> Option<Identity> {
+        self.kernel.verifier.anonymous(random, label)
     }
 
     /// No timer fires before this.

@@ -3,6 +3,8 @@
 //! Invariant: a step does what the edge does at that place, and nothing else.
 
 use crate::admission::identity::{Identity, Particulars};
+use crate::admission::revocations::Revocation;
+use crate::admission::token::Verifier;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::features;
@@ -18,6 +20,7 @@ use crate::wire::codes::CloseCode;
 use crate::wire::dialect::NATIVE_JSON;
 use serde_json::Value;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What one write may take at most, as at the edge.
@@ -396,6 +399,18 @@ impl World {
 
     pub fn tick(&mut self, shard: ShardId) {
         self.step(shard, Input::Tick);
+    }
+
+    /// Every shard checks tokens with `verifier` from now on.
+    pub fn set_verifier(&mut self, verifier: Verifier) {
+        let verifier = Arc::new(verifier);
+        for shard in self.shards() {
+            self.step(shard, Input::Verifier(Arc::clone(&verifier)));
+        }
+    }
+
+    pub fn revoke(&mut self, shard: ShardId, revocations: &[Revocation]) {
+        self.step(shard, Input::Revoke { revocations });
     }
 
     pub fn drain(&mut self, shard: ShardId, over: Duration) {

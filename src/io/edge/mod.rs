@@ -47,6 +47,9 @@ const TICK_IDLE: Duration = Duration::from_secs(1);
 /// And not more often than the core's wheel turns.
 const TICK_MIN: Duration = crate::base::wheel::TICK;
 
+/// Says that newer keys are wanted; from any shard, as often as it likes.
+pub type KeysWanted = Arc<dyn Fn() + Send + Sync>;
+
 pub struct Edge {
     pub id: ShardId,
     pub driver: Driver,
@@ -54,7 +57,8 @@ pub struct Edge {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
-    pub verifier: Verifier,
+    /// Called when a token names a key that is not here.
+    keys_wanted: KeysWanted,
     pub handshake_time: Duration,
     pub controls: Controls,
     /// Something waits to be read.
@@ -81,7 +85,8 @@ pub struct Parts {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
+    pub keys_wanted: KeysWanted,
     pub handshake_time: Duration,
     pub controls: Controls,
     pub readiness: Readiness,
@@ -111,14 +116,14 @@ impl Edge {
             flushing: Flushing::default(),
             mailing: Mailing::new(parts.lanes, Arc::clone(&parts.doors)),
         };
-        Rc::new(Edge {
+        let edge = Rc::new(Edge {
             id: parts.id,
             driver: parts.driver,
             clock: parts.clock,
             placement: parts.placement,
             doors: parts.doors,
             crowd: parts.crowd,
-            verifier: parts.verifier,
+            keys_wanted: parts.keys_wanted,
             handshake_time: parts.handshake_time,
             controls: parts.controls,
             reading: Signal::default(),
@@ -131,7 +136,9 @@ impl Edge {
             counters: RefCell::default(),
             input: RefCell::new(vec![0; READ_BYTES_PER_TURN].into()),
             state: RefCell::new(state),
-        })
+        });
+        edge.step(Input::Verifier(parts.verifier));
+        edge
     }
 
     pub fn count(&self, change: impl FnOnce(&mut Counters)) {
@@ -164,6 +171,9 @@ impl Edge {
             counters.bells += mailing.send(&mut effects.mail);
         }
         flushing.dirty.list(effects);
+        if std::mem::take(&mut effects.keys_wanted) {
+            (self.keys_wanted)();
+        }
         let queued_before = unread.len();
         for conn in effects.resumed.drain(..) {
             if let Some(row) = rows.get_mut(conn) {

@@ -3,6 +3,7 @@
 
 use super::Edge;
 use crate::admission::identity::Identity;
+use crate::admission::token::TokenRefused;
 use crate::io::crowd::Counted;
 use crate::io::rows::Row;
 use crate::kernel::ids::ConnId;
@@ -11,6 +12,22 @@ use crate::wire::dialect::DialectId;
 use std::os::fd::OwnedFd;
 
 impl Edge {
+    /// The identity that `token` proves here and now.
+    pub fn verify(&self, token: &str) -> Result<Identity, TokenRefused> {
+        let verified = self.state.borrow().shard.verify(self.clock.now(), token);
+        if matches!(verified, Err(TokenRefused::UnknownKey)) {
+            (self.keys_wanted)();
+        }
+        verified
+    }
+
+    /// Who sends no token, where that is allowed.
+    pub fn anonymous(&self, label: Option<&str>) -> Option<Identity> {
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random).ok()?;
+        self.state.borrow().shard.anonymous(u128::from_ne_bytes(random), label)
+    }
+
     /// Takes a socket into the core, or gives it back: the shard is full. `answer` is to be sent first,
     /// `rest` was read from it.
     pub fn open(

@@ -1,0 +1,505 @@
+//! Keys: loads what the configuration names, looks again, and tells the shards of what changed. A
+//! task of the service thread.
+//! Invariant: what is fetched is named by the operator, never by a token; a source that fails keeps
+//! the keys that it had; and no source is asked more often than its least interval, whatever
+//! strangers send.
+
+use crate::admission::keys::{self, Algorithm, Key, KeyRefused, KeySet, Secrets};
+use crate::admission::token::{Anonymous, TokenSettings, Verifier};
+use crate::base::limits::JWKS_BYTES_MAX;
+use crate::base::random::Random;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// From the look-up of the name to the last byte.
+const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
+/// After a failure, doubled each time up to the interval.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// How often a file is looked at; it is read only when it has changed.
+const FILE_LOOK: Duration = Duration::from_secs(1);
+
+/// What tokens are checked with and against.
+pub struct KeySettings {
+    pub tokens: TokenSettings,
+    /// Keys that stand in the configuration itself.
+    pub keys: Vec<NamedKey>,
+    /// Key sets that may change while we run.
+    pub sources: Vec<Source>,
+    /// How old a fetched set becomes before it is fetched again.
+    pub refresh: Duration,
+    /// A token with an unknown key has the sets fetched at once, but no sooner after the last time.
+    pub refresh_min: Duration,
+}
+
+impl Default for KeySettings {
+    fn default() -> Self {
+        KeySettings {
+            tokens: TokenSettings::default(),
+            keys: Vec::new(),
+            sources: Vec::new(),
+            refresh: Duration::from_secs(600),
+            refresh_min: Duration::from_secs(10),
+        }
+    }
+}
+
+impl KeySettings {
+    /// Sets one key below `JWT__`, as the environment writes it. `Ok(false)`: there is no such key;
+    /// `Err`: what it takes.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<bool, &'static str> {
+        let list = || -> Vec<Box<str>> { value.split(',').map(|item| item.trim().into()).collect() };
+        let is_so = || match value {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("true or false"),
+        };
+        let time = || match value.parse() {
+            Ok(ms @ 1..) => Ok(Duration::from_millis(ms)),
+            _ => Err("milliseconds, at least 1"),
+        };
+        let source = |place| Source { place, issuer: None, algorithms: None };
+        let tokens = &mut self.tokens;
+        match key {
+            "LEEWAY_S" => tokens.leeway_s = value.parse().map_err(|_| "a whole number")?,
+            "ISSUERS" => tokens.issuers = list(),
+            "AUDIENCES" => tokens.audiences = list(),
+            "HEADER_TYPES" => tokens.header_types = list(),
+            "TYPES" => tokens.types = list(),
+            "EXPIRY_REQUIRED" => tokens.expiry_required = is_so()?,
+            "EXPIRING_MS" => tokens.expiring = time()?,
+            "ANONYMOUS" => tokens.anonymous = is_so()?.then(Anonymous::default),
+            "CLAIMS__USER" => tokens.claims.user = value.into(),
+            "CLAIMS__TENANT" => tokens.claims.tenant = value.into(),
+            "CLAIMS__ROLES" => tokens.claims.roles = value.into(),
+            "CLAIMS__NAME" => tokens.claims.name = value.into(),
+            "CLAIMS__DEVICE" => tokens.claims.device = value.into(),
+            "CLAIMS__TYPE" => tokens.claims.kind = value.into(),
+            "CLAIMS__JOIN" => tokens.claims.join = value.into(),
+            "CLAIMS__PUBLISH" => tokens.claims.publish = value.into(),
+            "PUBLIC_KEY_FILE" => {
+                let material = Material::PemFile(value.into());
+                self.keys.push(NamedKey { material, id: None, issuer: None, algorithms: None });
+            }
+            "JWKS_FILE" => self.sources.push(source(Place::File(value.into()))),
+            "JWKS_URL" => {
+                let place = Place::url(value).map_err(|_| "an address such as https://id.example/jwks.json")?;
+                self.sources.push(source(place));
+            }
+            "REFRESH_MS" => self.refresh = time()?,
+            "REFRESH_MIN_MS" => self.refresh_min = time()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Whether there is anything that a token could be checked with.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty() || !self.sources.is_empty()
+    }
+}
+
+pub struct NamedKey {
+    pub material: Material,
+    /// Its `kid`; none: whatever a token's `kid` says.
+    pub id: Option<String>,
+    /// The `iss` of its tokens.
+    pub issuer: Option<String>,
+    /// None: HS256 for a secret, all that fit for a public key.
+    pub algorithms: Option<Vec<Algorithm>>,
+}
+
+pub enum Material {
+    Secret(Vec<u8>),
+    /// A public key.
+    Pem(String),
+    PemFile(PathBuf),
+}
+
+/// Where a JWK set stands.
+pub struct Source {
+    pub place: Place,
+    /// The `iss` of tokens by its keys.
+    pub issuer: Option<String>,
+    /// None: all that its keys serve.
+    pub algorithms: Option<Vec<Algorithm>>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Place {
+    File(PathBuf),
+    Url(Uri),
+}
+
+impl Place {
+    /// An `https://` or `http://` address, without a user or a password.
+    pub fn url(text: &str) -> Result<Place, LoadFailed> {
+        let uri: Uri = text.parse().map_err(|_| LoadFailed::NotUrl)?;
+        let is_web = matches!(uri.scheme_str(), Some("https" | "http"));
+        let is_plain = uri.host().is_some() && uri.authority().is_some_and(|whole| !whole.as_str().contains('@'));
+        if is_web && is_plain { Ok(Place::Url(uri)) } else { Err(LoadFailed::NotUrl) }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File(path) => write!(out, "{}", path.display()),
+            // Without the query, where some put what should not be logged.
+            Place::Url(uri) => write!(
+                out,
+                "{}://{}{}",
+                uri.scheme_str().unwrap_or(""),
+                uri.authority().map_or("", |a| a.as_str()),
+                uri.path()
+            ),
+        }
+    }
+}
+
+/// Why a key or a set was not loaded.
+#[derive(Debug)]
+pub enum LoadFailed {
+    NotUrl,
+    Key(KeyRefused),
+    /// Nothing of the set can be used.
+    NoKeys {
+        others: usize,
+    },
+    File(io::Error),
+    Network(String),
+    Status(StatusCode),
+    TimeOut,
+}
+
+impl From<KeyRefused> for LoadFailed {
+    fn from(refused: KeyRefused) -> LoadFailed {
+        LoadFailed::Key(refused)
+    }
+}
+
+impl fmt::Display for LoadFailed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadFailed::NotUrl => {
+                out.write_str("it is no address such as https://id.example/jwks.json, without user and password")
+            }
+            LoadFailed::Key(refused) => refused.fmt(out),
+            LoadFailed::NoKeys { others } => {
+                write!(
+                    out,
+                    "none of its {others} keys can be used; RSA, P-256, P-384 and Ed25519 keys for signatures are"
+                )
+            }
+            LoadFailed::File(error) => error.fmt(out),
+            LoadFailed::Network(error) => out.write_str(error),
+            LoadFailed::Status(status) if status.is_redirection() => {
+                write!(out, "it was answered with {status}; redirections are not followed, give the final address")
+            }
+            LoadFailed::Status(status) => write!(out, "it was answered with {status}"),
+            LoadFailed::TimeOut => write!(out, "no answer within {} s", FETCH_TIME_MAX.as_secs()),
+        }
+    }
+}
+
+/// Loads, looks again, and makes a [`Verifier`] of what there is.
+pub struct KeyRing {
+    tokens: TokenSettings,
+    named: Vec<NamedKey>,
+    shelves: Vec<Shelf>,
+    refresh: Duration,
+    refresh_min: Duration,
+    tls: Option<TlsConnector>,
+    random: Random,
+}
+
+/// One source and when to look at it again.
+struct Shelf {
+    source: Source,
+    /// The set as it was last loaded.
+    json: Option<Vec<u8>>,
+    /// What the file was like then.
+    stamp: Option<Stamp>,
+    loaded: Option<Instant>,
+    next: Instant,
+    failures: u32,
+}
+
+type Stamp = (SystemTime, u64);
+
+impl KeyRing {
+    /// Reads what stands in files and checks it; fetches once what stands elsewhere. A key that is
+    /// wrong fails the start, a server that is away does not: `seed` spreads how often it is asked.
+    pub async fn open(settings: KeySettings, seed: u64) -> Result<KeyRing, String> {
+        let KeySettings { tokens, keys, sources, refresh, refresh_min } = settings;
+        let shelf = |source| Shelf { source, json: None, stamp: None, loaded: None, next: Instant::now(), failures: 0 };
+        let shelves: Vec<Shelf> = sources.into_iter().map(shelf).collect();
+        let is_https =
+            |shelf: &Shelf| matches!(&shelf.source.place, Place::Url(uri) if uri.scheme_str() == Some("https"));
+        let tls = shelves.iter().any(is_https).then(trust).transpose()?;
+        let random = Random::new(seed);
+        let mut ring = KeyRing { tokens, named: keys, shelves, refresh, refresh_min, tls, random };
+        for key in &mut ring.named {
+            if let Material::PemFile(path) = &key.material {
+                let pem = read_bounded(path).map_err(|error| format!("the key in {}: {error}", path.display()))?;
+                key.material = Material::Pem(String::from_utf8_lossy(&pem).into_owned());
+            }
+            made(key).map_err(|refused| format!("a key of the configuration: {refused}"))?;
+        }
+        ring.look(Instant::now()).await;
+        for shelf in &ring.shelves {
+            if let (Place::File(path), true) = (&shelf.source.place, shelf.json.is_none()) {
+                return Err(format!("the key set in {} cannot be used; see the log", path.display()));
+            }
+            if let Place::Url(uri) = &shelf.source.place
+                && uri.scheme_str() == Some("http")
+            {
+                log::warn!(
+                    "keys come from {} without https: whoever is on the way can let anybody in",
+                    shelf.source.place
+                );
+            }
+        }
+        ring.verifier().map_err(|refused| format!("the keys together: {refused}"))?;
+        Ok(ring)
+    }
+
+    /// What the shards check tokens with from now on.
+    pub fn verifier(&self) -> Result<Arc<Verifier>, KeyRefused> {
+        let mut keys = self.named.iter().map(made).collect::<Result<Vec<Key>, _>>()?;
+        for shelf in &self.shelves {
+            if let Some(json) = &shelf.json {
+                keys.extend(shelf.source.read(json).unwrap_or_default());
+            }
+        }
+        Ok(Arc::new(Verifier::new(self.tokens.clone(), Arc::new(KeySet::new(keys)?))))
+    }
+
+    /// Looks again for as long as it is polled. `wanted` is notified when a token's key is missing;
+    /// `tell` hands a new verifier to the shards and says whether all of them have it.
+    pub async fn keep(mut self, wanted: Arc<Notify>, tell: impl Fn(&Arc<Verifier>) -> bool) {
+        if self.shelves.is_empty() {
+            return;
+        }
+        let mut untold: Option<Arc<Verifier>> = None;
+        // Whoever wants keys before this is heard already.
+        let mut heard_until = Instant::now();
+        loop {
+            let next = self.shelves.iter().map(|shelf| shelf.next).min().unwrap_or_else(Instant::now);
+            let next = if untold.is_some() { next.min(Instant::now() + RETRY_FIRST) } else { next };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = wanted.notified(), if heard_until <= Instant::now() => heard_until = self.hasten(),
+            }
+            if self.look(Instant::now()).await {
+                match self.verifier() {
+                    Ok(verifier) => untold = Some(verifier),
+                    Err(refused) => log::error!("the new keys are not taken: {refused}; the old ones stay"),
+                }
+            }
+            if untold.as_ref().is_some_and(&tell) {
+                untold = None;
+            }
+        }
+    }
+
+    /// A key is missing: each set is looked at as soon as it may be. Says when the last of them is.
+    fn hasten(&mut self) -> Instant {
+        for shelf in &mut self.shelves {
+            let soonest = shelf.loaded.map_or_else(Instant::now, |loaded| loaded + self.refresh_min);
+            shelf.next = shelf.next.min(soonest);
+        }
+        self.shelves.iter().map(|shelf| shelf.next).max().unwrap_or_else(Instant::now)
+    }
+
+    /// Loads the sets whose time has come. Says whether any changed.
+    async fn look(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        for shelf in self.shelves.iter_mut().filter(|shelf| shelf.next <= now) {
+            let loaded = match &shelf.source.place {
+                Place::File(path) => shelf.changed_file(path),
+                Place::Url(uri) => fetch(uri, self.tls.as_ref()).await.map(Some),
+            };
+            let is_file = matches!(shelf.source.place, Place::File(_));
+            let place = &shelf.source.place;
+            let taken = match loaded {
+                Ok(None) => Ok(None),
+                Ok(Some((json, stamp))) => shelf.source.read(&json).map(|keys| Some((json, stamp, keys.len()))),
+                Err(error) => Err(error),
+            };
+            // Sets of many gateways are not to be fetched in step.
+            let spread = |wait: Duration, random: &mut Random| {
+                wait.mul_f64(0.8) + Duration::from_nanos(random.below(wait.as_nanos() as u64 / 5 * 2 + 1))
+            };
+            shelf.loaded = Some(Instant::now());
+            match taken {
+                Ok(found) => {
+                    if let Some((json, stamp, keys)) = found {
+                        shelf.stamp = stamp;
+                        if shelf.json.as_ref() != Some(&json) {
+                            log::info!("{keys} keys loaded from {place}");
+                            shelf.json = Some(json);
+                            changed = true;
+                        }
+                    }
+                    shelf.failures = 0;
+                    let wait = if is_file { FILE_LOOK } else { spread(self.refresh, &mut self.random) };
+                    shelf.next = Instant::now() + wait;
+                }
+                Err(error) => {
+                    if shelf.failures == 0 || !is_file {
+                        log::warn!(
+                            "keys cannot be loaded from {place}: {error}; trying again, with the old ones meanwhile"
+                        );
+                    }
+                    let wait = RETRY_FIRST.saturating_mul(1 << shelf.failures.min(16)).min(self.refresh);
+                    shelf.failures = shelf.failures.saturating_add(1);
+                    shelf.next = Instant::now() + if is_file { FILE_LOOK } else { spread(wait, &mut self.random) };
+                }
+            }
+        }
+        changed
+    }
+}
+
+impl Source {
+    fn read(&self, json: &[u8]) -> Result<Vec<Key>, LoadFailed> {
+        let secrets = if matches!(self.place, Place::File(_)) { Secrets::Taken } else { Secrets::Ignored };
+        let (keys, others) = keys::jwks(json, secrets)?;
+        let number = keys.len() + others;
+        let finished = |key: Key| {
+            let key = match &self.algorithms {
+                Some(algorithms) => key.only(algorithms).ok()?,
+                None => key,
+            };
+            Some(match &self.issuer {
+                Some(issuer) => key.with_issuer(issuer),
+                None => key,
+            })
+        };
+        let usable: Vec<Key> = keys.into_iter().filter_map(finished).collect();
+        if usable.is_empty() { Err(LoadFailed::NoKeys { others: number }) } else { Ok(usable) }
+    }
+}
+
+impl Shelf {
+    /// `None`: it is as it was.
+    fn changed_file(&self, path: &Path) -> Result<Option<(Vec<u8>, Option<Stamp>)>, LoadFailed> {
+        let about = std::fs::metadata(path).map_err(LoadFailed::File)?;
+        let stamp = about.modified().ok().map(|at| (at, about.len()));
+        // A file may change twice within the grain of its time, so a young one is read again.
+        let is_young = stamp.is_some_and(|(at, _)| at.elapsed().is_ok_and(|age| age < FILE_LOOK * 3));
+        if self.json.is_some() && stamp.is_some() && stamp == self.stamp && !is_young {
+            return Ok(None);
+        }
+        Ok(Some((read_bounded(path).map_err(LoadFailed::File)?, stamp)))
+    }
+}
+
+fn made(key: &NamedKey) -> Result<Key, KeyRefused> {
+    let made = match (&key.material, &key.algorithms) {
+        (Material::Secret(secret), algorithms) => {
+            Key::secret(secret, algorithms.as_deref().unwrap_or(&[Algorithm::Hs256]))?
+        }
+        (Material::Pem(text), None) => Key::pem(text)?,
+        (Material::Pem(text), Some(algorithms)) => Key::pem(text)?.only(algorithms)?,
+        (Material::PemFile(_), _) => return Err(KeyRefused::NotPem),
+    };
+    let made = key.id.iter().fold(made, |made, id| made.with_id(id));
+    Ok(key.issuer.iter().fold(made, |made, issuer| made.with_issuer(issuer)))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(JWKS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whom the operator's system trusts.
+fn trust() -> Result<TlsConnector, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (taken, _) = roots.add_parsable_certificates(found.certs);
+    if taken == 0 {
+        return Err("this system trusts nobody, so no keys can be fetched by https; install ca-certificates".into());
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("https is not to be had: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+async fn fetch(uri: &Uri, tls: Option<&TlsConnector>) -> Result<(Vec<u8>, Option<Stamp>), LoadFailed> {
+    match timeout(FETCH_TIME_MAX, fetch_in_time(uri, tls)).await {
+        Ok(body) => Ok((body?, None)),
+        Err(_) => Err(LoadFailed::TimeOut),
+    }
+}
+
+async fn fetch_in_time(uri: &Uri, tls: Option<&TlsConnector>) -> Result<Vec<u8>, LoadFailed> {
+    let host = uri.host().ok_or(LoadFailed::NotUrl)?;
+    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_https = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    let stream = TcpStream::connect((bare_host, port)).await.map_err(network)?;
+    match tls.filter(|_| is_https) {
+        Some(tls) => {
+            let name = ServerName::try_from(bare_host.to_owned()).map_err(network)?;
+            get(uri, tls.connect(name, stream).await.map_err(network)?).await
+        }
+        None if is_https => Err(LoadFailed::NotUrl),
+        None => get(uri, stream).await,
+    }
+}
+
+async fn get(uri: &Uri, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Vec<u8>, LoadFailed> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(network)?;
+    let target = uri.path_and_query().map_or("/", |whole| whole.as_str());
+    let request = Request::get(target)
+        .header("host", uri.authority().map_or("", |whole| whole.as_str()))
+        .header("accept", "application/jwk-set+json, application/json")
+        .header("user-agent", concat!("ringroom/", env!("CARGO_PKG_VERSION")))
+        .header("connection", "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(network)?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(network)?;
+        if answer.status() != StatusCode::OK {
+            return Err(LoadFailed::Status(answer.status()));
+        }
+        let body = Limited::new(answer.into_body(), JWKS_BYTES_MAX).collect().await;
+        Ok(body.map_err(|error| LoadFailed::Network(error.to_string()))?.to_bytes().to_vec())
+    };
+    // Both in this task: what is not waited for any more is gone, connection and all.
+    tokio::pin!(answer, connection);
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = &mut connection => match ended {
+            // Whole, so whatever the answer still waits for is here.
+            Ok(()) => answer.await,
+            Err(error) => Err(network(error)),
+        },
+    }
+}
+
+fn network(error: impl fmt::Display) -> LoadFailed {
+    LoadFailed::Network(error.to_string())
+}
