@@ -503,3 +503,244 @@ async fn get(uri: &Uri, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'st
 fn network(error: impl fmt::Display) -> LoadFailed {
     LoadFailed::Network(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::token::{Claims, TokenRefused, sign_hs256};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    const NOW: u64 = 1_763_690_000;
+
+    fn secret(nth: usize) -> String {
+        format!("secret {nth:04} of at least 32 bytes, for tests")
+    }
+
+    fn set(nths: &[usize]) -> String {
+        let key = |nth: &usize| format!(r#"{{"kty":"oct","k":"{}"}}"#, URL_SAFE_NO_PAD.encode(secret(*nth)));
+        format!(r#"{{"keys":[{}]}}"#, nths.iter().map(key).collect::<Vec<_>>().join(","))
+    }
+
+    fn verify(verifier: &Verifier, nth: usize) -> Result<(), TokenRefused> {
+        let claims = Claims { sub: "alice".into(), ..Claims::default() };
+        verifier.verify(&sign_hs256(secret(nth).as_bytes(), &claims), NOW).map(|_| ())
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    }
+
+    /// A file of its own for each test, gone with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, text: &str) -> Scratch {
+            let scratch = Scratch(std::env::temp_dir().join(format!("ringroom-{}-{name}", std::process::id())));
+            scratch.write(text);
+            scratch
+        }
+
+        fn write(&self, text: &str) {
+            File::create(&self.0).unwrap().write_all(text.as_bytes()).unwrap();
+        }
+
+        fn settings(&self) -> KeySettings {
+            of(Place::File(self.0.clone()))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn of(place: Place) -> KeySettings {
+        let sources = vec![Source { place, issuer: None, algorithms: None }];
+        KeySettings { sources, ..KeySettings::default() }
+    }
+
+    /// Answers each request with what `answer` holds then, and says where it stands.
+    fn server(answer: Arc<Mutex<Vec<u8>>>) -> Place {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let (mut request, mut byte) = (Vec::new(), [0]);
+                while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) > 0 {
+                    request.extend(byte);
+                }
+                let _ = stream.write_all(&answer.lock().unwrap());
+            }
+        });
+        Place::url(&format!("http://{address}/keys?for=ringroom")).unwrap()
+    }
+
+    fn http(status: &str, body: &str) -> Vec<u8> {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    }
+
+    #[test]
+    fn a_file_is_read_again_when_it_has_changed_and_a_bad_one_changes_nothing() {
+        let file = Scratch::new("changed", &set(&[1]));
+        run(async {
+            let mut ring = KeyRing::open(file.settings(), 1).await.unwrap();
+            assert_eq!(verify(&ring.verifier().unwrap(), 1), Ok(()));
+            let later = |ring: &KeyRing| ring.shelves[0].next;
+            let soon = later(&ring);
+            assert!(!ring.look(soon).await, "it is as it was");
+            file.write(&set(&[2, 3]));
+            let soon = later(&ring);
+            assert!(ring.look(soon).await);
+            let verifier = ring.verifier().unwrap();
+            assert_eq!(
+                (verify(&verifier, 1).is_ok(), verify(&verifier, 2), verify(&verifier, 3)),
+                (false, Ok(()), Ok(()))
+            );
+            for bad in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"x"}]}"#] {
+                file.write(bad);
+                let soon = later(&ring);
+                assert!(!ring.look(soon).await, "{bad}");
+                assert_eq!(verify(&ring.verifier().unwrap(), 2), Ok(()));
+            }
+            std::fs::remove_file(&file.0).unwrap();
+            let soon = later(&ring);
+            assert!(!ring.look(soon).await);
+            assert_eq!(verify(&ring.verifier().unwrap(), 2), Ok(()));
+        });
+    }
+
+    #[test]
+    fn a_wrong_key_stops_the_start_and_a_server_that_is_away_does_not() {
+        run(async {
+            let file = Scratch::new("wrong", "no keys");
+            assert!(KeyRing::open(file.settings(), 1).await.err().unwrap().contains("ringroom-"));
+            let material = Material::PemFile(file.0.clone());
+            let keys = vec![NamedKey { material, id: None, issuer: None, algorithms: None }];
+            let refused = KeyRing::open(KeySettings { keys, ..KeySettings::default() }, 1).await.err().unwrap();
+            assert!(refused.contains("PUBLIC KEY"), "{refused}");
+            // Nobody listens there: the port was free a moment ago, and is ours.
+            let unheard = TcpListener::bind("127.0.0.1:0").unwrap();
+            let place = Place::url(&format!("http://{}/", unheard.local_addr().unwrap())).unwrap();
+            drop(unheard);
+            let ring = KeyRing::open(of(place), 1).await.unwrap();
+            assert_eq!(ring.shelves[0].failures, 1);
+            assert_eq!(verify(&ring.verifier().unwrap(), 1), Err(TokenRefused::UnknownKey));
+        });
+    }
+
+    #[test]
+    fn whatever_a_server_answers_the_old_keys_stay_until_there_are_new_ones() {
+        // A set as a server may publish it: this one of `RFC 8037` appendix A.2.
+        const PUBLIC: &str =
+            r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let endless =
+            [&b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n"[..], &vec![b' '; JWKS_BYTES_MAX + 1]].concat();
+        run(async {
+            let answer = Arc::new(Mutex::new(http("200 OK", PUBLIC)));
+            let mut ring = KeyRing::open(of(server(Arc::clone(&answer))), 1).await.unwrap();
+            let loaded = ring.shelves[0].json.clone();
+            assert_eq!(loaded.as_deref(), Some(PUBLIC.as_bytes()));
+            for (nth, bad) in [
+                http("404 Not Found", PUBLIC),
+                http("302 Found\r\nLocation: http://127.0.0.1:1/", ""),
+                http("200 OK", "<html>"),
+                http("200 OK", &set(&[1])),
+                http("200 OK", &format!("{PUBLIC}{}", " ".repeat(JWKS_BYTES_MAX))),
+                endless,
+                chunked,
+                b"no http\r\n\r\n".to_vec(),
+                Vec::new(),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                *answer.lock().unwrap() = bad;
+                let due = ring.shelves[0].next;
+                assert!(!ring.look(due).await, "{nth}");
+                assert_eq!((&ring.shelves[0].json, ring.shelves[0].failures as usize), (&loaded, nth + 1));
+            }
+            *answer.lock().unwrap() = http("200 OK", &PUBLIC.replace("\"k\"", "\"k2\""));
+            let due = ring.shelves[0].next;
+            assert!(ring.look(due).await);
+            assert_eq!(ring.shelves[0].failures, 0);
+        });
+    }
+
+    #[test]
+    fn a_missing_key_hastens_the_next_look_but_not_beyond_the_least_interval() {
+        run(async {
+            let file = Scratch::new("hasten", &set(&[1]));
+            let mut ring = KeyRing::open(file.settings(), 1).await.unwrap();
+            let loaded = ring.shelves[0].loaded.unwrap();
+            ring.shelves[0].next = loaded + ring.refresh;
+            assert_eq!(ring.hasten(), loaded + ring.refresh_min);
+            ring.shelves[0].next = loaded + Duration::from_secs(1);
+            assert_eq!(ring.hasten(), loaded + Duration::from_secs(1), "sooner already");
+        });
+    }
+
+    #[test]
+    fn new_keys_reach_the_shards_when_one_is_missing() {
+        run(async {
+            let file = Scratch::new("kept", &set(&[1]));
+            let ring = KeyRing::open(file.settings(), 1).await.unwrap();
+            file.write(&set(&[2]));
+            let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+            let mut refusals = 1;
+            let refusals = Mutex::new(&mut refusals);
+            let tell = |verifier: &Arc<Verifier>| {
+                let mut refusals = refusals.lock().unwrap();
+                if **refusals > 0 {
+                    // A shard has too much waiting: it is told again.
+                    **refusals -= 1;
+                    return false;
+                }
+                sender.send(Arc::clone(verifier)).is_ok()
+            };
+            let told = tokio::select! {
+                () = ring.keep(Arc::new(Notify::new()), tell) => unreachable!("it goes on"),
+                told = receiver.recv() => told.unwrap(),
+            };
+            assert_eq!(verify(&told, 2), Ok(()));
+        });
+    }
+
+    #[test]
+    fn only_web_addresses_without_passwords_are_taken() {
+        for good in ["https://id.example/.well-known/jwks.json", "http://[::1]:8080/k?x=1"] {
+            assert!(Place::url(good).is_ok(), "{good}");
+        }
+        assert_eq!(Place::url("https://id.example/k?key=private").unwrap().to_string(), "https://id.example/k");
+        for bad in ["", "id.example", "/keys", "ftp://id.example/k", "file:///etc/passwd", "https://a:b@id.example/k"] {
+            assert!(Place::url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_of_the_environment_are_set_or_say_what_they_take() {
+        let mut settings = KeySettings::default();
+        for (key, value) in [
+            ("ISSUERS", "https://a.example, https://b.example"),
+            ("EXPIRY_REQUIRED", "true"),
+            ("ANONYMOUS", "true"),
+            ("CLAIMS__ROLES", "realm_access.roles"),
+            ("JWKS_URL", "https://id.example/keys"),
+            ("EXPIRING_MS", "5000"),
+        ] {
+            assert_eq!(settings.set(key, value), Ok(true), "{key}");
+        }
+        assert_eq!(settings.tokens.issuers, ["https://a.example", "https://b.example"].map(Box::<str>::from));
+        assert!(settings.tokens.expiry_required && settings.tokens.anonymous.is_some() && settings.has_keys());
+        assert_eq!(settings.tokens.expiring, Duration::from_secs(5));
+        assert_eq!(settings.set("NO_SUCH", ""), Ok(false));
+        for (key, value) in [("LEEWAY_S", "-1"), ("ANONYMOUS", "yes"), ("REFRESH_MS", "0"), ("JWKS_URL", "keys")] {
+            assert!(settings.set(key, value).is_err(), "{key}");
+        }
+    }
+}
