@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -33,6 +34,8 @@ const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// How often a file is looked at; it is read only when it has changed.
 const FILE_LOOK: Duration = Duration::from_secs(1);
+/// Without a source there is nothing to wake for.
+const NOTHING_TO_LOOK_AT: Duration = Duration::from_secs(24 * 3_600);
 
 /// What tokens are checked with and against.
 pub struct KeySettings {
@@ -140,7 +143,7 @@ pub struct Source {
     pub algorithms: Option<Vec<Algorithm>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     File(PathBuf),
     Url(Uri),
@@ -246,13 +249,21 @@ impl KeyRing {
     /// Reads what stands in files and checks it; fetches once what stands elsewhere. A key that is
     /// wrong fails the start, a server that is away does not: `seed` spreads how often it is asked.
     pub async fn open(settings: KeySettings, seed: u64) -> Result<KeyRing, String> {
+        KeyRing::stock(settings, Random::new(seed), &[]).await
+    }
+
+    /// Sets that stand among those of `before` are there at once, whatever becomes of their source.
+    async fn stock(settings: KeySettings, random: Random, before: &[Shelf]) -> Result<KeyRing, String> {
         let KeySettings { tokens, keys, sources, refresh, refresh_min } = settings;
-        let shelf = |source| Shelf { source, json: None, stamp: None, loaded: None, next: Instant::now(), failures: 0 };
+        let shelf = |source: Source| {
+            let json =
+                before.iter().find(|shelf| shelf.source.place == source.place).and_then(|shelf| shelf.json.clone());
+            Shelf { source, json, stamp: None, loaded: None, next: Instant::now(), failures: 0 }
+        };
         let shelves: Vec<Shelf> = sources.into_iter().map(shelf).collect();
         let is_https =
             |shelf: &Shelf| matches!(&shelf.source.place, Place::Url(uri) if uri.scheme_str() == Some("https"));
         let tls = shelves.iter().any(is_https).then(trust).transpose()?;
-        let random = Random::new(seed);
         let mut ring = KeyRing { tokens, named: keys, shelves, refresh, refresh_min, tls, random };
         for key in &mut ring.named {
             if let Material::PemFile(path) = &key.material {
@@ -290,23 +301,30 @@ impl KeyRing {
         Ok(Arc::new(Verifier::new(self.tokens.clone(), Arc::new(KeySet::new(keys)?))))
     }
 
-    /// Looks again for as long as it is polled. `wanted` is notified when a token's key is missing;
-    /// `tell` hands a new verifier to the shards and says whether all of them have it.
-    pub async fn keep(mut self, wanted: Arc<Notify>, tell: impl Fn(&Arc<Verifier>) -> bool) {
-        if self.shelves.is_empty() {
-            return;
-        }
+    /// Looks again for as long as it is polled. `wanted` is notified when a token's key is missing,
+    /// `orders` are settings that take the place of the old ones unless they are wrong; `tell` hands a
+    /// new verifier to the shards and says whether all of them have it.
+    pub async fn keep(
+        mut self,
+        wanted: Arc<Notify>,
+        mut orders: UnboundedReceiver<KeySettings>,
+        tell: impl Fn(&Arc<Verifier>) -> bool,
+    ) {
         let mut untold: Option<Arc<Verifier>> = None;
         // Whoever wants keys before this is heard already.
         let mut heard_until = Instant::now();
         loop {
-            let next = self.shelves.iter().map(|shelf| shelf.next).min().unwrap_or_else(Instant::now);
+            let next = self.shelves.iter().map(|shelf| shelf.next).min();
+            let next = next.unwrap_or_else(|| Instant::now() + NOTHING_TO_LOOK_AT);
             let next = if untold.is_some() { next.min(Instant::now() + RETRY_FIRST) } else { next };
+            let mut is_new = false;
             tokio::select! {
                 () = sleep_until(next) => {}
+                Some(settings) = orders.recv() => is_new = self.restock(settings).await,
                 () = wanted.notified(), if heard_until <= Instant::now() => heard_until = self.hasten(),
             }
-            if self.look(Instant::now()).await {
+            is_new |= self.look(Instant::now()).await;
+            if is_new {
                 match self.verifier() {
                     Ok(verifier) => untold = Some(verifier),
                     Err(refused) => log::error!("the new keys are not taken: {refused}; the old ones stay"),
@@ -314,6 +332,20 @@ impl KeyRing {
             }
             if untold.as_ref().is_some_and(&tell) {
                 untold = None;
+            }
+        }
+    }
+
+    /// Says whether the new settings are taken.
+    async fn restock(&mut self, settings: KeySettings) -> bool {
+        match KeyRing::stock(settings, self.random.clone(), &self.shelves).await {
+            Ok(ring) => {
+                *self = ring;
+                true
+            }
+            Err(refused) => {
+                log::error!("the new keys are not taken: {refused}; the old ones stay");
+                false
             }
         }
     }
@@ -530,6 +562,10 @@ mod tests {
         verifier.verify(&sign_hs256(secret(nth).as_bytes(), &claims), NOW).map(|_| ())
     }
 
+    fn no_orders() -> UnboundedReceiver<KeySettings> {
+        tokio::sync::mpsc::unbounded_channel().1
+    }
+
     fn run<T>(test: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
     }
@@ -704,10 +740,29 @@ mod tests {
                 sender.send(Arc::clone(verifier)).is_ok()
             };
             let told = tokio::select! {
-                () = ring.keep(Arc::new(Notify::new()), tell) => unreachable!("it goes on"),
+                () = ring.keep(Arc::new(Notify::new()), no_orders(), tell) => unreachable!("it goes on"),
                 told = receiver.recv() => told.unwrap(),
             };
             assert_eq!(verify(&told, 2), Ok(()));
+        });
+    }
+
+    #[test]
+    fn new_settings_take_the_place_of_the_old_ones_unless_they_are_wrong() {
+        run(async {
+            let (first, second) = (Scratch::new("first", &set(&[1])), Scratch::new("second", &set(&[2])));
+            let mut ring = KeyRing::open(first.settings(), 1).await.unwrap();
+            let wrong = Scratch::new("no-set", "{}");
+            assert!(!ring.restock(wrong.settings()).await);
+            assert_eq!(verify(&ring.verifier().unwrap(), 1), Ok(()));
+            let mut both = first.settings();
+            both.sources.extend(second.settings().sources);
+            std::fs::remove_file(&first.0).unwrap();
+            assert!(ring.restock(both).await, "what was loaded before is there");
+            let verifier = ring.verifier().unwrap();
+            assert_eq!((verify(&verifier, 1), verify(&verifier, 2)), (Ok(()), Ok(())));
+            assert!(ring.restock(second.settings()).await);
+            assert!(verify(&ring.verifier().unwrap(), 1).is_err());
         });
     }
 

@@ -65,7 +65,9 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
         log::warn!("the service thread keeps the priority of the shards: {error}");
     }
     let told = Arc::clone(&gateway);
-    tokio::spawn(ring.keep(keys_wanted, move |verifier| told.set_verifier(verifier) == 0));
+    // Nobody gives new settings yet: they are read once, at the start.
+    let (_, new_settings) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(ring.keep(keys_wanted, new_settings, move |verifier| told.set_verifier(verifier) == 0));
     let draining = Arc::new(AtomicBool::new(false));
     let state = ops::Ops { gateway: Arc::clone(&gateway), started, draining: Arc::clone(&draining) };
     let serving = axum::serve(listener, ops::router(state)).into_future();
