@@ -107,7 +107,8 @@ pub struct Key {
 }
 
 enum Check {
-    Secret(hmac::Key),
+    /// Boxed: it is twenty times the other.
+    Secret(Box<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
@@ -128,7 +129,7 @@ impl Key {
         }
         let check = |algorithm: &Algorithm| {
             let of_secret = algorithm.of_secret().ok_or(KeyRefused::NotOfThisKind { algorithm: *algorithm })?;
-            Ok((*algorithm, Check::Secret(hmac::Key::new(of_secret, secret))))
+            Ok((*algorithm, Check::Secret(Box::new(hmac::Key::new(of_secret, secret)))))
         };
         Key::of(algorithms.iter().map(check).collect::<Result<_, _>>()?)
     }
@@ -543,7 +544,11 @@ mod tests {
                     let expected = if other == nth { Ok(()) } else { Err(TokenRefused::WrongAlgorithm) };
                     let name = algorithm.as_str();
                     assert_eq!(verify(vec![pair.key()], &token), expected, "{name} by PEM or secret {other}");
-                    assert_eq!(verify(set_of(&[pair.jwk.clone()]), &token), expected, "{name} by JWK {other}");
+                    assert_eq!(
+                        verify(set_of(std::slice::from_ref(&pair.jwk)), &token),
+                        expected,
+                        "{name} by JWK {other}"
+                    );
                 }
             }
         }
@@ -615,7 +620,8 @@ mod tests {
         assert_eq!(verify(keys("https://id.example"), &token), Ok(()));
         assert_eq!(verify(keys("https://other.example"), &token), Err(TokenRefused::WrongIssuer));
         // Two issuers may give their keys the same id.
-        let stranger = set_of(&[pairs()[2].jwk.clone()]).remove(0).with_id("1").with_issuer("https://other.example");
+        let stranger =
+            set_of(std::slice::from_ref(&pairs()[2].jwk)).remove(0).with_id("1").with_issuer("https://other.example");
         let both = vec![stranger, ed.key().with_id("1").with_issuer("https://id.example")];
         assert_eq!(verify(both, &ed.token(Algorithm::EdDsa, Some("1"))), Ok(()));
     }

@@ -369,8 +369,8 @@ impl OneOrSeveral {
             OneOrSeveral::One(words) => words.split_ascii_whitespace().map(Box::from).collect(),
             OneOrSeveral::Several(several) => several.into_iter().map(String::into_boxed_str).collect(),
         };
-        let fits = |role: &Box<str>| (1..=ROLE_BYTES_MAX).contains(&role.len());
-        (roles.len() <= ROLES_MAX && roles.iter().all(fits)).then_some(roles)
+        let fit = roles.iter().all(|role| (1..=ROLE_BYTES_MAX).contains(&role.len()));
+        (roles.len() <= ROLES_MAX && fit).then_some(roles)
     }
 }
 

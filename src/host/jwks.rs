@@ -243,7 +243,14 @@ struct Shelf {
     failures: u32,
 }
 
+/// When a file changed, and its length.
 type Stamp = (SystemTime, u64);
+
+/// A set as it stands at its source.
+struct Found {
+    json: Vec<u8>,
+    stamp: Option<Stamp>,
+}
 
 impl KeyRing {
     /// Reads what stands in files and checks it; fetches once what stands elsewhere. A key that is
@@ -361,52 +368,32 @@ impl KeyRing {
 
     /// Loads the sets whose time has come. Says whether any changed.
     async fn look(&mut self, now: Instant) -> bool {
-        let mut changed = false;
+        let mut is_new = false;
         for shelf in self.shelves.iter_mut().filter(|shelf| shelf.next <= now) {
-            let loaded = match &shelf.source.place {
+            let found = match &shelf.source.place {
                 Place::File(path) => shelf.changed_file(path),
                 Place::Url(uri) => fetch(uri, self.tls.as_ref()).await.map(Some),
             };
-            let is_file = matches!(shelf.source.place, Place::File(_));
-            let place = &shelf.source.place;
-            let taken = match loaded {
-                Ok(None) => Ok(None),
-                Ok(Some((json, stamp))) => shelf.source.read(&json).map(|keys| Some((json, stamp, keys.len()))),
-                Err(error) => Err(error),
-            };
-            // Sets of many gateways are not to be fetched in step.
-            let spread = |wait: Duration, random: &mut Random| {
-                wait.mul_f64(0.8) + Duration::from_nanos(random.below(wait.as_nanos() as u64 / 5 * 2 + 1))
-            };
             shelf.loaded = Some(Instant::now());
-            match taken {
-                Ok(found) => {
-                    if let Some((json, stamp, keys)) = found {
-                        shelf.stamp = stamp;
-                        if shelf.json.as_ref() != Some(&json) {
-                            log::info!("{keys} keys loaded from {place}");
-                            shelf.json = Some(json);
-                            changed = true;
-                        }
-                    }
+            let wait = match found.and_then(|found| shelf.take(found)) {
+                Ok(is_other) => {
+                    is_new |= is_other;
                     shelf.failures = 0;
-                    let wait = if is_file { FILE_LOOK } else { spread(self.refresh, &mut self.random) };
-                    shelf.next = Instant::now() + wait;
+                    self.refresh
                 }
-                Err(error) => {
-                    if shelf.failures == 0 || !is_file {
-                        log::warn!(
-                            "keys cannot be loaded from {place}: {error}; trying again, with the old ones meanwhile"
-                        );
-                    }
-                    let wait = RETRY_FIRST.saturating_mul(1 << shelf.failures.min(16)).min(self.refresh);
-                    shelf.failures = shelf.failures.saturating_add(1);
-                    shelf.next = Instant::now() + if is_file { FILE_LOOK } else { spread(wait, &mut self.random) };
-                }
-            }
+                Err(error) => shelf.fail(&error).min(self.refresh),
+            };
+            let is_file = matches!(shelf.source.place, Place::File(_));
+            shelf.next = Instant::now() + if is_file { FILE_LOOK } else { spread(wait, &mut self.random) };
         }
-        changed
+        is_new
     }
+}
+
+/// A fifth shorter or longer: many gateways are not to ask in step.
+fn spread(wait: Duration, random: &mut Random) -> Duration {
+    let shortest = wait.mul_f64(0.8);
+    shortest + Duration::from_nanos(random.below(wait.as_nanos() as u64 / 5 * 2 + 1))
 }
 
 impl Source {
@@ -430,8 +417,33 @@ impl Source {
 }
 
 impl Shelf {
+    /// Keeps a set that can be used. Says whether it is another than before.
+    fn take(&mut self, found: Option<Found>) -> Result<bool, LoadFailed> {
+        let Some(Found { json, stamp }) = found else { return Ok(false) };
+        let keys = self.source.read(&json)?.len();
+        self.stamp = stamp;
+        let is_other = self.json.as_ref() != Some(&json);
+        if is_other {
+            log::info!("{keys} keys loaded from {}", self.source.place);
+            self.json = Some(json);
+        }
+        Ok(is_other)
+    }
+
+    /// Says how long to wait before the next attempt.
+    fn fail(&mut self, error: &LoadFailed) -> Duration {
+        // A file is looked at each second; once is enough to say so.
+        if self.failures == 0 || matches!(self.source.place, Place::Url(_)) {
+            let place = &self.source.place;
+            log::warn!("keys cannot be loaded from {place}: {error}; trying again, with the old ones meanwhile");
+        }
+        let wait = RETRY_FIRST.saturating_mul(1 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        wait
+    }
+
     /// `None`: it is as it was.
-    fn changed_file(&self, path: &Path) -> Result<Option<(Vec<u8>, Option<Stamp>)>, LoadFailed> {
+    fn changed_file(&self, path: &Path) -> Result<Option<Found>, LoadFailed> {
         let about = std::fs::metadata(path).map_err(LoadFailed::File)?;
         let stamp = about.modified().ok().map(|at| (at, about.len()));
         // A file may change twice within the grain of its time, so a young one is read again.
@@ -439,7 +451,7 @@ impl Shelf {
         if self.json.is_some() && stamp.is_some() && stamp == self.stamp && !is_young {
             return Ok(None);
         }
-        Ok(Some((read_bounded(path).map_err(LoadFailed::File)?, stamp)))
+        Ok(Some(Found { json: read_bounded(path).map_err(LoadFailed::File)?, stamp }))
     }
 }
 
@@ -478,9 +490,9 @@ fn trust() -> Result<TlsConnector, String> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-async fn fetch(uri: &Uri, tls: Option<&TlsConnector>) -> Result<(Vec<u8>, Option<Stamp>), LoadFailed> {
+async fn fetch(uri: &Uri, tls: Option<&TlsConnector>) -> Result<Found, LoadFailed> {
     match timeout(FETCH_TIME_MAX, fetch_in_time(uri, tls)).await {
-        Ok(body) => Ok((body?, None)),
+        Ok(body) => Ok(Found { json: body?, stamp: None }),
         Err(_) => Err(LoadFailed::TimeOut),
     }
 }

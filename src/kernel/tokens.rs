@@ -1,8 +1,8 @@
 //! The life of an identity: its end comes near and comes, it goes on with a new token, it is taken
 //! back.
-//! Invariant: a connection is open no longer than its token is good, but for one tick; what looks is
-//! a timer that is set only where the moment comes before the next heartbeat, which looks again, so
-//! hours of idling cost nothing.
+//! Invariant: a connection is open no longer than its token is good, but for one tick, or one
+//! heartbeat where the wall clock jumps. What looks is a timer that is set only where the moment comes
+//! before the next heartbeat, which looks again: so hours of idling cost nothing.
 
 use crate::admission::identity::Identity;
 use crate::admission::revocations::Revocation;
