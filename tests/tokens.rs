@@ -30,7 +30,9 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
         handshake_time: PATIENCE,
         limits: Limits::default(),
         verifier: Arc::new(verifier),
-        keys_wanted: Arc::new(move || drop(wanted.fetch_add(1, Ordering::SeqCst))),
+        keys_wanted: Arc::new(move || {
+            wanted.fetch_add(1, Ordering::SeqCst);
+        }),
     };
     Gateway::start(settings).unwrap_or_else(|failed| panic!("{failed}"))
 }
