@@ -88,10 +88,13 @@ pub enum CloseReason {
     LostReplay,
     Silent,
     Inactive,
+    TokenEnded,
+    TokenRevoked,
+    TokenRevokedBefore,
 }
 
 impl CloseReason {
-    pub const ALL: [CloseReason; 7] = [
+    pub const ALL: [CloseReason; 10] = [
         CloseReason::OutboxBytes,
         CloseReason::StallTime,
         CloseReason::Memory,
@@ -99,6 +102,9 @@ impl CloseReason {
         CloseReason::LostReplay,
         CloseReason::Silent,
         CloseReason::Inactive,
+        CloseReason::TokenEnded,
+        CloseReason::TokenRevoked,
+        CloseReason::TokenRevokedBefore,
     ];
 
     pub fn index(self) -> usize {
@@ -113,6 +119,8 @@ impl CloseReason {
             | CloseReason::LostBetweenShards
             | CloseReason::LostReplay => CloseCode::SlowConsumer,
             CloseReason::Silent | CloseReason::Inactive => CloseCode::Idle,
+            CloseReason::TokenEnded | CloseReason::TokenRevokedBefore => CloseCode::Unauthorized,
+            CloseReason::TokenRevoked => CloseCode::SessionRevoked,
         }
     }
 
@@ -126,6 +134,9 @@ impl CloseReason {
             CloseReason::LostReplay => "the replay fell out of the history; join again",
             CloseReason::Silent => "no sign of life",
             CloseReason::Inactive => "idle for too long",
+            CloseReason::TokenEnded => "the token has expired; connect again with a new one",
+            CloseReason::TokenRevoked => "the token was revoked; log in again",
+            CloseReason::TokenRevokedBefore => "the token was revoked meanwhile; log in again",
         }
     }
 
@@ -138,6 +149,9 @@ impl CloseReason {
             CloseReason::LostReplay => "lost_replay",
             CloseReason::Silent => "silent",
             CloseReason::Inactive => "inactive",
+            CloseReason::TokenEnded => "token_ended",
+            CloseReason::TokenRevoked => "token_revoked",
+            CloseReason::TokenRevokedBefore => "token_revoked_before",
         }
     }
 
@@ -153,6 +167,11 @@ impl CloseReason {
             }
             CloseReason::LostReplay => "closed with 4410: the history no longer had what a replay came to",
             CloseReason::Silent => "closed with 4408: no sign of life for the heartbeat's time-out",
+            CloseReason::TokenEnded => "closed with 4401: the token came to its end without a refresh",
+            CloseReason::TokenRevoked => "closed with 4409: the token was revoked",
+            CloseReason::TokenRevokedBefore => {
+                "closed with 4401: the token was revoked between its check and the opening"
+            }
             CloseReason::Inactive => "closed with 4408: neither a request nor a delivery for the idle time",
         }
     }

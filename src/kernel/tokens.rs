@@ -12,11 +12,11 @@ use crate::kernel::conns::Flags;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Class, Frame};
 use crate::kernel::ids::ConnId;
+use crate::kernel::reasons::CloseReason;
 use crate::kernel::{Kernel, Timer};
-use crate::wire::codes::{CloseCode, ErrorCode, WireError};
+use crate::wire::codes::{ErrorCode, WireError};
 use crate::wire::dialect;
 use crate::wire::encode::Push;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,8 +61,7 @@ impl Kernel {
         let (was_told, dialect) = (row.flags.has(Flags::TOLD_EXPIRING), row.dialect);
         let Some(left) = self.token_time_left(now, conn) else { return };
         if left.is_zero() {
-            let reason = "the token has expired; connect again with a new one";
-            return self.close(now, conn, CloseCode::Unauthorized, reason, effects);
+            return self.close_for(now, conn, CloseReason::TokenEnded, effects);
         }
         if was_told || left > self.verifier.settings().expiring {
             return;
@@ -77,7 +76,8 @@ impl Kernel {
         dialect::encode_push(dialect, &mut bytes, &push);
         // Not logged: what the server says unasked must not make a connection look busy.
         let class = Class::Latest { key: EXPIRING_KEY };
-        self.push_to(now, conn, &Rc::new(Frame { bytes: Arc::from(bytes), class }), effects);
+        let expiring = Frame::new(&self.memory.account, Arc::from(bytes), class);
+        self.push_to(now, conn, &expiring, effects);
         self.wheel.set(now.at.after(left), Timer::Expiry(conn));
     }
 
@@ -120,7 +120,7 @@ impl Kernel {
         for slot in 0..self.conns.slots() {
             let conn = self.conns.id_at(slot);
             if self.conns.cold(conn).is_some_and(|cold| self.revocations.void(&cold.identity, unix_s)) {
-                self.close(now, conn, CloseCode::SessionRevoked, "the token was revoked; log in again", effects);
+                self.close_for(now, conn, CloseReason::TokenRevoked, effects);
             }
         }
     }

@@ -14,9 +14,10 @@ use crate::kernel::feature::{Answer, ConnRequest, Declared, DeclaredId, Home};
 use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomId, RoomRef, ShardId};
 use crate::kernel::lanes::Parked;
 use crate::kernel::mail::{Ask, Request};
+use crate::kernel::reasons::CloseReason;
 use crate::kernel::scope::ConnScope;
 use crate::shard::{Opening, Shard};
-use crate::wire::codes::{CloseCode, ErrorCode, WireError};
+use crate::wire::codes::{ErrorCode, WireError};
 use crate::wire::encode;
 use crate::wire::envelope::{self, Data, RequestId};
 use crate::wire::json;
@@ -51,8 +52,7 @@ impl Shard {
         }
         if is_void {
             // Taken back between its check and now, perhaps on another shard.
-            let reason = "the token was revoked; log in again";
-            return self.kernel.close(now, conn, CloseCode::Unauthorized, reason, effects);
+            return self.kernel.close_for(now, conn, CloseReason::TokenRevokedBefore, effects);
         }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);

@@ -31,6 +31,7 @@ use crate::kernel::mail::Mail;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A connection whose handshake is done.
