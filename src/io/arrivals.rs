@@ -8,6 +8,7 @@ use crate::io::control::Control;
 use crate::io::edge::Edge;
 use crate::io::socket;
 use crate::io::{handshake, turn};
+use crate::shard::Input;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -38,6 +39,8 @@ fn take_controls(edge: &Rc<Edge>) {
     while let Some(control) = edge.controls.take() {
         match control {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
+            Control::Verifier(verifier) => edge.set_verifier(verifier),
+            Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain { over } => edge.drain(over),
             Control::Report(reply) => reply(edge.report()),
             Control::Stop => edge.stop.raise(),

@@ -2,10 +2,12 @@
 //! followed by a ring, so a sleeping shard sees it at once.
 
 use crate::admission::identity::Identity;
+use crate::admission::token::Verifier;
 use crate::base::limits::CONTROLS_MAX;
 use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
+use crate::kernel::Limits;
 use crate::wire::dialect::DialectId;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -21,6 +23,10 @@ pub enum Control {
     Drain {
         over: Duration,
     },
+    /// Tokens are checked with this from now on.
+    Verifier(Arc<Verifier>),
+    /// Bounds that hold from now on.
+    Limits(Box<Limits>),
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,

@@ -43,7 +43,7 @@ pub struct Settings {
     pub sockets: SocketOptions,
     pub handshake_time: Duration,
     pub limits: Limits,
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
 }
 
 /// Why the gateway does not run.
@@ -153,6 +153,16 @@ impl Gateway {
     /// Takes no new connections and has the core close the old ones, spread over `over`.
     pub fn drain(&self, over: Duration) {
         self.tell_all(|| Control::Drain { over });
+    }
+
+    /// Has all shards check tokens with `verifier` from now on; who is connected stays.
+    pub fn set_verifier(&self, verifier: &Arc<Verifier>) {
+        self.tell_all(|| Control::Verifier(Arc::clone(verifier)));
+    }
+
+    /// Has all shards keep to `limits` from now on; who is connected stays.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.tell_all(|| Control::Limits(Box::new(limits.clone())));
     }
 
     /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
@@ -275,7 +285,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         placement: Placement::new(settings.shards as u8),
         doors: Arc::clone(&common.doors),
         crowd: common.crowd.clone(),
-        verifier: settings.verifier.clone(),
+        verifier: Arc::clone(&settings.verifier),
         handshake_time: settings.handshake_time,
         controls: own.controls,
         readiness: Readiness::new()?,

@@ -162,7 +162,8 @@ fn upgrade(edge: &Edge, head: &Head<'_>) -> Verdict {
     }
     let text = upgrade.token.as_ref().map_or("", |Token { text, .. }| text);
     let answer = wire::accepted(&upgrade);
-    match edge.verifier.verify(text, edge.clock.now().unix_ms / 1_000) {
+    let verified = edge.verifier.borrow().verify(text, edge.clock.now().unix_ms / 1_000);
+    match verified {
         Ok(identity) => Verdict::Admit(Box::new(Admit { answer, identity, head_len: head.len })),
         Err(refused) => {
             // Browsers show a page nothing of a refused upgrade, but the code of a close.

@@ -17,7 +17,6 @@ pub use snapshot::Snapshot;
 use crate::admission::identity::Identity;
 use crate::base::limits::PONGS_PENDING_MAX;
 use crate::base::time::{Instant, Now};
-use crate::kernel::Kernel;
 use crate::kernel::calls::Answered;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
@@ -26,6 +25,7 @@ use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::lanes::Requests;
 use crate::kernel::mail::Mail;
+use crate::kernel::{Kernel, Limits};
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
@@ -99,6 +99,8 @@ pub enum Input<'a> {
     },
     /// Nothing but the time.
     Tick,
+    /// Bounds that hold from now on, for timers as they are next set.
+    Limits(Box<Limits>),
     /// Ask every client to come back, spread over a time.
     Drain {
         over: Duration,
@@ -157,6 +159,7 @@ impl Shard {
                 self.catch_up(peer, effects);
             }
             Input::Tick => self.on_tick(now, effects),
+            Input::Limits(limits) => self.kernel.limits = *limits,
             Input::Drain { over } => self.on_drain(now, over, effects),
         }
         self.settle(now, may_relieve, effects);

@@ -54,7 +54,7 @@ pub struct Edge {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
-    pub verifier: Verifier,
+    pub verifier: RefCell<Arc<Verifier>>,
     pub handshake_time: Duration,
     pub controls: Controls,
     /// Something waits to be read.
@@ -81,7 +81,7 @@ pub struct Parts {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
     pub handshake_time: Duration,
     pub controls: Controls,
     pub readiness: Readiness,
@@ -118,7 +118,7 @@ impl Edge {
             placement: parts.placement,
             doors: parts.doors,
             crowd: parts.crowd,
-            verifier: parts.verifier,
+            verifier: RefCell::new(parts.verifier),
             handshake_time: parts.handshake_time,
             controls: parts.controls,
             reading: Signal::default(),
@@ -205,6 +205,11 @@ impl Edge {
             at => at.since(self.clock.now().at),
         };
         until.clamp(TICK_MIN, longest)
+    }
+
+    /// Tokens are checked with this from now on.
+    pub fn set_verifier(&self, verifier: Arc<Verifier>) {
+        *self.verifier.borrow_mut() = verifier;
     }
 
     /// No new connections; the core closes the old ones, spread over `over`.

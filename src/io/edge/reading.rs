@@ -281,7 +281,7 @@ mod tests {
         let edge = edge(Driver::Epoll);
         let (mine, peer) = UnixStream::pair().unwrap();
         let claims = Claims { sub: "alice".into(), ..Claims::default() };
-        let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
+        let identity = edge.verifier.borrow().verify(&sign_hs256(SECRET, &claims), 0).unwrap();
         let message = br#"{"event":"room:join","data":{"room":"chat:1"}}"#;
         let frame = [&[0x81, 0x80 | message.len() as u8, 0, 0, 0, 0], &message[..]].concat();
         let (before, behind) = frame.split_at(9);

@@ -41,7 +41,7 @@ pub fn edge(driver: Driver) -> Rc<Edge> {
         placement: Placement::new(1),
         doors: Arc::new([door]),
         crowd: Crowd::default(),
-        verifier: Verifier::hs256(SECRET, 0),
+        verifier: Arc::new(Verifier::hs256(SECRET, 0)),
         handshake_time: Duration::from_secs(1),
         controls,
         readiness: Readiness::new().unwrap(),
@@ -52,7 +52,7 @@ pub fn edge(driver: Driver) -> Rc<Edge> {
 pub fn open(edge: &Edge, user: &str) -> (ConnId, UnixStream) {
     let (mine, peer) = UnixStream::pair().unwrap();
     let claims = Claims { sub: user.into(), ..Claims::default() };
-    let identity = edge.verifier.verify(&sign_hs256(SECRET, &claims), 0).unwrap();
+    let identity = edge.verifier.borrow().verify(&sign_hs256(SECRET, &claims), 0).unwrap();
     let opened = edge.open(mine.into(), identity, NATIVE_JSON, None, b"", Vec::new());
     (opened.unwrap_or_else(|_| panic!("an empty shard has room")), peer)
 }
