@@ -1,0 +1,162 @@
+//! The configuration tree: every key, once. To add one, add it here and read its field in `settle`
+//! (the compiler complains about a field that nobody reads), then write the manual anew with
+//! `cargo run -- config docs > docs/configuration.md`.
+
+use super::declare::{Key, Section, Typed, number, number_or, number_unless, one_of, sections, text};
+use super::value::Value;
+use crate::base::limits;
+use std::time::Duration;
+
+pub const PROFILE_DEFAULT: &str = "default";
+/// Milliseconds of one day: longer than anybody waits for a network.
+const DAY_MS: u64 = 24 * 3_600_000;
+const SECRET_BYTES_MIN: usize = 32;
+const LANE_ENTRIES_MIN: u64 = 8;
+
+sections! {
+    /// Where the gateway listens and what it runs on.
+    server: Server {
+        /// Where clients connect. Port 0 picks a free one; the `ready` line says which.
+        listen: String = text(ADDRESS, "127.0.0.1:3001", is_address, "127.0.0.1:3001").short("LISTEN");
+        /// Where operators look: `/health` and `/stats`. Keep it away from strangers.
+        ops: String = text(ADDRESS, "127.0.0.1:9091", is_address, "127.0.0.1:9091").short("OPS");
+        /// Shards, each a thread with its own listener. `auto`: one per processor; of four or more
+        /// one is left for everything else.
+        shards: Option<u64> = number_or("auto", "shards", 1, limits::SHARDS_MAX as u64).short("SHARDS");
+        /// Processors that shards are bound to, one after the other. `auto`: all that the process
+        /// may use; `none`: the system places the threads.
+        cpus: String = text(CPUS, "0-3,6", is_cpus, "auto");
+        /// How the system is asked. `auto`: io_uring where it is allowed, else epoll.
+        io: String = one_of(&["auto", "io_uring", "epoll"], "auto").short("IO");
+        /// Values for a purpose, taken where nothing else says otherwise: `default`, `latency`,
+        /// `throughput`, `density`, `bench`, or a file of your own.
+        profile: String = text(PROFILE, "latency", is_profile, PROFILE_DEFAULT).live().short("PROFILE");
+    }
+
+    /// Tokens: who may connect.
+    jwt: Jwt {
+        /// What tokens are signed with (HS256). Without it only this machine is served, with a
+        /// secret made up at the start. Better in the environment than in a file.
+        secret: String = text("32 bytes or more", "", is_secret, "").live().secret().short("JWT_SECRET");
+        /// How far clocks may differ when times of a token are checked.
+        leeway_s: u64 = number("seconds", 0, 300, 5).live();
+    }
+
+    /// How much is allowed, and for how long.
+    limits: Limits {
+        /// From the first byte of a connection to the end of its request.
+        handshake_ms: u64 = number("milliseconds", 1, DAY_MS, ms(limits::HANDSHAKE_TIME_MAX));
+        /// Interval of heartbeats. A change holds from each connection's next one on; do not raise it
+        /// to more than twice its value at once, for clients reckon with what they were told.
+        heartbeat_ms: u64 = number("milliseconds", 1, DAY_MS, ms(limits::HEARTBEAT)).live();
+        /// How long a silent peer is kept; at least twice `heartbeat_ms`.
+        heartbeat_time_out_ms: u64 = number("milliseconds", 1, 4 * DAY_MS, ms(limits::HEARTBEAT_TIME_OUT)).live();
+        /// A connection without a request and without a delivery is closed after this.
+        idle_ms: Option<u64> = number_unless("never", "milliseconds", 1, 365 * DAY_MS, ms(limits::IDLE_TIME_MAX)).live();
+        /// Connections of one shard; later ones are refused.
+        conns_per_shard: u64 =
+            number("connections", 1, limits::CONNS_PER_SHARD_MAX as u64, limits::CONNS_PER_SHARD_MAX as u64).live();
+        /// Messages under way from one shard to another before the sender waits.
+        lane_entries: u64 =
+            number("messages", LANE_ENTRIES_MIN, limits::LANE_ENTRIES_MAX as u64, limits::LANE_ENTRIES_MAX as u64);
+    }
+
+    /// What the system is asked for each client's socket.
+    sockets: Sockets {
+        /// Connections that wait to be accepted, per shard. The system allows up to
+        /// `net.core.somaxconn`.
+        backlog: u64 = number("connections", 1, 65_535, 4_096);
+        /// Bytes that the system queues unsent for one client before it calls the socket full.
+        /// Small: slow readers are noticed early and cost little. Large: fewer wake-ups.
+        notsent_lowat_bytes: u64 = number("bytes", 1_024, 64 << 20, 64 * 1_024);
+        /// Send buffer of a socket; the system doubles it. `auto`: the system sizes it as it goes.
+        send_buffer_bytes: Option<u64> = number_or("auto", "bytes", 2_048, 64 << 20);
+        /// Receive buffer of a socket; the system doubles it. `auto`: the system sizes it as it goes.
+        receive_buffer_bytes: Option<u64> = number_or("auto", "bytes", 1_024, 64 << 20);
+    }
+
+    /// Going away.
+    drain: Drain {
+        /// Over how long clients are told to come back when the process ends.
+        spread_ms: u64 = number("milliseconds", 0, 3_600_000, 5_000).live();
+    }
+
+    /// The service log, on standard error.
+    log: Log {
+        /// What is worth a line.
+        level: String = one_of(&["off", "error", "warn", "info", "debug", "trace"], "info").live().short("LOG");
+    }
+}
+
+const fn ms(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+/// All keys, in the order of the tree.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+pub fn key(path: &str) -> Option<&'static Key> {
+    keys().find(|key| key.path == path)
+}
+
+const ADDRESS: &str = "an address with a port";
+const CPUS: &str = "\"auto\", \"none\", or numbers of processors";
+const PROFILE: &str = "the name of a profile, or the path of a file that ends with .toml";
+
+/// Whether there is such an address is found out when it is looked up.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn is_cpus(text: &str) -> bool {
+    matches!(text, "auto" | "none") || cpu_numbers(text).is_some()
+}
+
+/// `0-3,6` as numbers.
+pub fn cpu_numbers(text: &str) -> Option<Vec<usize>> {
+    const CPUS_MAX: usize = 1_024;
+    let mut numbers = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last >= CPUS_MAX {
+            return None;
+        }
+        numbers.extend(first..=last);
+    }
+    Some(numbers)
+}
+
+fn is_profile(text: &str) -> bool {
+    !text.is_empty()
+}
+
+fn is_secret(text: &str) -> bool {
+    text.len() >= SECRET_BYTES_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_named_one_by_one_or_from_to() {
+        assert_eq!(cpu_numbers("0-3,6"), Some(vec![0, 1, 2, 3, 6]));
+        assert_eq!(cpu_numbers("2, 0"), Some(vec![2, 0]));
+        for wrong in ["", "a", "3-0", "0-", "-1", "0-99999999999", "1024"] {
+            assert_eq!(cpu_numbers(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_two_keys_share_a_name_in_the_environment() {
+        let mut names: Vec<String> =
+            keys().flat_map(|key| [Some(key.in_environment()), key.spec.short.map(str::to_owned)]).flatten().collect();
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
