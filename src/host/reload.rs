@@ -1,5 +1,5 @@
 //! SIGHUP: the configuration is read again. Invariant: it is judged as a whole before anything
-//! changes; a bad one changes nothing, and neither closes a connection.
+//! changes; a bad one changes nothing, and neither a good nor a bad one closes a connection.
 
 use crate::host::config::{self, Config, Effective, Reloaded, Sources};
 use crate::host::journal;
@@ -24,7 +24,7 @@ impl Reload {
                 for problem in &refused.0 {
                     log::error!("{problem}");
                 }
-                log::error!("not reloaded: the configuration has {} errors; what ran before runs on", refused.0.len());
+                log::error!("not reloaded, for the errors above; what ran before runs on");
                 None
             }
         }
