@@ -155,15 +155,21 @@ impl<F: Fn(usize) -> Origin> Found<F> {
 /// What to say of a path that no key has.
 pub fn unknown(path: &str) -> String {
     let name = path.rsplit('.').next().unwrap_or(path);
-    let advice = keys()
+    let near = keys()
         .find(|key| key.name() == name)
         .map(|key| key.path)
         .or_else(|| nearest(path, keys().map(|key| key.path)))
         .or_else(|| keys().find(|key| nearest(name, [key.name()].into_iter()).is_some()).map(|key| key.path));
-    match advice {
-        Some(near) => format!("there is no key {}; did you mean {near}?", Quoted(path)),
-        None => format!("there is no key {}; docs/configuration.md names all that there are", Quoted(path)),
-    }
+    let section = SECTIONS.iter().find(|section| path.split('.').next() == Some(section.name));
+    let advice = match (near, section) {
+        (Some(near), _) => format!("did you mean {near}?"),
+        (None, Some(section)) => {
+            let names: Vec<_> = section.keys.iter().map(Key::name).collect();
+            format!("[{}] has {}", section.name, names.join(", "))
+        }
+        (None, None) => "docs/configuration.md names all that there are".into(),
+    };
+    format!("there is no key {}; {advice}", Quoted(path))
 }
 
 #[cfg(test)]
@@ -263,7 +269,9 @@ mod tests {
         ("[limits]\nidle-ms = 5", &["f:2:1: there is no key \"limits.idle-ms\"; did you mean limits.idle_ms?"]),
         (
             "[limits]\ncolour = \"red\"",
-            &["f:2:1: there is no key \"limits.colour\"; docs/configuration.md names all that there are"],
+            &[
+                "f:2:1: there is no key \"limits.colour\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries",
+            ],
         ),
         (
             "[limits.heartbeat]\nms = 1",
@@ -378,7 +386,7 @@ mod tests {
         (
             "[limits]\nx = 2\nidle_ms = soon\n[sockets]\nbacklog = \"7\"\n[log]\nlevel = 3\n",
             &[
-                "f:2:1: there is no key \"limits.x\"; docs/configuration.md names all that there are",
+                "f:2:1: there is no key \"limits.x\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries",
                 "f:3:11: this is not TOML: there is no value, or a text without quotes; a line is a [section], a `key = value` with texts in quotes, or a # comment",
                 "f:5:1: sockets.backlog is \"7\"; it takes a whole number of connections from 1 to 65535; for example: backlog = 4096",
                 "f:7:1: log.level is the number 3; it takes \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"; for example: level = \"info\"",
