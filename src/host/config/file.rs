@@ -292,7 +292,7 @@ mod tests {
         ("[limit]\nidle_ms = 1", &["f:1:2: there is no section \"limit\"; did you mean [limits]?"]),
         (
             "[colours]\nred = 1",
-            &["f:1:2: there is no section \"colours\"; there are server, jwt, limits, sockets, drain, log"],
+            &["f:1:2: there is no section \"colours\"; there are server, jwt, limits, sockets, memory, drain, log"],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),
         ("listen = \"127.0.0.1:1\"", &["f:1:1: there is no key \"listen\"; did you mean server.listen?"]),

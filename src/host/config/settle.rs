@@ -123,7 +123,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         },
         sockets: sockets(&tree.sockets),
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
-        limits: limits(&tree.limits),
+        limits: limits(&tree.limits, &tree.memory),
         drain_spread: Duration::from_millis(tree.drain.spread_ms),
         development: dev || secret.is_none(),
         secret,
@@ -133,13 +133,14 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
     Settled { config, problems, secret_missing }
 }
 
-fn limits(limits: &tree::Limits) -> Limits {
+fn limits(limits: &tree::Limits, memory: &tree::Memory) -> Limits {
     Limits {
         conns_max: limits.conns_per_shard as usize,
         heartbeat: Duration::from_millis(limits.heartbeat_ms),
         heartbeat_time_out: Duration::from_millis(limits.heartbeat_time_out_ms),
         idle_time_max: limits.idle_ms.map_or(Duration::MAX, Duration::from_millis),
         lane_entries: limits.lane_entries as u32,
+        memory_bytes: memory.budget_bytes as usize,
     }
 }
 

@@ -75,6 +75,14 @@ sections! {
         receive_buffer_bytes: Option<u64> = number_or("auto", "bytes", 1_024, 64 << 20);
     }
 
+    /// What a shard may hold.
+    memory: Memory {
+        /// What one shard holds for readers at most, each frame counted once: frames that wait to be
+        /// written, and what rooms keep. Beyond it the connections that hold up the oldest are closed.
+        budget_bytes: u64 =
+            number("bytes", limits::MEMORY_BYTES_MIN as u64, 1 << 40, limits::MEMORY_BYTES as u64);
+    }
+
     /// Going away.
     drain: Drain {
         /// Over how long clients are told to come back when the process ends.
