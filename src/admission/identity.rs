@@ -2,15 +2,15 @@
 //! Invariant: every field was checked against its bound by [`super::token::Verifier`]; nothing
 //! here came from a request.
 
+use super::names::User;
 use super::pattern::Pattern;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    pub tenant: Arc<str>,
-    pub user: Arc<str>,
-    /// From this second on the identity is void; the allowed clock skew is included.
-    pub expires_unix_s: Option<u64>,
+    pub user: User,
+    expires_unix_s: Option<NonZeroU64>,
     /// Most tokens say nothing of this, and then it costs nothing.
     particulars: Option<Box<Particulars>>,
 }
@@ -29,17 +29,28 @@ pub struct Particulars {
 }
 
 // One per connection, and tens of thousands of them idle.
-const _: () = assert!(size_of::<Identity>() <= 56);
+const _: () = assert!(size_of::<Identity>() <= 24);
 
 impl Identity {
-    pub fn new(tenant: Arc<str>, user: Arc<str>, expires_unix_s: Option<u64>, said: Particulars) -> Identity {
+    pub fn new(user: User, expires_unix_s: Option<u64>, said: Particulars) -> Identity {
+        // Whoever was over with the first second is over ever since.
+        let expires_unix_s = expires_unix_s.map(|second| NonZeroU64::new(second).unwrap_or(NonZeroU64::MIN));
         let particulars = (said != Particulars::default()).then(|| Box::new(said));
-        Identity { tenant, user, expires_unix_s, particulars }
+        Identity { user, expires_unix_s, particulars }
     }
 
     /// A user of whom nothing more is said.
     pub fn of(tenant: &str, user: &str) -> Identity {
-        Identity::new(tenant.into(), user.into(), None, Particulars::default())
+        Identity::new(User::new(tenant.into(), user), None, Particulars::default())
+    }
+
+    pub fn tenant(&self) -> &Arc<str> {
+        self.user.tenant()
+    }
+
+    /// From this second on the identity is void; the allowed clock skew is included.
+    pub fn expires_unix_s(&self) -> Option<u64> {
+        self.expires_unix_s.map(NonZeroU64::get)
     }
 
     pub fn name(&self) -> Option<&str> {

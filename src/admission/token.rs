@@ -7,7 +7,7 @@
 //! the token's header asks for.
 
 use super::identity::{Identity, Particulars};
-use super::names::{check_tenant, check_user};
+use super::names::{User, check_tenant, check_user};
 use super::pattern::Pattern;
 use crate::base::limits::{LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX};
 use crate::wire::codes::ErrorCode;
@@ -132,7 +132,7 @@ impl Verifier {
             join: patterns(rooms.join).ok_or(TokenRefused::Claim("rooms.join"))?,
             publish: patterns(rooms.publish).ok_or(TokenRefused::Claim("rooms.publish"))?,
         };
-        Ok(Identity::new(tenant, claims.sub.into(), expires_unix_s, particulars))
+        Ok(Identity::new(User::new(tenant, &claims.sub), expires_unix_s, particulars))
     }
 }
 
@@ -345,20 +345,20 @@ mod tests {
             ..alice()
         };
         let identity = verify(&claims).unwrap();
-        assert_eq!((&*identity.tenant, &*identity.user), ("acme", "alice"));
+        assert_eq!((&**identity.tenant(), &*identity.user), ("acme", "alice"));
         assert_eq!((identity.name(), identity.device()), (Some("Alice"), Some("phone")));
         assert!(identity.has_role("admin") && identity.has_role("moderator") && !identity.has_role("adm"));
         assert!(identity.has_any_role(&["nobody", "admin"]) && !identity.has_any_role(&[]));
         assert!(identity.join().unwrap()[0].matches(&RoomName::parse("chat:1").unwrap()));
         assert_eq!(identity.publish(), Some(&[][..]));
-        assert_eq!(identity.expires_unix_s, Some(NOW + 60));
+        assert_eq!(identity.expires_unix_s(), Some(NOW + 60));
     }
 
     #[test]
     fn a_token_with_a_subject_alone_gets_the_default_tenant_and_no_narrowing() {
         let identity = verify(&Claims { exp: None, ..alice() }).unwrap();
-        assert_eq!(&*identity.tenant, "default");
-        assert_eq!((identity.roles().len(), identity.join(), identity.expires_unix_s), (0, None, None));
+        assert_eq!(&**identity.tenant(), "default");
+        assert_eq!((identity.roles().len(), identity.join(), identity.expires_unix_s()), (0, None, None));
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(verifier().verify(&token, NOW), Err(TokenRefused::Expired));
         assert!(verifier().verify(&token, NOW - 1).is_ok());
         let lenient = Verifier::hs256(SECRET, 5);
-        assert_eq!(lenient.verify(&token, NOW + 4).unwrap().expires_unix_s, Some(NOW + 5));
+        assert_eq!(lenient.verify(&token, NOW + 4).unwrap().expires_unix_s(), Some(NOW + 5));
         assert_eq!(lenient.verify(&token, NOW + 5), Err(TokenRefused::Expired));
         assert_eq!(TokenRefused::Expired.code(), ErrorCode::TokenExpired);
     }
@@ -386,10 +386,13 @@ mod tests {
             let body = format!(r#"{{"sub":"alice","exp":{exp}}}"#);
             Verifier::hs256(SECRET, u64::MAX).verify(&signed(r#"{"alg":"HS256"}"#, &body), NOW)
         };
-        assert_eq!(at("1e300").unwrap().expires_unix_s, Some(u64::MAX));
-        assert_eq!(at("-5").unwrap().expires_unix_s, Some(u64::MAX));
+        assert_eq!(at("1e300").unwrap().expires_unix_s(), Some(u64::MAX));
+        assert_eq!(at("-5").unwrap().expires_unix_s(), Some(u64::MAX));
         let body = format!(r#"{{"sub":"alice","exp":{NOW}.5}}"#);
-        assert_eq!(verifier().verify(&signed(r#"{"alg":"HS256"}"#, &body), NOW).unwrap().expires_unix_s, Some(NOW + 1));
+        assert_eq!(
+            verifier().verify(&signed(r#"{"alg":"HS256"}"#, &body), NOW).unwrap().expires_unix_s(),
+            Some(NOW + 1)
+        );
         let negative = signed(r#"{"alg":"HS256"}"#, r#"{"sub":"alice","exp":-1}"#);
         assert_eq!(verifier().verify(&negative, NOW), Err(TokenRefused::Expired));
     }

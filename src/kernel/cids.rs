@@ -2,6 +2,7 @@
 //! Invariant: a (user, cid) is remembered for [`CID_AGE_MAX`] or until [`CIDS_PER_ROOM_MAX`] later
 //! ones have come.
 
+use crate::admission::names::User;
 use crate::base::hash::{Keyed, KeyedMap};
 use crate::base::limits::{CID_AGE_MAX, CIDS_PER_ROOM_MAX};
 use crate::base::time::Instant;
@@ -9,7 +10,7 @@ use crate::kernel::ids::Place;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-type Name = (Arc<str>, Arc<str>);
+type Name = (User, Arc<str>);
 
 pub struct Cids {
     places: KeyedMap<Name, Place>,
@@ -25,11 +26,11 @@ impl Cids {
         self.places.is_empty()
     }
 
-    pub fn find(&self, user: &Arc<str>, cid: &Arc<str>) -> Option<Place> {
+    pub fn find(&self, user: &User, cid: &Arc<str>) -> Option<Place> {
         self.places.get(&(user.clone(), cid.clone())).copied()
     }
 
-    pub fn remember(&mut self, now: Instant, user: Arc<str>, cid: Arc<str>, place: Place) {
+    pub fn remember(&mut self, now: Instant, user: User, cid: Arc<str>, place: Place) {
         self.expire(now);
         if self.oldest_first.len() == CIDS_PER_ROOM_MAX {
             self.forget_oldest();
@@ -63,7 +64,8 @@ mod tests {
     fn a_cid_is_remembered_for_its_user_until_it_is_old() {
         let mut cids = Cids::new(Keyed::new([1, 2]));
         let place = Place { mid: Mid(1), seq: Seq(1) };
-        let (alice, bob, cid): (Arc<str>, Arc<str>, Arc<str>) = ("alice".into(), "bob".into(), "c".into());
+        let user = |id| User::new("t".into(), id);
+        let (alice, bob, cid): (User, User, Arc<str>) = (user("alice"), user("bob"), "c".into());
         cids.remember(Instant::ZERO, alice.clone(), cid.clone(), place);
         assert_eq!(cids.find(&alice, &cid), Some(place));
         assert_eq!(cids.find(&bob, &cid), None);
@@ -77,7 +79,7 @@ mod tests {
     #[test]
     fn the_window_is_bounded_and_the_oldest_goes_first() {
         let mut cids = Cids::new(Keyed::new([1, 2]));
-        let user: Arc<str> = "u".into();
+        let user = User::new("t".into(), "u");
         for n in 0..=CIDS_PER_ROOM_MAX as u64 {
             let place = Place { mid: Mid(n as u128), seq: Seq(n) };
             cids.remember(Instant::ZERO, user.clone(), n.to_string().into(), place);

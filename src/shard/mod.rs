@@ -283,7 +283,7 @@ impl Shard {
             && bytes > 0
             && let Some(cold) = self.kernel.conns.cold_mut(conn)
         {
-            cold.progress = now.at;
+            cold.note_progress(now.at);
         }
         self.kernel.pump_replay(conn, effects);
     }
@@ -296,7 +296,7 @@ impl Shard {
         // so it must be listed anew once it takes bytes.
         row.flags.clear(Flags::LISTED);
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
-            cold.progress = now.at;
+            cold.note_progress(now.at);
         }
         self.watch_stall(now, conn);
     }
