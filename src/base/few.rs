@@ -95,13 +95,21 @@ pub struct Iter<'a, T> {
 
 impl<'a, T> Iterator for Iter<'a, T> {
     type Item = &'a T;
+    #[inline]
     fn next(&mut self) -> Option<&'a T> {
-        loop {
-            if let Some(value) = self.front.next() {
-                return Some(value);
-            }
-            self.front = self.pages.next()?.iter();
+        match self.front.next() {
+            Some(value) => Some(value),
+            None => self.turn_page(),
         }
+    }
+}
+
+impl<'a, T> Iter<'a, T> {
+    #[cold]
+    fn turn_page(&mut self) -> Option<&'a T> {
+        // Only what holds nothing more comes behind an empty page.
+        self.front = self.pages.next()?.iter();
+        self.front.next()
     }
 }
 

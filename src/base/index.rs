@@ -19,13 +19,15 @@ const SPLIT_ABOVE: usize = 96;
 
 pub struct Index {
     segments: Pages<HashTable<u32>>,
+    /// `2^k - 1`.
+    mask: usize,
     len: usize,
     keyed: Keyed,
 }
 
 impl Index {
     pub fn new(keyed: Keyed) -> Self {
-        Index { segments: Pages::default(), len: 0, keyed }
+        Index { segments: Pages::default(), mask: 0, len: 0, keyed }
     }
 
     pub fn len(&self) -> usize {
@@ -40,9 +42,8 @@ impl Index {
     fn segment_of(&self, hash: u64) -> usize {
         // The tables inside use the lowest and the highest bits.
         let hash = (hash >> 20) as usize;
-        let mask = self.segments.len().next_power_of_two() - 1;
-        let place = hash & mask;
-        if place < self.segments.len() { place } else { hash & (mask >> 1) }
+        let place = hash & self.mask;
+        if place < self.segments.len() { place } else { hash & (self.mask >> 1) }
     }
 
     /// The place whose row `is_it`, among those whose key hashes like `key`.
@@ -71,6 +72,7 @@ impl Index {
     fn split(&mut self, hash_of: &impl Fn(&u32) -> u64) {
         let new = self.segments.len();
         self.segments.push(HashTable::new());
+        self.mask = self.segments.len().next_power_of_two() - 1;
         if new == 0 {
             return;
         }

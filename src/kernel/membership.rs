@@ -95,9 +95,12 @@ impl Membership {
     }
 
     pub fn find(&self, home: ShardId, id: RoomId) -> Option<LocalRoomId> {
-        let is_it = |slot| self.rooms.at(slot).is_some_and(|(_, row)| (row.home, row.id) == (home, id));
-        let slot = self.by_home.find(&(home, id), is_it)?;
-        self.rooms.at(slot).map(|(key, _)| LocalRoomId(key))
+        let mut found = None;
+        self.by_home.find(&(home, id), |slot| {
+            found = self.rooms.at(slot).filter(|(_, row)| (row.home, row.id) == (home, id));
+            found.is_some()
+        })?;
+        found.map(|(key, _)| LocalRoomId(key))
     }
 
     pub fn room(&self, id: LocalRoomId) -> Option<&LocalRoom> {

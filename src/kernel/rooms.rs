@@ -158,9 +158,12 @@ impl Rooms {
     }
 
     pub fn find(&self, name: &RoomRef) -> Option<RoomId> {
-        let is_it = |slot| self.table.at(slot).is_some_and(|(_, room)| name_of(&room.name) == name_of(name));
-        let slot = self.index.find(&name_of(name), is_it)?;
-        self.table.at(slot).map(|(key, _)| RoomId(key))
+        let mut found = None;
+        self.index.find(&name_of(name), |slot| {
+            found = self.table.at(slot).filter(|(_, room)| name_of(&room.name) == name_of(name));
+            found.is_some()
+        })?;
+        found.map(|(key, _)| RoomId(key))
     }
 
     /// Makes a room, which must not exist.
