@@ -6,16 +6,12 @@
 use crate::base::pages::Pages;
 use std::ops::{Index, IndexMut};
 
+#[derive(Default)]
 pub enum Few<T> {
+    #[default]
     Nothing,
     One(T),
     Many(Box<Pages<T>>),
-}
-
-impl<T> Default for Few<T> {
-    fn default() -> Self {
-        Few::Nothing
-    }
 }
 
 impl<T> Few<T> {

@@ -39,7 +39,7 @@ struct Kept {
     history: History,
     /// What `room:update` last set, JSON.
     details: Option<Box<[u8]>>,
-    cids: Option<Cids>,
+    cids: Option<Box<Cids>>,
 }
 
 impl Room {
@@ -93,7 +93,7 @@ impl Room {
 
     pub fn remember_cid(&mut self, keyed: Keyed, now: Instant, user: User, cid: Arc<str>, place: Place) {
         let kept = self.kept.get_or_insert_default();
-        let cids = kept.cids.get_or_insert_with(|| Cids::new(keyed));
+        let cids = kept.cids.get_or_insert_with(|| Box::new(Cids::new(keyed)));
         cids.remember(now, user, cid, place);
     }
 
