@@ -126,7 +126,11 @@ fn a_delivery_allocates_nothing_and_an_idle_connection_is_small() {
     assert!(most - least < 10, "the same whatever the members: {calls:?}");
     assert!(*most <= 8 * 100 + 10, "eight for a publish: {calls:?}");
 
-    // Twice a round number, so that nothing that doubles looks better than it is on average.
+    // Of an idle connection in its inbox and one shared room, bytes: hot row 64, cold part 40; inbox at
+    // its home 104 and here 56; the connection's list of rooms 56; the user with its inbox's name 56, the
+    // tenant 24 (which a verifier shares); in the shared room's directory 16 as connection and 16 as
+    // user, 8 among its members here; its timer 20; four places in indexes, 6 to 11 each.
+    // Neither number is a power of two, so that nothing that doubles looks better than it is.
     for users in [19_000, 100_000] {
         let before = BYTES.load(Relaxed);
         let alive_before: Vec<i64> = ALIVE.iter().map(|alive| alive.load(Relaxed)).collect();
@@ -144,7 +148,7 @@ fn a_delivery_allocates_nothing_and_an_idle_connection_is_small() {
                 );
             }
         }
-        assert!(each <= 540.0, "{each} bytes per joined connection");
+        assert!(each <= 520.0, "{each} bytes per joined connection");
         // Whatever grows by moving has to take as much as it moves.
         assert!(world.most_taken <= 128 * 1_024, "{} bytes taken by one step of {users}", world.most_taken);
     }
