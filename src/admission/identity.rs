@@ -2,13 +2,13 @@
 //! Invariant: every field was checked against its bound by [`super::token::Verifier`]; nothing
 //! here came from a request.
 
+use super::names::User;
 use super::pattern::Pattern;
 use std::sync::Arc;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    pub tenant: Arc<str>,
-    pub user: Arc<str>,
+    pub user: User,
     /// Seconds since 1970: 32 bits of them last until 2106. Zero: not said.
     issued_unix_s: u32,
     /// `NEVER`: not said, or later than the bits last.
@@ -35,13 +35,13 @@ pub struct Particulars {
 const NEVER: u32 = u32::MAX;
 
 // One per connection, and tens of thousands of them idle.
-const _: () = assert!(size_of::<Identity>() <= 56);
+const _: () = assert!(size_of::<Identity>() <= 24);
 
 impl Identity {
-    pub fn new(tenant: Arc<str>, user: Arc<str>, expires_unix_s: Option<u64>, said: Particulars) -> Identity {
+    pub fn new(user: User, expires_unix_s: Option<u64>, said: Particulars) -> Identity {
         let particulars = (said != Particulars::default()).then(|| Box::new(said));
         let expires_unix_s = expires_unix_s.map_or(NEVER, |at| u32::try_from(at).unwrap_or(NEVER));
-        Identity { tenant, user, issued_unix_s: 0, expires_unix_s, particulars }
+        Identity { user, issued_unix_s: 0, expires_unix_s, particulars }
     }
 
     /// By a token of this second.
@@ -52,7 +52,11 @@ impl Identity {
 
     /// A user of whom nothing more is said.
     pub fn of(tenant: &str, user: &str) -> Identity {
-        Identity::new(tenant.into(), user.into(), None, Particulars::default())
+        Identity::new(User::new(tenant.into(), user), None, Particulars::default())
+    }
+
+    pub fn tenant(&self) -> &Arc<str> {
+        self.user.tenant()
     }
 
     /// When its token was issued.

@@ -2,17 +2,23 @@
 //! Invariant: a [`RoomName`] was checked when it was made, so nothing behind the gate checks again.
 
 use crate::base::limits::{EVENT_BYTES_MAX, ROOM_NAME_BYTES_MAX, TENANT_BYTES_MAX, USER_BYTES_MAX};
+use smol_str::{SmolStr, format_smolstr};
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// What separates the segments of a name. `.` and `:` make different names; policies compare
 /// segments.
 pub const SEPARATORS: [char; 2] = ['.', ':'];
 
+/// What names of inboxes start with.
+const INBOX: &str = "user:";
+
 /// The name of a room inside its tenant: 1 to 128 bytes of `[A-Za-z0-9_.:@-]`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomName(Arc<str>);
+pub struct RoomName(SmolStr);
 
 impl RoomName {
     pub fn parse(name: &str) -> Result<RoomName, NameRefused> {
@@ -23,7 +29,7 @@ impl RoomName {
     /// The inbox of `user`, whose id [`check_user`] has accepted. Ids may hold bytes that names of
     /// rooms may not, and then only the server can name this room.
     pub fn inbox_of(user: &str) -> RoomName {
-        RoomName(format!("user:{user}").into())
+        RoomName(format_smolstr!("{INBOX}{user}"))
     }
 
     pub fn as_str(&self) -> &str {
@@ -32,7 +38,7 @@ impl RoomName {
 
     /// The same name in memory of its own.
     pub fn copied(&self) -> RoomName {
-        RoomName(Arc::from(&*self.0))
+        RoomName(SmolStr::new(&*self.0))
     }
 
     /// At least one; a segment may be empty (`chat:` has two).
@@ -43,7 +49,7 @@ impl RoomName {
     /// Whose room this is by its name alone.
     pub fn form(&self) -> Form<'_> {
         // The whole rest is the id: ids may hold separators, and `user:a.b` is the inbox of `a.b`.
-        if let Some(user) = self.0.strip_prefix("user:") {
+        if let Some(user) = self.0.strip_prefix(INBOX) {
             return Form::UserInbox(user);
         }
         let mut segments = self.segments();
@@ -56,6 +62,74 @@ impl RoomName {
             "platform" => Form::Platform,
             _ => Form::Plain,
         }
+    }
+}
+
+/// A room of a tenant: names of different tenants never meet. One pointer, and one memory for all
+/// who name the room.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RoomRef(Arc<Named>);
+
+#[derive(PartialEq, Eq, Hash, Debug)]
+pub struct Named {
+    pub tenant: Arc<str>,
+    pub name: RoomName,
+}
+
+impl RoomRef {
+    pub fn new(tenant: Arc<str>, name: RoomName) -> RoomRef {
+        RoomRef(Arc::new(Named { tenant, name }))
+    }
+
+    /// The same name in memory of its own.
+    pub fn copied(&self) -> RoomRef {
+        RoomRef::new(Arc::from(&*self.tenant), self.name.copied())
+    }
+}
+
+impl Deref for RoomRef {
+    type Target = Named;
+    fn deref(&self) -> &Named {
+        &self.0
+    }
+}
+
+/// A user of a tenant, kept as its inbox: nearly every user has one, and the two share their
+/// memory. Reads as the user's id.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User(RoomRef);
+
+impl User {
+    /// `id` was accepted by [`check_user`].
+    pub fn new(tenant: Arc<str>, id: &str) -> User {
+        User(RoomRef::new(tenant, RoomName::inbox_of(id)))
+    }
+
+    pub fn tenant(&self) -> &Arc<str> {
+        &self.0.tenant
+    }
+
+    pub fn inbox(&self) -> &RoomRef {
+        &self.0
+    }
+}
+
+impl Deref for User {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0.name.as_str()[INBOX.len()..]
+    }
+}
+
+impl Hash for User {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (**self).hash(hasher);
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, out)
     }
 }
 
@@ -273,6 +347,16 @@ mod tests {
         assert_eq!(room("user:alice.notes").form(), Form::UserInbox("alice.notes"));
         let spaced = RoomName::inbox_of("Ada Lovelace");
         assert_eq!(spaced.form(), Form::UserInbox("Ada Lovelace"));
+    }
+
+    #[test]
+    fn a_user_is_its_inbox_and_reads_as_its_id() {
+        for id in ["alice", "a.b", "Zoë Ångström <zoe@example.org>"] {
+            let user = User::new("acme".into(), id);
+            assert_eq!((&*user, &**user.tenant()), (id, "acme"));
+            assert_eq!(user.inbox(), &RoomRef::new("acme".into(), RoomName::inbox_of(id)));
+            assert_ne!(user, User::new("other".into(), id), "users of different tenants are not the same");
+        }
     }
 
     #[test]

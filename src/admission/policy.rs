@@ -47,7 +47,7 @@ pub fn decide(identity: &Identity, right: Right, room: &RoomName) -> Result<(), 
 fn decide_by_name(identity: &Identity, room: &RoomName) -> Result<(), Denied> {
     match room.form() {
         Form::UserInbox(user) | Form::UserSpace(user) if user != &*identity.user => Err(Denied::OtherUser),
-        Form::Tenant(tenant) if tenant != &*identity.tenant => Err(Denied::OtherTenant),
+        Form::Tenant(tenant) if tenant != &**identity.tenant() => Err(Denied::OtherTenant),
         Form::Platform => needs_role(identity, ROLES_PLATFORM),
         Form::Plain if is_dashboard(room) => needs_role(identity, ROLES_DASHBOARD),
         Form::UserInbox(_) | Form::UserSpace(_) | Form::Tenant(_) | Form::Plain => Ok(()),
@@ -99,6 +99,7 @@ impl From<Denied> for WireError {
 mod tests {
     use super::*;
     use crate::admission::identity::Particulars;
+    use crate::admission::names::User;
 
     #[test]
     fn users_write_to_each_other_by_name_unless_their_token_is_limited() {
@@ -117,7 +118,7 @@ mod tests {
     fn narrowed(user: &str, roles: &[&str], join: Patterns, publish: Patterns) -> Identity {
         let roles = roles.iter().map(|role| Box::from(*role)).collect();
         let said = Particulars { roles, join, publish, ..Particulars::default() };
-        Identity::new("acme".into(), user.into(), None, said)
+        Identity::new(User::new("acme".into(), user), None, said)
     }
 
     fn identity(user: &str, roles: &[&str]) -> Identity {

@@ -36,18 +36,20 @@ struct Mark {
 
 #[derive(Default, Debug)]
 pub struct Revocations {
-    marks: BTreeMap<Target, Mark>,
+    /// By tenant and user.
+    users: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Mark>>,
+    tokens: BTreeMap<Arc<str>, Mark>,
     ends: BTreeSet<(u64, Target)>,
     evicted: u64,
 }
 
 impl Revocations {
     pub fn len(&self) -> usize {
-        self.marks.len()
+        self.ends.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.marks.is_empty()
+        self.ends.is_empty()
     }
 
     /// Marks that had to go before their time.
@@ -63,18 +65,32 @@ impl Revocations {
             issued_upto_unix_s = issued_upto_unix_s.max(before.issued_upto_unix_s);
             until_unix_s = until_unix_s.max(before.until_unix_s);
         }
-        if self.marks.len() >= REVOCATIONS_MAX
+        if self.len() >= REVOCATIONS_MAX
             && let Some((_, first)) = self.ends.first().cloned()
         {
             self.take(&first);
             self.evicted += 1;
         }
         self.ends.insert((until_unix_s, target.clone()));
-        self.marks.insert(target, Mark { issued_upto_unix_s, until_unix_s });
+        let mark = Mark { issued_upto_unix_s, until_unix_s };
+        match target {
+            Target::User { tenant, user } => drop(self.users.entry(tenant).or_default().insert(user, mark)),
+            Target::Token(token) => drop(self.tokens.insert(token, mark)),
+        }
     }
 
     fn take(&mut self, target: &Target) -> Option<Mark> {
-        let mark = self.marks.remove(target)?;
+        let mark = match target {
+            Target::User { tenant, user } => {
+                let of_tenant = self.users.get_mut(tenant)?;
+                let mark = of_tenant.remove(user)?;
+                if of_tenant.is_empty() {
+                    self.users.remove(tenant);
+                }
+                mark
+            }
+            Target::Token(token) => self.tokens.remove(token)?,
+        };
         self.ends.remove(&(mark.until_unix_s, target.clone()));
         Some(mark)
     }
@@ -91,11 +107,11 @@ impl Revocations {
         if self.is_empty() {
             return false;
         }
-        let mark = |target: &Target| self.marks.get(target).filter(|mark| unix_s < mark.until_unix_s);
-        let user = Target::User { tenant: Arc::clone(&identity.tenant), user: Arc::clone(&identity.user) };
+        let is_standing = |mark: &&Mark| unix_s < mark.until_unix_s;
         let is_old = |mark: &Mark| identity.issued_unix_s().is_none_or(|issued| issued <= mark.issued_upto_unix_s);
-        mark(&user).is_some_and(is_old)
-            || identity.token().is_some_and(|token| mark(&Target::Token(token.into())).is_some())
+        let of_user = self.users.get(&**identity.tenant()).and_then(|users| users.get(&*identity.user));
+        let of_token = identity.token().and_then(|token| self.tokens.get(token));
+        of_user.filter(is_standing).is_some_and(is_old) || of_token.filter(is_standing).is_some()
     }
 }
 
@@ -103,13 +119,14 @@ impl Revocations {
 mod tests {
     use super::*;
     use crate::admission::identity::Particulars;
+    use crate::admission::names::User;
     use proptest::prelude::*;
 
     const NOW: u64 = 1_763_690_000;
 
     fn alice(issued: Option<u64>, token: Option<&str>) -> Identity {
         let said = Particulars { token: token.map(Box::from), ..Particulars::default() };
-        Identity::new("acme".into(), "alice".into(), None, said).issued(issued)
+        Identity::new(User::new("acme".into(), "alice"), None, said).issued(issued)
     }
 
     fn user(user: &str) -> Target {

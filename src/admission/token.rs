@@ -6,7 +6,7 @@
 
 use super::identity::{Identity, Particulars};
 use super::keys::{Algorithm, Key, KeyRefused, KeySet, Unsigned};
-use super::names::{check_tenant, check_user};
+use super::names::{User, check_tenant, check_user};
 use super::pattern::Pattern;
 use crate::base::base32;
 use crate::base::limits::{
@@ -197,7 +197,7 @@ impl Verifier {
             publish: allowed.publish.clone(),
             ..Particulars::default()
         };
-        Some(Identity::new(self.tenant(&allowed.tenant), user.into(), None, said))
+        Some(Identity::new(User::new(self.tenant(&allowed.tenant), &user), None, said))
     }
 
     /// The claims of a token, and the key that signed them.
@@ -265,7 +265,7 @@ impl Verifier {
             publish: patterns(claims.read(&paths.publish, "rooms.publish")?)
                 .ok_or(TokenRefused::Claim("rooms.publish"))?,
         };
-        let identity = Identity::new(self.tenant(tenant), user.into(), expires_unix_s, particulars);
+        let identity = Identity::new(User::new(self.tenant(tenant), &user), expires_unix_s, particulars);
         Ok(identity.issued(claims.seconds("iat")?))
     }
 
@@ -584,7 +584,7 @@ mod tests {
             ..alice()
         };
         let identity = verify(&claims).unwrap();
-        assert_eq!((&*identity.tenant, &*identity.user), ("acme", "alice"));
+        assert_eq!((&**identity.tenant(), &*identity.user), ("acme", "alice"));
         assert_eq!((identity.name(), identity.device()), (Some("Alice"), Some("phone")));
         assert!(identity.has_role("admin") && identity.has_role("moderator") && !identity.has_role("adm"));
         assert!(identity.has_any_role(&["nobody", "admin"]) && !identity.has_any_role(&[]));
@@ -597,7 +597,7 @@ mod tests {
     #[test]
     fn a_token_with_a_subject_alone_gets_the_default_tenant_and_no_narrowing() {
         let identity = verify(&Claims { exp: None, ..alice() }).unwrap();
-        assert_eq!(&*identity.tenant, "default");
+        assert_eq!(&**identity.tenant(), "default");
         assert_eq!((identity.roles().len(), identity.join(), identity.expires_unix_s()), (0, None, None));
     }
 
@@ -772,7 +772,7 @@ mod tests {
             "https://id.example/tenant": "acme",
         });
         let identity = keycloak.verify(&signed(HS256, &body.to_string()), NOW).unwrap();
-        assert_eq!((&*identity.user, &*identity.tenant), ("alice", "acme"));
+        assert_eq!((&*identity.user, &**identity.tenant()), ("alice", "acme"));
         assert_eq!(identity.roles(), ["admin", "staff"].map(Box::<str>::from));
         let scope = with(|settings| settings.claims.roles = "scope".into());
         let identity = scope.verify(&signed(HS256, r#"{"sub":"a","scope":"chat.read  chat.write"}"#), NOW).unwrap();

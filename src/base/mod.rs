@@ -2,6 +2,7 @@
 //! Knows no domain word, no clock and no system call.
 
 pub mod base32;
+pub mod few;
 pub mod hash;
 pub mod index;
 pub mod limits;
@@ -9,4 +10,5 @@ pub mod pages;
 pub mod random;
 pub mod table;
 pub mod time;
+pub mod u48;
 pub mod wheel;

@@ -12,78 +12,100 @@ pub struct Key {
 
 struct Row<T> {
     generation: u32,
-    value: Option<T>,
+    place: Place<T>,
 }
+
+enum Place<T> {
+    Taken(T),
+    /// The next free slot, or [`NONE`].
+    Free(u32),
+}
+
+const NONE: u32 = u32::MAX;
 
 pub struct Table<T> {
     rows: Pages<Row<T>>,
-    free: Vec<u32>,
+    /// The slot that was freed last leads to the one before, so that a list of them costs nothing.
+    free: u32,
+    len: usize,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { rows: Pages::default(), free: Vec::new() }
+        Table { rows: Pages::default(), free: NONE, len: 0 }
     }
 }
 
 impl<T> Table<T> {
     pub fn len(&self) -> usize {
-        self.rows.len() - self.free.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     pub fn insert(&mut self, value: T) -> Key {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.rows.push(Row { generation: 0, value: None });
-                (self.rows.len() - 1) as u32
-            }
-        };
+        self.len += 1;
+        let slot = self.free;
+        if slot == NONE {
+            self.rows.push(Row { generation: 0, place: Place::Taken(value) });
+            return Key { slot: (self.rows.len() - 1) as u32, generation: 0 };
+        }
         let row = &mut self.rows[slot as usize];
-        assert!(row.value.is_none(), "a free slot holds nothing");
-        row.value = Some(value);
+        let Place::Free(next) = row.place else { unreachable!("a free slot holds nothing") };
+        self.free = next;
+        row.place = Place::Taken(value);
         Key { slot, generation: row.generation }
     }
 
     pub fn remove(&mut self, key: Key) -> Option<T> {
-        let row = self.rows.get_mut(key.slot as usize)?;
-        if row.generation != key.generation {
-            return None;
-        }
-        let value = row.value.take()?;
+        self.get(key)?;
+        let row = &mut self.rows[key.slot as usize];
+        let Place::Taken(value) = std::mem::replace(&mut row.place, Place::Free(self.free)) else { return None };
         row.generation = row.generation.wrapping_add(1);
-        self.free.push(key.slot);
+        self.free = key.slot;
+        self.len -= 1;
         Some(value)
     }
 
     pub fn get(&self, key: Key) -> Option<&T> {
         let row = self.rows.get(key.slot as usize)?;
-        if row.generation == key.generation { row.value.as_ref() } else { None }
+        match &row.place {
+            Place::Taken(value) if row.generation == key.generation => Some(value),
+            _ => None,
+        }
     }
 
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let row = self.rows.get_mut(key.slot as usize)?;
-        if row.generation == key.generation { row.value.as_mut() } else { None }
+        match &mut row.place {
+            Place::Taken(value) if row.generation == key.generation => Some(value),
+            _ => None,
+        }
     }
 
     /// The row in `slot` now, whoever it is.
     pub fn at(&self, slot: u32) -> Option<(Key, &T)> {
         let row = self.rows.get(slot as usize)?;
-        let value = row.value.as_ref()?;
+        let Place::Taken(value) = &row.place else { return None };
         Some((Key { slot, generation: row.generation }, value))
     }
 
-    /// Slots ever used: an upper bound for walking with [`Table::at`].
-    pub fn slots(&self) -> u32 {
-        self.rows.len() as u32
+    pub fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
+        match &mut self.rows.get_mut(slot as usize)?.place {
+            Place::Taken(value) => Some(value),
+            Place::Free(_) => None,
+        }
+    }
+
+    /// Bytes of one slot: for the assertions of those who count them.
+    pub const fn slot_bytes() -> usize {
+        size_of::<Row<T>>()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        (0..self.slots()).filter_map(|slot| self.at(slot))
+        (0..self.rows.len() as u32).filter_map(|slot| self.at(slot))
     }
 }
 

@@ -2,6 +2,7 @@
 //! touching the network or a file.
 
 use super::Failed;
+use super::config::Action;
 use crate::host;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ pub enum Command {
     Token(TokenOptions),
     Client(ClientOptions),
     Health { ops: String },
+    Config(Action),
     Help(&'static str),
     Version,
 }
@@ -48,6 +50,7 @@ Commands:
   token    Print one access token for a user
   client   Talk to a running gateway from the terminal
   health   Ask a running gateway whether it is well
+  config   Check or show the configuration: config check, config show
   help     Show the help of a command: ringroom help client
 
 Options:
@@ -68,18 +71,34 @@ Serve clients until SIGTERM or SIGINT.
 Usage: ringroom [serve] [OPTIONS]
 
 Options:
-  --profile NAME   Tune for a purpose: default, or bench (limits off, loopback only)
+  --config FILE    Read FILE [default: /etc/ringroom/ringroom.toml, if it is there]
+  --profile NAME   Tune for a purpose: default, latency, throughput, density, bench (limits off,
+                   loopback only), or a file of your own
   --listen ADDR    Address for clients [default: 127.0.0.1:3001]; port 0 picks a free one
   --ops ADDR       Address for operators: health and stats [default: 127.0.0.1:9091]
   --shards N       How many shards to run [default: one per CPU]
   --dev            Development mode: conveniences that production must not have
 
-Later sources win: defaults, profile, environment, options. In the environment a key is
-RINGROOM_ and its path in capitals, levels joined by two underscores: RINGROOM_LISTEN,
-RINGROOM_LIMITS__HANDSHAKE_MS. The secret that tokens are signed with is RINGROOM_JWT_SECRET.
+Later sources win: defaults, profile, file, environment, options. In the environment a key is
+RINGROOM_ and its path in capitals, levels joined by two underscores: RINGROOM_LIMITS__IDLE_MS.
+The secret that tokens are signed with is RINGROOM_JWT_SECRET. SIGHUP reads all of it again;
+`ringroom config show` shows every key, docs/configuration.md explains them.
 
 Once clients can connect, one line goes to standard output:
   ready data=127.0.0.1:3001 ops=127.0.0.1:9091 shards=2 io=io_uring
+";
+
+const HELP_CONFIG: &str = "\
+Check or show the configuration.
+
+Usage: ringroom config check [FILE] [OPTIONS]
+       ringroom config show [FILE] [OPTIONS]
+
+check names every error with its file, line and remedy: exit status 0 if there is none, else 78.
+show prints what `serve` would run with, as TOML, with the source of each value; secrets are hidden.
+
+FILE stands for --config FILE. Options are those of `serve`: the same profile, environment and
+options give the same answer here and there. See: ringroom serve --help
 ";
 
 const HELP_TOKEN: &str = "\
@@ -135,6 +154,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Failed
         "token" => token(&mut parser),
         "client" => client(&mut parser),
         "health" => health(&mut parser),
+        "config" => config(&mut parser),
         "help" => {
             let topic = command_name(&mut parser)?;
             help_of(&topic).map(Command::Help).ok_or_else(|| unknown_command(&topic))
@@ -161,24 +181,54 @@ fn help_of(topic: &str) -> Option<&'static str> {
         "token" => HELP_TOKEN,
         "client" => HELP_CLIENT,
         "health" => HELP_HEALTH,
+        "config" => HELP_CONFIG,
         _ => return None,
     })
 }
 
 fn serve(parser: &mut Parser) -> Result<Command, Failed> {
+    Ok(match options_of_serve(parser, 0)? {
+        Some((options, _)) => Command::Serve(options),
+        None => Command::Help(HELP_SERVE),
+    })
+}
+
+fn config(parser: &mut Parser) -> Result<Command, Failed> {
+    let Some((mut options, words)) = options_of_serve(parser, 2)? else { return Ok(Command::Help(HELP_CONFIG)) };
+    let mut words = words.into_iter();
+    let action = words.next().unwrap_or_default();
+    if let Some(file) = words.next()
+        && options.config.replace(file).is_some()
+    {
+        return Err(Failed::usage("there are two files; give one, with --config or without"));
+    }
+    match action.as_str() {
+        "check" => Ok(Command::Config(Action::Check(options))),
+        "show" => Ok(Command::Config(Action::Show(options))),
+        "docs" => Ok(Command::Config(Action::Docs)),
+        _ => Err(Failed::usage("config needs one of check and show; `ringroom config --help` explains them")),
+    }
+}
+
+/// The options that say how to serve, and at most `words_max` words beside them. `None`: help is
+/// asked for.
+fn options_of_serve(parser: &mut Parser, words_max: usize) -> Result<Option<(host::Options, Vec<String>)>, Failed> {
     let mut options = host::Options::default();
+    let mut words = Vec::new();
     while let Some(arg) = parser.next().map_err(wrong)? {
         match arg {
+            Arg::Long("config") => options.config = Some(text(parser)?),
             Arg::Long("profile") => options.profile = Some(text(parser)?),
             Arg::Long("listen") => options.listen = Some(text(parser)?),
             Arg::Long("ops") => options.ops = Some(text(parser)?),
             Arg::Long("shards") => options.shards = Some(number(parser, "--shards", 1)?),
             Arg::Long("dev") => options.dev = true,
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_SERVE)),
+            Arg::Long("help") | Arg::Short('h') => return Ok(None),
+            Arg::Value(word) if words.len() < words_max => words.push(word.string().map_err(wrong)?),
             other => return Err(wrong(other.unexpected())),
         }
     }
-    Ok(Command::Serve(options))
+    Ok(Some((options, words)))
 }
 
 fn token(parser: &mut Parser) -> Result<Command, Failed> {
@@ -293,12 +343,26 @@ mod tests {
 
     #[test]
     fn every_option_of_serve_reaches_the_host() {
-        let line = "--profile bench --listen 127.0.0.1:0 --ops=127.0.0.1:1 --shards 2";
+        let line = "--config a.toml --profile bench --listen 127.0.0.1:0 --ops=127.0.0.1:1 --shards 2";
         let Ok(Command::Serve(options)) = parsed(line) else { panic!() };
+        assert_eq!(options.config.as_deref(), Some("a.toml"));
         assert_eq!(options.profile.as_deref(), Some("bench"));
         assert_eq!(options.listen.as_deref(), Some("127.0.0.1:0"));
         assert_eq!(options.ops.as_deref(), Some("127.0.0.1:1"));
         assert_eq!(options.shards, Some(2));
+    }
+
+    #[test]
+    fn config_takes_an_action_a_file_and_the_options_of_serve() {
+        for line in ["config check a.toml --profile bench", "config --config a.toml check --profile bench"] {
+            let Ok(Command::Config(Action::Check(options))) = parsed(line) else { panic!("{line}") };
+            assert_eq!((options.config.as_deref(), options.profile.as_deref()), (Some("a.toml"), Some("bench")));
+        }
+        assert!(matches!(parsed("config show"), Ok(Command::Config(Action::Show(_)))));
+        assert!(refused("config").contains("check and show"));
+        assert!(refused("config mend").contains("check and show"));
+        assert!(refused("config check a b").contains("\"b\""));
+        assert!(refused("config check a --config b").contains("two files"));
     }
 
     #[test]
@@ -341,6 +405,8 @@ mod tests {
             ("token -h", HELP_TOKEN),
             ("help client", HELP_CLIENT),
             ("health --help", HELP_HEALTH),
+            ("config --help", HELP_CONFIG),
+            ("config check -h", HELP_CONFIG),
         ] {
             let Ok(Command::Help(text)) = parsed(line) else { panic!("{line}") };
             assert_eq!(text, expected, "{line}");

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod client;
+mod config;
 mod health;
 mod token;
 
@@ -14,9 +15,8 @@ use std::process::ExitCode;
 /// Runs the command that `args` name, the program's own name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = arguments::parse(args).and_then(|command| match command {
-        Command::Serve(options) => {
-            crate::host::serve(options).map_err(|failed| Failed { message: failed.message, exit: failed.exit })
-        }
+        Command::Serve(options) => Ok(crate::host::serve(options)?),
+        Command::Config(action) => config::run(action),
         Command::Token(options) => token::run(&options),
         Command::Client(options) => client::run(options),
         Command::Health { ops } => health::run(&ops),
@@ -42,6 +42,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 struct Failed {
     message: String,
     exit: u8,
+}
+
+impl From<crate::host::Failed> for Failed {
+    fn from(failed: crate::host::Failed) -> Failed {
+        Failed { message: failed.message, exit: failed.exit }
+    }
 }
 
 impl Failed {

@@ -64,7 +64,7 @@ mod tests {
     fn a_token_says_who_for_how_long() {
         let token = issue(&options("alice"), SECRET, 1_000).ok().unwrap();
         let identity = Verifier::hs256(SECRET, 0).unwrap().verify(&token, 1_059).unwrap();
-        assert_eq!((&*identity.user, &*identity.tenant, identity.name()), ("alice", "acme", Some("Alice")));
+        assert_eq!((&*identity.user, &**identity.tenant(), identity.name()), ("alice", "acme", Some("Alice")));
         assert!(identity.has_role("admin"));
         assert!(Verifier::hs256(SECRET, 0).unwrap().verify(&token, 1_060).is_err());
     }

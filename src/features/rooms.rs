@@ -95,7 +95,7 @@ impl Feature for Rooms {
                 let detail = |room: crate::kernel::scope::MyRoom<'_>| {
                     json!({
                         "room": room.name,
-                        "since": room.joined.since_unix_ms,
+                        "since": room.joined.since_unix_ms(),
                         "delivered": room.delivered,
                         "dropped": room.joined.dropped,
                     })
@@ -181,10 +181,10 @@ fn info(scope: &mut RoomScope<'_>) -> Answer {
         "seq": room.head.0,
         "pos": room.pos().to_string(),
         "epoch": room.epoch.to_string(),
-        "created": room.created_unix_ms,
+        "created": room.created_unix_ms(),
         "policy": "default",
     });
-    if let Some(details) = &room.details {
+    if let Some(details) = room.details() {
         answer["data"] = serde_json::from_slice(details).unwrap_or_default();
     }
     Ok(data::write(&answer))

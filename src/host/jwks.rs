@@ -5,7 +5,7 @@
 //! strangers send.
 
 use crate::admission::keys::{self, Algorithm, Key, KeyRefused, KeySet, Secrets};
-use crate::admission::token::{Anonymous, TokenSettings, Verifier};
+use crate::admission::token::{TokenSettings, Verifier};
 use crate::base::limits::JWKS_BYTES_MAX;
 use crate::base::random::Random;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -40,6 +40,8 @@ const NOTHING_TO_LOOK_AT: Duration = Duration::from_secs(24 * 3_600);
 /// What tokens are checked with and against.
 pub struct KeySettings {
     pub tokens: TokenSettings,
+    /// What [`KeySettings::with_secret`] serves.
+    pub secret_algorithms: Vec<Algorithm>,
     /// Keys that stand in the configuration itself.
     pub keys: Vec<NamedKey>,
     /// Key sets that may change while we run.
@@ -54,6 +56,7 @@ impl Default for KeySettings {
     fn default() -> Self {
         KeySettings {
             tokens: TokenSettings::default(),
+            secret_algorithms: vec![Algorithm::Hs256],
             keys: Vec::new(),
             sources: Vec::new(),
             refresh: Duration::from_secs(600),
@@ -63,52 +66,11 @@ impl Default for KeySettings {
 }
 
 impl KeySettings {
-    /// Sets one key below `JWT__`, as the environment writes it. `Ok(false)`: there is no such key;
-    /// `Err`: what it takes.
-    pub fn set(&mut self, key: &str, value: &str) -> Result<bool, &'static str> {
-        let list = || -> Vec<Box<str>> { value.split(',').map(|item| item.trim().into()).collect() };
-        let is_so = || match value {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err("true or false"),
-        };
-        let time = || match value.parse() {
-            Ok(ms @ 1..) => Ok(Duration::from_millis(ms)),
-            _ => Err("milliseconds, at least 1"),
-        };
-        let source = |place| Source { place, issuer: None, algorithms: None };
-        let tokens = &mut self.tokens;
-        match key {
-            "LEEWAY_S" => tokens.leeway_s = value.parse().map_err(|_| "a whole number")?,
-            "ISSUERS" => tokens.issuers = list(),
-            "AUDIENCES" => tokens.audiences = list(),
-            "HEADER_TYPES" => tokens.header_types = list(),
-            "TYPES" => tokens.types = list(),
-            "EXPIRY_REQUIRED" => tokens.expiry_required = is_so()?,
-            "EXPIRING_MS" => tokens.expiring = time()?,
-            "ANONYMOUS" => tokens.anonymous = is_so()?.then(Anonymous::default),
-            "CLAIMS__USER" => tokens.claims.user = value.into(),
-            "CLAIMS__TENANT" => tokens.claims.tenant = value.into(),
-            "CLAIMS__ROLES" => tokens.claims.roles = value.into(),
-            "CLAIMS__NAME" => tokens.claims.name = value.into(),
-            "CLAIMS__DEVICE" => tokens.claims.device = value.into(),
-            "CLAIMS__TYPE" => tokens.claims.kind = value.into(),
-            "CLAIMS__JOIN" => tokens.claims.join = value.into(),
-            "CLAIMS__PUBLISH" => tokens.claims.publish = value.into(),
-            "PUBLIC_KEY_FILE" => {
-                let material = Material::PemFile(value.into());
-                self.keys.push(NamedKey { material, id: None, issuer: None, algorithms: None });
-            }
-            "JWKS_FILE" => self.sources.push(source(Place::File(value.into()))),
-            "JWKS_URL" => {
-                let place = Place::url(value).map_err(|_| "an address such as https://id.example/jwks.json")?;
-                self.sources.push(source(place));
-            }
-            "REFRESH_MS" => self.refresh = time()?,
-            "REFRESH_MIN_MS" => self.refresh_min = time()?,
-            _ => return Ok(false),
-        }
-        Ok(true)
+    /// These, and a shared secret.
+    pub fn with_secret(mut self, secret: &[u8]) -> KeySettings {
+        let (material, algorithms) = (Material::Secret(secret.to_vec()), Some(self.secret_algorithms.clone()));
+        self.keys.push(NamedKey { material, id: None, issuer: None, algorithms });
+        self
     }
 
     /// Whether there is anything that a token could be checked with.
@@ -261,7 +223,7 @@ impl KeyRing {
 
     /// Sets that stand among those of `before` are there at once, whatever becomes of their source.
     async fn stock(settings: KeySettings, random: Random, before: &[Shelf]) -> Result<KeyRing, String> {
-        let KeySettings { tokens, keys, sources, refresh, refresh_min } = settings;
+        let KeySettings { tokens, keys, sources, refresh, refresh_min, .. } = settings;
         let shelf = |source: Source| {
             let json =
                 before.iter().find(|shelf| shelf.source.place == source.place).and_then(|shelf| shelf.json.clone());
@@ -786,28 +748,6 @@ mod tests {
         assert_eq!(Place::url("https://id.example/k?key=private").unwrap().to_string(), "https://id.example/k");
         for bad in ["", "id.example", "/keys", "ftp://id.example/k", "file:///etc/passwd", "https://a:b@id.example/k"] {
             assert!(Place::url(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn keys_of_the_environment_are_set_or_say_what_they_take() {
-        let mut settings = KeySettings::default();
-        for (key, value) in [
-            ("ISSUERS", "https://a.example, https://b.example"),
-            ("EXPIRY_REQUIRED", "true"),
-            ("ANONYMOUS", "true"),
-            ("CLAIMS__ROLES", "realm_access.roles"),
-            ("JWKS_URL", "https://id.example/keys"),
-            ("EXPIRING_MS", "5000"),
-        ] {
-            assert_eq!(settings.set(key, value), Ok(true), "{key}");
-        }
-        assert_eq!(settings.tokens.issuers, ["https://a.example", "https://b.example"].map(Box::<str>::from));
-        assert!(settings.tokens.expiry_required && settings.tokens.anonymous.is_some() && settings.has_keys());
-        assert_eq!(settings.tokens.expiring, Duration::from_secs(5));
-        assert_eq!(settings.set("NO_SUCH", ""), Ok(false));
-        for (key, value) in [("LEEWAY_S", "-1"), ("ANONYMOUS", "yes"), ("REFRESH_MS", "0"), ("JWKS_URL", "keys")] {
-            assert!(settings.set(key, value).is_err(), "{key}");
         }
     }
 }

@@ -4,11 +4,15 @@ mod config;
 mod development;
 mod journal;
 mod jwks;
+mod reload;
 mod service;
 
-/// What the command line says. The rest comes from the environment and from defaults.
+use config::Sources;
+
+/// What the command line says. The rest comes from a file, the environment and defaults.
 #[derive(Clone, Default, Debug)]
 pub struct Options {
+    pub config: Option<String>,
     pub listen: Option<String>,
     pub ops: Option<String>,
     pub shards: Option<usize>,
@@ -36,12 +40,37 @@ impl Failed {
     }
 }
 
+impl From<config::Refused> for Failed {
+    fn from(refused: config::Refused) -> Failed {
+        Failed::configuration(refused.to_string())
+    }
+}
+
 /// Serves until SIGTERM or SIGINT, then drains.
 pub fn serve(options: Options) -> Result<(), Failed> {
-    let (config, notes) = config::Config::read(&options, std::env::vars_os())?;
-    journal::start(config.log);
-    for note in notes {
+    let sources = Sources::of_process(options);
+    let loaded = config::load(&sources)?;
+    journal::start(loaded.config.log);
+    for note in &loaded.notes {
         log::warn!("{note}");
     }
-    service::run(config)
+    service::run(sources, loaded)
+}
+
+/// Whether the configuration can be served: one line that says so, and what to know besides.
+pub fn check_configuration(options: Options) -> Result<(String, Vec<String>), Failed> {
+    let sources = Sources::of_process(options);
+    let notes = config::check(&sources)?;
+    let what = sources.file().map_or("no file is there; the rest".into(), |path| path.display().to_string());
+    Ok((format!("{what} is free of errors"), notes))
+}
+
+/// What `serve` would run with, as TOML, and where each value comes from.
+pub fn show_configuration(options: Options) -> Result<String, Failed> {
+    Ok(config::show(&Sources::of_process(options))?)
+}
+
+/// `docs/configuration.md`.
+pub fn configuration_manual() -> String {
+    config::manual()
 }

@@ -2,8 +2,9 @@
 //! Invariant: standard output gets the one `ready` line, and only once clients can connect.
 
 use crate::base::limits::LINGER;
-use crate::host::config::Config;
-use crate::host::jwks::KeyRing;
+use crate::host::config::{Config, Loaded, Sources};
+use crate::host::jwks::{KeyRing, KeySettings};
+use crate::host::reload::Reload;
 use crate::host::{Failed, development};
 use crate::io::gateway::{Gateway, Settings, StartFailed};
 use crate::io::process;
@@ -12,6 +13,7 @@ use std::future::poll_fn;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -19,26 +21,29 @@ use tokio::sync::Notify;
 /// How often the drain looks whether all have gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-pub fn run(config: Config) -> Result<(), Failed> {
+pub fn run(sources: Sources, loaded: Loaded) -> Result<(), Failed> {
     let started = Instant::now();
     if let Err(error) = process::raise_descriptors() {
         log::warn!("the limit on open files stays as it is: {error}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::failure(format!("the service thread cannot start: {error}")))?;
-    runtime.block_on(serve(config, started))
+    runtime.block_on(serve(loaded.config, Reload::new(sources, loaded.effective), started))
 }
 
-async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
+async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(), Failed> {
     // Before anything can be seen from outside, so that no signal finds us unprepared.
     let mut signals = Signals::new().map_err(|error| Failed::failure(format!("signals cannot be taken: {error}")))?;
     let listener = tokio::net::TcpListener::bind(config.ops).await.map_err(|error| {
         Failed::failure(format!("cannot listen on {} for operators: {error}; choose another with --ops", config.ops))
     })?;
     let ops_address = listener.local_addr().map_err(|error| Failed::failure(error.to_string()))?;
+    // Kept over reloads, so that tokens which were printed stay good.
+    let made_up = development::secret().ok_or_else(|| Failed::failure("the system has no random bytes"))?;
     let mut seed = [0; 8];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| Failed::failure("the system has no random bytes"))?;
-    let ring = KeyRing::open(config.keys, u64::from_ne_bytes(seed)).await.map_err(Failed::configuration)?;
+    let keys = keys_of(config.keys, &config.secret, config.development, &made_up);
+    let ring = KeyRing::open(keys, u64::from_ne_bytes(seed)).await.map_err(Failed::configuration)?;
     let verifier = ring.verifier().map_err(|refused| Failed::configuration(refused.to_string()))?;
     let keys_wanted = Arc::new(Notify::new());
     let settings = Settings {
@@ -65,9 +70,8 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
         log::warn!("the service thread keeps the priority of the shards: {error}");
     }
     let told = Arc::clone(&gateway);
-    // Nobody gives new settings yet: they are read once, at the start.
-    let (_, new_settings) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(ring.keep(keys_wanted, new_settings, move |verifier| told.set_verifier(verifier) == 0));
+    let (key_orders, orders) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(ring.keep(keys_wanted, orders, move |verifier| told.set_verifier(verifier) == 0));
     let draining = Arc::new(AtomicBool::new(false));
     let state = ops::Ops { gateway: Arc::clone(&gateway), started, draining: Arc::clone(&draining) };
     let serving = axum::serve(listener, ops::router(state)).into_future();
@@ -77,8 +81,9 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
     let data = gateway.address();
     if config.development {
         // As it was called: `cargo run` calls it by a path that the next terminal can use too.
+        let secret = config.secret.as_ref().unwrap_or(&made_up);
         let program = std::env::args_os().next().unwrap_or_else(|| "ringroom".into());
-        let welcome = development::welcome(&program.to_string_lossy(), &config.secret, data, ops_address);
+        let welcome = development::welcome(&program.to_string_lossy(), secret, data, ops_address);
         eprint!("{welcome}");
     }
     let (shards, io) = (gateway.shards(), gateway.driver().name());
@@ -87,15 +92,29 @@ async fn serve(config: Config, started: Instant) -> Result<(), Failed> {
     let _ = writeln!(out, "ready data={data} ops={ops_address} shards={shards} io={io}").and_then(|()| out.flush());
     drop(out);
 
-    log::info!("{} came: draining", signals.next().await);
+    let mut drain_spread = config.drain_spread;
+    let ending = loop {
+        match signals.next().await {
+            Wish::End(name) => break name,
+            Wish::Reload => {
+                if let Some(config) = reload.read() {
+                    drain_spread = config.drain_spread;
+                    // It ends only with the runtime.
+                    let _ = key_orders.send(keys_of(config.keys, &config.secret, config.development, &made_up));
+                    gateway.set_limits(&config.limits);
+                }
+            }
+        }
+    };
+    log::info!("{ending} came: draining");
     draining.store(true, Ordering::Relaxed);
     tokio::select! {
-        left = drain(&gateway, config.drain_spread) => match left {
+        left = drain(&gateway, drain_spread) => match left {
             Some(0) => log::info!("drained: all connections have gone"),
             Some(left) => log::warn!("drained: {left} connections did not go in time and are cut"),
             None => log::error!("not drained: a shard does not answer"),
         },
-        again = signals.next() => {
+        again = signals.end() => {
             log::warn!("{again} came again: leaving at once");
             std::process::exit(1);
         }
@@ -122,23 +141,58 @@ async fn drain(gateway: &Gateway, over: Duration) -> Option<u64> {
     }
 }
 
+/// What checks tokens, the shared secret among it. `made_up`: the secret of development mode where
+/// none is configured.
+fn keys_of(keys: KeySettings, secret: &Option<Vec<u8>>, development: bool, made_up: &[u8]) -> KeySettings {
+    match secret {
+        Some(secret) => keys.with_secret(secret),
+        None if development => keys.with_secret(made_up),
+        None => keys,
+    }
+}
+
+/// What a signal asks for.
+enum Wish {
+    /// The signal's name.
+    End(&'static str),
+    Reload,
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Wish {
         poll_fn(|context| {
             if self.terminate.poll_recv(context).is_ready() {
-                return std::task::Poll::Ready("SIGTERM");
+                return Poll::Ready(Wish::End("SIGTERM"));
             }
-            self.interrupt.poll_recv(context).map(|_| "SIGINT")
+            if self.interrupt.poll_recv(context).is_ready() {
+                return Poll::Ready(Wish::End("SIGINT"));
+            }
+            self.hang_up.poll_recv(context).map(|_| Wish::Reload)
         })
         .await
+    }
+
+    /// The next that ends the process.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            match self.next().await {
+                Wish::End(name) => return name,
+                Wish::Reload => log::warn!("not reloaded: the gateway is going away"),
+            }
+        }
     }
 }

@@ -39,6 +39,7 @@ fn take_controls(edge: &Rc<Edge>) {
     while let Some(control) = edge.controls.take() {
         match control {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
+            Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain { over } => edge.drain(over),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),
             Control::Revoke(revocations) => edge.step(Input::Revoke { revocations: &revocations }),

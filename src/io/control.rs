@@ -8,6 +8,7 @@ use crate::base::limits::CONTROLS_MAX;
 use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
+use crate::kernel::Limits;
 use crate::wire::dialect::DialectId;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub enum Control {
     /// Tokens are checked with this from now on.
     Verifier(Arc<Verifier>),
     Revoke(Arc<[Revocation]>),
+    /// Bounds that hold from now on.
+    Limits(Box<Limits>),
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,

@@ -173,6 +173,11 @@ impl Gateway {
         self.tell_all(|| Control::Revoke(Arc::clone(&revocations)))
     }
 
+    /// Has all shards keep to `limits` from now on; who is connected stays.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.tell_all(|| Control::Limits(Box::new(limits.clone())));
+    }
+
     /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
     /// ended or has too much waiting drops its copy instead.
     pub fn report(&self, reply: impl Fn(Report) + Clone + Send + 'static) {

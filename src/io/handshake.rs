@@ -215,8 +215,8 @@ async fn admit_home(edge: &Rc<Edge>, candidate: Candidate, admit: Admit, bytes: 
     // Almost always nothing, which then owns no memory for the life of the connection.
     let rest = bytes[head_len..].to_vec();
     drop(bytes);
-    let (counted, before) = edge.crowd.enter(&identity.tenant, &identity.user);
-    let home = edge.placement.of_user(&identity.tenant, &identity.user);
+    let (counted, before) = edge.crowd.enter(identity.tenant(), &identity.user);
+    let home = edge.placement.of_user(identity.tenant(), &identity.user);
     let welcome = Welcome { answer, rest, identity, dialect: NATIVE_JSON, counted };
     if home == edge.id || u32::from(before) >= USER_CONNS_MOVED_MAX {
         return open(edge, candidate, welcome).await;

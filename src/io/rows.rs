@@ -1,9 +1,11 @@
 //! The sockets of a shard's connections, by the slot of the connection.
 //! Invariant: between two reads a connection owns no buffer, unless a message is under way or the
-//! core has asked it to wait in the middle of a read.
+//! core has asked it to wait in the middle of a read; and it is counted in the crowd from the
+//! insertion of its row to its removal.
 
+use crate::base::limits::DISCARD_BYTES_MAX;
 use crate::base::pages::Pages;
-use crate::io::crowd::Counted;
+use crate::io::crowd::{Bucket, Counted, Crowd};
 use crate::io::socket::{self, Shut};
 use crate::kernel::ids::ConnId;
 use crate::wire::assembler::{Assembler, MessageLimits};
@@ -14,8 +16,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 pub struct Row {
     pub conn: ConnId,
     pub socket: OwnedFd,
-    /// Bytes thrown away since it is closing.
-    pub discarded: u32,
+    /// Thrown away since it is closing, KiB; each read counts as one at least.
+    discarded_kib: u16,
     pub standing: Standing,
     /// The sending side was shut, or a write failed: nothing more is offered.
     pub is_mute: bool,
@@ -31,11 +33,12 @@ pub struct Row {
     is_queued: bool,
     /// What a read began and did not end.
     under_way: Option<Box<UnderWay>>,
-    _counted: Option<Counted>,
+    counted: Option<Bucket>,
 }
 
 // One per connection, and tens of thousands of them idle.
-const _: () = assert!(size_of::<Option<Row>>() <= 48);
+const _: () = assert!(size_of::<Option<Row>>() <= 32);
+const _: () = assert!(DISCARD_BYTES_MAX / 1_024 <= u16::MAX as usize);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
@@ -63,11 +66,11 @@ pub enum Received {
 
 impl Row {
     /// `rest` came before.
-    pub fn new(conn: ConnId, socket: OwnedFd, counted: Option<Counted>, rest: Vec<u8>) -> Row {
+    pub fn new(conn: ConnId, socket: OwnedFd, rest: Vec<u8>) -> Row {
         let mut row = Row {
             conn,
             socket,
-            discarded: 0,
+            discarded_kib: 0,
             standing: Standing::Open,
             is_mute: false,
             is_offered: false,
@@ -76,7 +79,7 @@ impl Row {
             is_ended: false,
             is_queued: false,
             under_way: None,
-            _counted: counted,
+            counted: None,
         };
         row.keep(UnderWay { held: rest, ..UnderWay::default() });
         row
@@ -105,6 +108,13 @@ impl Row {
             }
             Err(_) => Received::End,
         }
+    }
+
+    /// Notes that a read was thrown away. False when it is enough.
+    pub fn discard(&mut self, bytes: usize) -> bool {
+        let kib = u16::try_from(bytes.div_ceil(1_024)).unwrap_or(u16::MAX);
+        self.discarded_kib = self.discarded_kib.saturating_add(kib);
+        usize::from(self.discarded_kib) < DISCARD_BYTES_MAX / 1_024
     }
 
     /// Takes what an earlier read began.
@@ -143,13 +153,19 @@ impl Default for UnderWay {
     }
 }
 
-#[derive(Default)]
 pub struct Rows {
     rows: Pages<Option<Row>>,
+    crowd: Crowd,
 }
 
 impl Rows {
-    pub fn insert(&mut self, row: Row) {
+    /// `crowd`: where the connections are counted.
+    pub fn new(crowd: Crowd) -> Rows {
+        Rows { rows: Pages::default(), crowd }
+    }
+
+    pub fn insert(&mut self, mut row: Row, counted: Option<Counted>) {
+        row.counted = counted.map(Counted::into_bucket);
         let slot = row.conn.0.slot as usize;
         while self.rows.len() <= slot {
             self.rows.push(None);
@@ -164,7 +180,21 @@ impl Rows {
     /// `None`: it has gone already.
     pub fn remove(&mut self, conn: ConnId) -> Option<Row> {
         self.get_mut(conn)?;
-        self.rows[conn.0.slot as usize].take()
+        let row = self.rows[conn.0.slot as usize].take()?;
+        self.take_off(&row);
+        Some(row)
+    }
+
+    fn take_off(&self, row: &Row) {
+        if let Some(bucket) = row.counted {
+            self.crowd.leave(bucket);
+        }
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        self.rows.iter().flatten().for_each(|row| self.take_off(row));
     }
 }
 
@@ -180,13 +210,13 @@ mod tests {
 
     fn row(conn: ConnId) -> (Row, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Row::new(conn, ours.into(), None, Vec::new()), theirs)
+        (Row::new(conn, ours.into(), Vec::new()), theirs)
     }
 
     #[test]
     fn a_row_is_found_by_its_own_connection_only() {
-        let mut rows = Rows::default();
-        rows.insert(row(conn(3, 1)).0);
+        let mut rows = Rows::new(Crowd::default());
+        rows.insert(row(conn(3, 1)).0, None);
         assert!(rows.get_mut(conn(3, 1)).is_some());
         assert!(rows.get_mut(conn(3, 0)).is_none());
         assert!(rows.get_mut(conn(2, 1)).is_none());
@@ -194,6 +224,29 @@ mod tests {
         assert!(rows.remove(conn(3, 0)).is_none());
         assert!(rows.remove(conn(3, 1)).is_some());
         assert!(rows.remove(conn(3, 1)).is_none());
+    }
+
+    #[test]
+    fn a_connection_is_counted_while_it_has_a_row() {
+        let crowd = Crowd::default();
+        let mut rows = Rows::new(crowd.clone());
+        for slot in 0..2 {
+            rows.insert(row(conn(slot, 0)).0, crowd.enter("t", "alice").0);
+        }
+        assert_eq!(crowd.enter("t", "alice").1, 2);
+        rows.remove(conn(0, 0));
+        assert_eq!(crowd.enter("t", "alice").1, 1);
+        drop(rows);
+        assert_eq!(crowd.enter("t", "alice").1, 0);
+    }
+
+    #[test]
+    fn a_peer_that_is_not_listened_to_any_more_may_say_a_bounded_lot() {
+        let (mut row, _theirs) = row(conn(0, 0));
+        assert!(row.discard(1), "a little");
+        assert!(row.discard(DISCARD_BYTES_MAX / 2));
+        assert!(!row.discard(DISCARD_BYTES_MAX / 2));
+        assert!(!row.discard(usize::MAX), "and stays so");
     }
 
     #[test]

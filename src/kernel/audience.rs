@@ -7,66 +7,139 @@ use crate::wire::dialect::{DialectId, DialectSet};
 
 pub struct Listener {
     pub shard: ShardId,
-    /// How many members speak each.
-    dialects: Vec<(DialectId, u32)>,
+    /// The dialect of some members, and how many they are.
+    dialect: DialectId,
+    conns: u32,
+    /// How many speak each of the others. None where all speak one.
+    #[allow(clippy::box_collection, reason = "a pointer where three would be paid for by every room")]
+    others: Option<Box<Vec<(DialectId, u32)>>>,
     /// The held run of entries (see `lanes`) that the room's next entry for this shard may extend.
     pub open_run: Option<u64>,
 }
 
-#[derive(Default)]
-pub struct Audience {
-    shards: Vec<Listener>,
+impl Listener {
+    fn others(&self) -> &[(DialectId, u32)] {
+        self.others.as_ref().map_or(&[], |others| others)
+    }
+
+    fn add(&mut self, dialect: DialectId) {
+        if dialect == self.dialect {
+            self.conns += 1;
+            return;
+        }
+        let others = self.others.get_or_insert_default();
+        match others.iter_mut().find(|(spoken, _)| *spoken == dialect) {
+            Some((_, conns)) => *conns += 1,
+            None => others.push((dialect, 1)),
+        }
+    }
+
+    /// False when nobody is left.
+    fn remove(&mut self, dialect: DialectId) -> bool {
+        if dialect == self.dialect {
+            self.conns -= 1;
+        } else {
+            let mut others = self.others.iter_mut().flat_map(|others| others.iter_mut());
+            let conns = others.find(|(spoken, _)| *spoken == dialect).map(|(_, conns)| conns);
+            *conns.expect("a member's dialect is listed") -= 1;
+        }
+        if let Some(others) = &mut self.others {
+            others.retain(|(_, conns)| *conns > 0);
+            if self.conns == 0
+                && let Some(next) = others.pop()
+            {
+                (self.dialect, self.conns) = next;
+            }
+            if others.is_empty() {
+                self.others = None;
+            }
+        }
+        self.conns > 0
+    }
 }
+
+/// Nearly every room is heard on one shard.
+#[derive(Default)]
+enum Listeners {
+    #[default]
+    Nowhere,
+    On(Listener),
+    #[allow(clippy::box_collection, reason = "a pointer where three would be paid for by every room")]
+    OnSeveral(Box<Vec<Listener>>),
+}
+
+#[derive(Default)]
+pub struct Audience(Listeners);
+
+// One per room, and nearly every connection brings a room of its own.
+const _: () = assert!(size_of::<Audience>() <= 32);
 
 impl Audience {
     pub fn is_empty(&self) -> bool {
-        self.shards.is_empty()
+        self.shards().is_empty()
+    }
+
+    fn shards(&self) -> &[Listener] {
+        match &self.0 {
+            Listeners::Nowhere => &[],
+            Listeners::On(one) => std::slice::from_ref(one),
+            Listeners::OnSeveral(list) => list,
+        }
+    }
+
+    fn slice_mut(&mut self) -> &mut [Listener] {
+        match &mut self.0 {
+            Listeners::Nowhere => &mut [],
+            Listeners::On(one) => std::slice::from_mut(one),
+            Listeners::OnSeveral(list) => list,
+        }
     }
 
     pub fn add(&mut self, shard: ShardId, dialect: DialectId) {
-        let place = self.shards.iter().position(|listener| listener.shard == shard).unwrap_or_else(|| {
-            // Nearly every room is heard on one shard, in one dialect.
-            self.shards.reserve_exact(1);
-            self.shards.push(Listener { shard, dialects: Vec::with_capacity(1), open_run: None });
-            self.shards.len() - 1
-        });
-        let listener = &mut self.shards[place];
-        match listener.dialects.iter_mut().find(|(spoken, _)| *spoken == dialect) {
-            Some((_, conns)) => *conns += 1,
-            None => listener.dialects.push((dialect, 1)),
+        if let Some(listener) = self.shard_mut(shard) {
+            return listener.add(dialect);
         }
+        let new = Listener { shard, dialect, conns: 1, others: None, open_run: None };
+        self.0 = match std::mem::take(&mut self.0) {
+            Listeners::Nowhere => Listeners::On(new),
+            Listeners::On(one) => Listeners::OnSeveral(Box::new(vec![one, new])),
+            Listeners::OnSeveral(mut list) => {
+                list.push(new);
+                Listeners::OnSeveral(list)
+            }
+        };
     }
 
     /// Takes back one [`Audience::add`] with the same arguments.
     pub fn remove(&mut self, shard: ShardId, dialect: DialectId) {
-        let place = self.shards.iter().position(|listener| listener.shard == shard);
-        let place = place.expect("a member's shard is listed");
-        let listener = &mut self.shards[place];
-        let spoken = listener.dialects.iter().position(|(spoken, _)| *spoken == dialect);
-        let spoken = spoken.expect("a member's dialect is listed");
-        listener.dialects[spoken].1 -= 1;
-        if listener.dialects[spoken].1 == 0 {
-            listener.dialects.swap_remove(spoken);
+        let listener = self.shard_mut(shard).expect("a member's shard is listed");
+        if listener.remove(dialect) {
+            return;
         }
-        if listener.dialects.is_empty() {
-            self.shards.swap_remove(place);
+        if let Listeners::OnSeveral(list) = &mut self.0 {
+            list.retain(|listener| listener.shard != shard);
+            if !list.is_empty() {
+                return;
+            }
         }
+        self.0 = Listeners::Nowhere;
     }
 
     pub fn dialects(&self) -> DialectSet {
         let mut set = DialectSet::default();
-        for (dialect, _) in self.shards.iter().flat_map(|listener| &listener.dialects) {
-            set.insert(*dialect);
+        for listener in self.shards() {
+            set.insert(listener.dialect);
+            listener.others().iter().for_each(|(dialect, _)| set.insert(*dialect));
         }
         set
     }
 
     pub fn shards_mut(&mut self) -> impl Iterator<Item = &mut Listener> {
-        self.shards.iter_mut()
+        self.slice_mut().iter_mut()
     }
 
     pub fn shard_mut(&mut self, shard: ShardId) -> Option<&mut Listener> {
-        self.shards.iter_mut().find(|listener| listener.shard == shard)
+        self.shards_mut().find(|listener| listener.shard == shard)
     }
 }
 

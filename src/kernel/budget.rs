@@ -85,11 +85,15 @@ pub struct Queue<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Queue { items: VecDeque::new(), account: None }
+        Queue::new()
     }
 }
 
 impl<T> Queue<T> {
+    pub const fn new() -> Self {
+        Queue { items: VecDeque::new(), account: None }
+    }
+
     /// What the places cost, bytes.
     pub fn places_bytes(&self) -> usize {
         self.items.capacity() * size_of::<T>()

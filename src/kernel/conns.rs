@@ -10,6 +10,7 @@ use crate::kernel::ids::{CallId, ConnId, Epoch, RoomId, Seq, ShardId};
 use crate::kernel::membership::ConnSlot;
 use crate::kernel::outbox::Outbox;
 use crate::wire::dialect::{DialectId, NATIVE_JSON};
+use std::time::Duration;
 
 /// What a connection is doing; several at once.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -89,13 +90,24 @@ pub struct Cold {
     pub replays: Option<Box<Vec<Replay>>>,
     /// Parts of requests that wait for an answer.
     pub pending: u32,
-    /// When the socket last took a byte while it was blocked.
-    pub progress: Instant,
+    /// When the socket last took a byte while it was blocked: the lower bits of the core's clock in
+    /// milliseconds, 49 days.
+    progress_ms: u32,
 }
 
-const _: () = assert!(size_of::<Cold>() <= 80);
+const _: () = assert!(size_of::<Option<Cold>>() <= 40);
 
 impl Cold {
+    /// The socket took a byte, or is blocked from now on.
+    pub fn note_progress(&mut self, now: Instant) {
+        self.progress_ms = milliseconds(now);
+    }
+
+    /// How long the socket has taken nothing.
+    pub fn stalled(&self, now: Instant) -> Duration {
+        Duration::from_millis(milliseconds(now).wrapping_sub(self.progress_ms).into())
+    }
+
     pub fn replays(&mut self) -> &mut Vec<Replay> {
         self.replays.get_or_insert_default()
     }
@@ -104,8 +116,8 @@ impl Cold {
 #[derive(Default)]
 pub struct Conns {
     rows: Pages<Row>,
-    cold: Pages<Option<Box<Cold>>>,
-    free: Vec<ConnSlot>,
+    cold: Pages<Option<Cold>>,
+    free: Pages<ConnSlot>,
 }
 
 impl Conns {
@@ -142,8 +154,8 @@ impl Conns {
         row.flags.set(Flags::LIVE);
         row.heard_s = seconds(now);
         row.active_s = seconds(now);
-        let cold = Cold { identity, replays: None, pending: 0, progress: now };
-        self.cold[id.0.slot as usize] = Some(Box::new(cold));
+        let cold = Cold { identity, replays: None, pending: 0, progress_ms: milliseconds(now) };
+        self.cold[id.0.slot as usize] = Some(cold);
     }
 
     /// Gives the slot back, opened or only reserved. What was queued is lost.
@@ -189,12 +201,12 @@ impl Conns {
 
     pub fn cold(&self, id: ConnId) -> Option<&Cold> {
         self.row(id)?;
-        self.cold[id.0.slot as usize].as_deref()
+        self.cold[id.0.slot as usize].as_ref()
     }
 
     pub fn cold_mut(&mut self, id: ConnId) -> Option<&mut Cold> {
         self.row(id)?;
-        self.cold[id.0.slot as usize].as_deref_mut()
+        self.cold[id.0.slot as usize].as_mut()
     }
 
     pub fn is_open(&self, id: ConnId) -> bool {
@@ -205,4 +217,8 @@ impl Conns {
 /// Whole seconds of the core's clock: what a row has room for.
 pub fn seconds(at: Instant) -> u32 {
     (at.as_nanos() / 1_000_000_000) as u32
+}
+
+fn milliseconds(at: Instant) -> u32 {
+    (at.as_nanos() / 1_000_000) as u32
 }

@@ -1,13 +1,13 @@
 //! What happened, for features to take note of: the only way in which features meet.
 
+use crate::admission::names::User;
 use crate::kernel::ids::ConnAt;
-use std::sync::Arc;
 
 /// Something that happened in a room, observed at its home only.
 #[derive(Clone, Debug)]
 pub enum Fact {
     /// The first connection of `user` came in.
-    Joined { user: Arc<str>, by: ConnAt },
+    Joined { user: User, by: ConnAt },
     /// The last connection of `user` went.
-    Left { user: Arc<str>, by: ConnAt },
+    Left { user: User, by: ConnAt },
 }

@@ -19,7 +19,7 @@ impl Kernel {
         let excluded = entry.excluded.filter(|at| at.shard == self.id).map(|at| at.conn);
         // What this shard's own history keeps is in outboxes as the same frames.
         let kept =
-            if from == self.id { self.rooms.get(room).and_then(|row| row.history.frames_of(entry)) } else { None };
+            if from == self.id { self.rooms.get(room).and_then(|row| row.history().frames_of(entry)) } else { None };
         let fresh;
         let frames = match kept {
             Some(frames) => frames,

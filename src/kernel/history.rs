@@ -55,6 +55,10 @@ impl Drop for Kept {
 pub struct Gap;
 
 impl History {
+    pub const fn new() -> History {
+        History { entries: Queue::new(), bytes: 0 }
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

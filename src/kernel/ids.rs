@@ -1,10 +1,10 @@
 //! Names of things, none of which can be taken for another.
 
-use crate::admission::names::RoomName;
+pub use crate::admission::names::RoomRef;
+
 use crate::base::base32;
 use crate::base::table::Key;
 use std::fmt;
-use std::sync::Arc;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardId(pub u8);
@@ -37,20 +37,6 @@ pub struct LocalRoomId(pub Key);
 /// A request that waits for its answer, on the connection's shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CallId(pub Key);
-
-/// A room by name: names of different tenants never meet.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct RoomRef {
-    pub tenant: Arc<str>,
-    pub name: RoomName,
-}
-
-impl RoomRef {
-    /// The same name in memory of its own.
-    pub fn copied(&self) -> RoomRef {
-        RoomRef { tenant: Arc::from(&*self.tenant), name: self.name.copied() }
-    }
-}
 
 /// A place in the order of a room: dense, the first message has 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -2,7 +2,7 @@
 //! replies - goes through one lane per pair of shards, in order.
 
 use crate::admission::gate::{Admitted, Asks};
-use crate::admission::names::RoomName;
+use crate::admission::names::{RoomName, User};
 use crate::admission::rights::Right;
 use crate::kernel::entry::Entry;
 use crate::kernel::feature::{Answer, DeclaredId};
@@ -35,7 +35,7 @@ pub struct Request {
     pub known: Option<RoomId>,
     pub needs: Right,
     pub from: ConnAt,
-    pub user: Arc<str>,
+    pub user: User,
     pub dialect: DialectId,
     /// Rooms that the connection is in, or may be in once its other requests are answered.
     pub rooms: u32,

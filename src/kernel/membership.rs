@@ -3,11 +3,14 @@
 //! place in the other, so joining and leaving take constant time. A connection whose replay is
 //! under way is in a room without being among its members: what is live waits in the history.
 
+use crate::base::few::Few;
 use crate::base::hash::Keyed;
 use crate::base::index::Index;
-use crate::base::pages::{Pages, push_small};
-use crate::base::table::{Key, Table};
+use crate::base::pages::Pages;
+use crate::base::table::Table;
+use crate::base::u48::U48;
 use crate::kernel::ids::{LocalRoomId, RoomId, RoomRef, ShardId};
+use smallvec::SmallVec;
 
 /// A connection by its slot: callers know that it is alive.
 pub type ConnSlot = u32;
@@ -18,12 +21,15 @@ pub struct LocalRoom {
     pub home: ShardId,
     pub id: RoomId,
     pub name: RoomRef,
-    members: Vec<Member>,
+    members: Few<Member>,
     /// Connections in the room, live or not.
     attached: u32,
     /// Logged entries that went to all members since this row exists.
     pub delivered: u64,
 }
+
+// One per room, and nearly every connection brings a room of its own.
+const _: () = assert!(Table::<LocalRoom>::slot_bytes() <= 56);
 
 #[derive(Clone, Copy)]
 pub struct Member {
@@ -33,7 +39,7 @@ pub struct Member {
 }
 
 impl LocalRoom {
-    pub fn members(&self) -> &[Member] {
+    pub fn members(&self) -> &Few<Member> {
         &self.members
     }
 }
@@ -41,16 +47,28 @@ impl LocalRoom {
 /// A room that a connection is in.
 #[derive(Clone, Copy)]
 pub struct Joined {
-    pub room: LocalRoomId,
+    /// The room's slot: the room stays where it is while somebody is in.
+    room: u32,
     nth_member: u32,
-    pub since_unix_ms: u64,
-    /// The room's count of deliveries when this one joined, less its own replayed entries.
-    delivered_before: u64,
     /// Transient pushes that this connection was too slow for.
     pub dropped: u32,
+    since_unix_ms: U48,
+    /// The room's count of deliveries when this one joined, less its own replayed entries.
+    delivered_before: U48,
 }
 
+const _: () = assert!(size_of::<Joined>() == 24);
+
+/// The user's own room and one more lie in the row itself.
+type RoomsOf = SmallVec<[Joined; 2]>;
+
+const _: () = assert!(size_of::<RoomsOf>() == 56);
+
 impl Joined {
+    pub fn since_unix_ms(&self) -> u64 {
+        self.since_unix_ms.get()
+    }
+
     pub fn is_live(&self) -> bool {
         self.nth_member != NOT_LIVE
     }
@@ -58,8 +76,8 @@ impl Joined {
 
 pub struct Membership {
     rooms: Table<LocalRoom>,
-    by_home: Index<Key>,
-    rooms_of: Pages<Vec<Joined>>,
+    by_home: Index,
+    rooms_of: Pages<RoomsOf>,
 }
 
 impl Membership {
@@ -77,8 +95,12 @@ impl Membership {
     }
 
     pub fn find(&self, home: ShardId, id: RoomId) -> Option<LocalRoomId> {
-        let is_it = |key| self.rooms.get(key).is_some_and(|row| (row.home, row.id) == (home, id));
-        self.by_home.find(&(home, id), is_it).map(LocalRoomId)
+        let mut found = None;
+        self.by_home.find(&(home, id), |slot| {
+            found = self.rooms.at(slot).filter(|(_, row)| (row.home, row.id) == (home, id));
+            found.is_some()
+        })?;
+        found.map(|(key, _)| LocalRoomId(key))
     }
 
     pub fn room(&self, id: LocalRoomId) -> Option<&LocalRoom> {
@@ -90,24 +112,29 @@ impl Membership {
     }
 
     pub fn rooms_of(&self, slot: ConnSlot) -> &[Joined] {
-        self.rooms_of.get(slot as usize).map_or(&[], Vec::as_slice)
+        self.rooms_of.get(slot as usize).map_or(&[], SmallVec::as_slice)
+    }
+
+    /// The room that a connection is in.
+    pub fn room_of(&self, joined: &Joined) -> Option<&LocalRoom> {
+        self.rooms.at(joined.room).map(|(_, row)| row)
     }
 
     pub fn joined(&self, slot: ConnSlot, room: LocalRoomId) -> Option<&Joined> {
-        self.rooms_of(slot).iter().find(|joined| joined.room == room)
+        self.rooms_of(slot).iter().find(|joined| joined.room == room.0.slot)
     }
 
     fn joined_mut(&mut self, slot: ConnSlot, room: LocalRoomId) -> Option<&mut Joined> {
-        self.rooms_of.get_mut(slot as usize)?.iter_mut().find(|joined| joined.room == room)
+        self.rooms_of.get_mut(slot as usize)?.iter_mut().find(|joined| joined.room == room.0.slot)
     }
 
     /// Logged pushes that the connection got in a room.
     pub fn delivered(&self, joined: &Joined) -> u64 {
-        let live = match self.room(joined.room) {
+        let live = match self.room_of(joined) {
             Some(room) if joined.is_live() => room.delivered,
             _ => 0,
         };
-        live.wrapping_sub(joined.delivered_before)
+        U48::new(live.wrapping_sub(joined.delivered_before.get())).get()
     }
 
     pub fn note_dropped(&mut self, slot: ConnSlot, room: LocalRoomId) {
@@ -119,7 +146,7 @@ impl Membership {
     /// One logged push more, or one less, than the room's own count says.
     pub fn correct_delivered(&mut self, slot: ConnSlot, room: LocalRoomId, by: i64) {
         if let Some(joined) = self.joined_mut(slot, room) {
-            joined.delivered_before = joined.delivered_before.wrapping_sub(by as u64);
+            joined.delivered_before = U48::new(joined.delivered_before.get().wrapping_sub(by as u64));
         }
     }
 
@@ -129,37 +156,43 @@ impl Membership {
         assert!(self.joined(slot, room).is_none(), "a connection joins a room once");
         self.rooms.get_mut(room.0).expect("an indexed room is there").attached += 1;
         while self.rooms_of.len() <= slot as usize {
-            self.rooms_of.push(Vec::new());
+            self.rooms_of.push(RoomsOf::new());
         }
-        let joined = Joined { room, nth_member: NOT_LIVE, since_unix_ms: unix_ms, delivered_before: 0, dropped: 0 };
-        push_small(&mut self.rooms_of[slot as usize], joined);
+        let joined = Joined {
+            room: room.0.slot,
+            nth_member: NOT_LIVE,
+            dropped: 0,
+            since_unix_ms: U48::new(unix_ms),
+            delivered_before: U48::default(),
+        };
+        self.rooms_of[slot as usize].push(joined);
         room
     }
 
     fn add_room(&mut self, home: ShardId, id: RoomId, name: RoomRef) -> LocalRoomId {
-        let row = LocalRoom { home, id, name, members: Vec::new(), attached: 0, delivered: 0 };
+        let row = LocalRoom { home, id, name, members: Few::default(), attached: 0, delivered: 0 };
         let key = self.rooms.insert(row);
         let rooms = &self.rooms;
-        let key_of = |key| rooms.get(key).map(|row| (row.home, row.id)).expect("an indexed room is there");
-        self.by_home.insert(&(home, id), key, key_of);
+        let home_at = |slot| rooms.at(slot).map(|(_, row)| (row.home, row.id)).expect("an indexed room is there");
+        self.by_home.insert(&(home, id), key.slot, home_at);
         LocalRoomId(key)
     }
 
     /// From now on the connection gets the room's entries as they come.
     pub fn make_live(&mut self, slot: ConnSlot, room: LocalRoomId) {
         let Some(rooms) = self.rooms_of.get_mut(slot as usize) else { return };
-        let Some(nth_room) = rooms.iter().position(|joined| joined.room == room) else { return };
+        let Some(nth_room) = rooms.iter().position(|joined| joined.room == room.0.slot) else { return };
         let row = self.rooms.get_mut(room.0).expect("a joined room is there");
         let joined = &mut rooms[nth_room];
         assert!(!joined.is_live(), "a member goes live once");
         joined.nth_member = row.members.len() as u32;
-        joined.delivered_before = joined.delivered_before.wrapping_add(row.delivered);
-        push_small(&mut row.members, Member { slot, nth_room: nth_room as u32 });
+        joined.delivered_before = U48::new(joined.delivered_before.get().wrapping_add(row.delivered));
+        row.members.push(Member { slot, nth_room: nth_room as u32 });
     }
 
     /// Takes the connection out of a room; false when it was not in it.
     pub fn detach(&mut self, slot: ConnSlot, room: LocalRoomId) -> bool {
-        match self.rooms_of(slot).iter().position(|joined| joined.room == room) {
+        match self.rooms_of(slot).iter().position(|joined| joined.room == room.0.slot) {
             Some(nth_room) => {
                 self.detach_nth(slot, nth_room);
                 true
@@ -176,10 +209,10 @@ impl Membership {
         if let Some(moved) = rooms.get(nth_room)
             && moved.is_live()
         {
-            let row = self.rooms.get_mut(moved.room.0).expect("a joined room is there");
+            let row = self.rooms.at_mut(moved.room).expect("a joined room is there");
             row.members[moved.nth_member as usize].nth_room = nth_room as u32;
         }
-        let row = self.rooms.get_mut(gone.room.0).expect("a joined room is there");
+        let row = self.rooms.at_mut(gone.room).expect("a joined room is there");
         if gone.is_live() {
             row.members.swap_remove(gone.nth_member as usize);
             // The room's last member took the free place: that connection must know.
@@ -190,8 +223,9 @@ impl Membership {
         row.attached -= 1;
         let key = (row.home, row.id);
         if row.attached == 0 {
-            self.by_home.remove(&key, gone.room.0);
-            self.rooms.remove(gone.room.0);
+            self.by_home.remove(&key, gone.room);
+            let room = self.rooms.at(gone.room).map(|(room, _)| room);
+            self.rooms.remove(room.expect("a joined room is there"));
         }
         key
     }
@@ -203,7 +237,7 @@ impl Membership {
             left.push(self.detach_nth(slot, last));
         }
         if let Some(rooms) = self.rooms_of.get_mut(slot as usize) {
-            *rooms = Vec::new();
+            *rooms = RoomsOf::new();
         }
         left
     }
@@ -221,7 +255,7 @@ mod tests {
     }
 
     fn name(n: u32) -> RoomRef {
-        RoomRef { tenant: "t".into(), name: RoomName::parse(&format!("r{n}")).expect("a good name") }
+        RoomRef::new("t".into(), RoomName::parse(&format!("r{n}")).expect("a good name"))
     }
 
     #[derive(Clone, Debug)]
@@ -277,10 +311,12 @@ mod tests {
                     let (shard, id) = home(room);
                     let local = membership.find(shard, id);
                     prop_assert_eq!(local.is_some(), model.keys().any(|key| key.1 == room));
-                    let members = local.and_then(|local| membership.room(local)).map_or(&[][..], LocalRoom::members);
-                    let got: BTreeSet<u32> = members.iter().map(|member| member.slot).collect();
+                    let members = local.and_then(|local| membership.room(local)).map(LocalRoom::members);
+                    let got: Vec<u32> = members.into_iter().flatten().map(|member| member.slot).collect();
+                    let number = got.len();
+                    let got: BTreeSet<u32> = got.into_iter().collect();
                     let want: BTreeSet<u32> = model.iter().filter(|(key, live)| key.1 == room && **live).map(|(key, _)| key.0).collect();
-                    prop_assert_eq!(members.len(), got.len());
+                    prop_assert_eq!(number, got.len());
                     prop_assert_eq!(got, want);
                 }
                 for slot in 0..8 {

@@ -131,10 +131,10 @@ impl Kernel {
         let rooms = &mut self.rooms;
         let oldest = oldest.get_or_insert_with(|| {
             let kept = rooms.iter_with_ids();
-            kept.filter_map(|(id, room)| Some(Reverse((room.history.oldest_birth()?, id)))).collect()
+            kept.filter_map(|(id, room)| Some(Reverse((room.history().oldest_birth()?, id)))).collect()
         });
         let Some(Reverse((_, id))) = oldest.pop() else { return false };
-        let history = &mut rooms.get_mut(id).expect("a listed room is there").history;
+        let history = rooms.get_mut(id).expect("a listed room is there").history_mut();
         history.forget_oldest();
         self.counters.forgotten += 1;
         oldest.extend(history.oldest_birth().map(|birth| Reverse((birth, id))));

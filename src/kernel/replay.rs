@@ -169,7 +169,7 @@ impl Kernel {
 
     fn replayed_frame(&mut self, home: ShardId, room: RoomId, entry: &Arc<Entry>, form: DialectId) -> Option<Shared> {
         if home == self.id
-            && let Some(frames) = self.rooms.get(room).and_then(|row| row.history.frames_of(entry))
+            && let Some(frames) = self.rooms.get(room).and_then(|row| row.history().frames_of(entry))
         {
             return frames.form(form).cloned();
         }

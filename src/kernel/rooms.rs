@@ -2,10 +2,12 @@
 //! Invariants: `seq` is dense and starts at 1 with each epoch; directory and audience change
 //! together, in [`Room::add`] and [`Room::remove`].
 
+use crate::admission::names::User;
 use crate::base::hash::Keyed;
 use crate::base::index::Index;
-use crate::base::table::{Key, Table};
+use crate::base::table::Table;
 use crate::base::time::Instant;
+use crate::base::u48::U48;
 use crate::kernel::audience::Audience;
 use crate::kernel::cids::Cids;
 use crate::kernel::directory::{Change, Directory, Member};
@@ -19,15 +21,25 @@ pub struct Room {
     pub epoch: Epoch,
     /// The last message's number, 0 before the first.
     pub head: Seq,
-    pub created_unix_ms: u64,
-    pub history: History,
     pub audience: Audience,
-    /// What `room:update` last set, JSON.
-    pub details: Option<Box<[u8]>>,
     directory: Directory,
-    cids: Option<Box<Cids>>,
+    /// What most rooms never have: nobody writes to them.
+    kept: Option<Box<Kept>>,
+    created_unix_ms: U48,
     /// A timer looks after this room.
     pub is_watched: bool,
+}
+
+// One per room, and nearly every connection brings a room of its own.
+const _: () = assert!(size_of::<Room>() <= 96);
+const _: () = assert!(Table::<Room>::slot_bytes() <= 104);
+
+#[derive(Default)]
+struct Kept {
+    history: History,
+    /// What `room:update` last set, JSON.
+    details: Option<Box<[u8]>>,
+    cids: Option<Box<Cids>>,
 }
 
 impl Room {
@@ -40,7 +52,7 @@ impl Room {
     }
 
     /// `keyed`: the hasher of the directory's index, should the room grow one.
-    pub fn add(&mut self, at: ConnAt, user: &Arc<str>, dialect: DialectId, keyed: Keyed) -> Change {
+    pub fn add(&mut self, at: ConnAt, user: &User, dialect: DialectId, keyed: Keyed) -> Change {
         let change = self.directory.add(at, user, dialect, keyed);
         if change != Change::Nothing {
             self.audience.add(at.shard, dialect);
@@ -54,18 +66,40 @@ impl Room {
         Some((member, change))
     }
 
-    pub fn find_cid(&self, user: &Arc<str>, cid: &Arc<str>) -> Option<Place> {
-        self.cids.as_ref()?.find(user, cid)
+    pub fn created_unix_ms(&self) -> u64 {
+        self.created_unix_ms.get()
     }
 
-    pub fn remember_cid(&mut self, keyed: Keyed, now: Instant, user: Arc<str>, cid: Arc<str>, place: Place) {
-        let cids = self.cids.get_or_insert_with(|| Box::new(Cids::new(keyed)));
+    pub fn history(&self) -> &History {
+        const NOTHING: &History = &History::new();
+        self.kept.as_ref().map_or(NOTHING, |kept| &kept.history)
+    }
+
+    pub fn history_mut(&mut self) -> &mut History {
+        &mut self.kept.get_or_insert_default().history
+    }
+
+    pub fn details(&self) -> Option<&[u8]> {
+        self.kept.as_ref()?.details.as_deref()
+    }
+
+    pub fn set_details(&mut self, details: &[u8]) {
+        self.kept.get_or_insert_default().details = Some(details.into());
+    }
+
+    pub fn find_cid(&self, user: &User, cid: &Arc<str>) -> Option<Place> {
+        self.kept.as_ref()?.cids.as_ref()?.find(user, cid)
+    }
+
+    pub fn remember_cid(&mut self, keyed: Keyed, now: Instant, user: User, cid: Arc<str>, place: Place) {
+        let kept = self.kept.get_or_insert_default();
+        let cids = kept.cids.get_or_insert_with(|| Box::new(Cids::new(keyed)));
         cids.remember(now, user, cid, place);
     }
 
     /// Something is kept that somebody may come back for.
     fn needs_memory(&self) -> bool {
-        !self.history.is_empty() || self.cids.is_some()
+        self.kept.as_ref().is_some_and(|kept| !kept.history.is_empty() || kept.cids.is_some())
     }
 
     /// Something is kept that grows old, or nobody is in.
@@ -75,11 +109,16 @@ impl Room {
 
     /// Lets go of what is too old; true when nothing is left to keep the room for.
     pub fn expire(&mut self, now: Instant) -> bool {
-        self.history.expire(now);
-        if let Some(cids) = &mut self.cids {
-            cids.expire(now);
-            if cids.is_empty() {
-                self.cids = None;
+        if let Some(kept) = &mut self.kept {
+            kept.history.expire(now);
+            if let Some(cids) = &mut kept.cids {
+                cids.expire(now);
+                if cids.is_empty() {
+                    kept.cids = None;
+                }
+            }
+            if kept.history.is_empty() && kept.cids.is_none() && kept.details.is_none() {
+                self.kept = None;
             }
         }
         self.audience.is_empty() && !self.needs_memory()
@@ -88,7 +127,7 @@ impl Room {
 
 pub struct Rooms {
     table: Table<Room>,
-    index: Index<Key>,
+    index: Index,
 }
 
 type Name<'a> = (&'a str, &'a str);
@@ -119,8 +158,12 @@ impl Rooms {
     }
 
     pub fn find(&self, name: &RoomRef) -> Option<RoomId> {
-        let is_it = |key| self.table.get(key).is_some_and(|room| name_of(&room.name) == name_of(name));
-        self.index.find(&name_of(name), is_it).map(RoomId)
+        let mut found = None;
+        self.index.find(&name_of(name), |slot| {
+            found = self.table.at(slot).filter(|(_, room)| name_of(&room.name) == name_of(name));
+            found.is_some()
+        })?;
+        found.map(|(key, _)| RoomId(key))
     }
 
     /// Makes a room, which must not exist.
@@ -130,17 +173,15 @@ impl Rooms {
             name: name.clone(),
             epoch,
             head: Seq(0),
-            created_unix_ms: now_unix_ms,
-            history: History::default(),
             audience: Audience::default(),
-            details: None,
             directory: Directory::default(),
-            cids: None,
+            kept: None,
+            created_unix_ms: U48::new(now_unix_ms),
             is_watched: false,
         });
         let table = &self.table;
-        let key_of = |key| table.get(key).map_or(("", ""), |room| name_of(&room.name));
-        self.index.insert(&name_of(&name), key, key_of);
+        let name_at = |slot| table.at(slot).map_or(("", ""), |(_, room)| name_of(&room.name));
+        self.index.insert(&name_of(&name), key.slot, name_at);
         RoomId(key)
     }
 
@@ -160,6 +201,6 @@ impl Rooms {
     pub fn free(&mut self, id: RoomId) {
         let room = self.table.remove(id.0).expect("a room is freed once");
         assert!(room.audience.is_empty(), "a room with members is not freed");
-        self.index.remove(&name_of(&room.name), id.0);
+        self.index.remove(&name_of(&room.name), id.0.slot);
     }
 }

@@ -112,7 +112,7 @@ impl<'a> RoomScope<'a> {
     fn missed(&self, since: Cursor, reader: ConnAt) -> Result<(Seq, u64), Gap> {
         let row = self.room();
         let after = self.seq_of(since)?;
-        let missed = row.history.after(after, row.head)?;
+        let missed = row.history().after(after, row.head)?;
         Ok((after, missed.filter(|entry| entry.excluded != Some(reader)).count() as u64))
     }
 
@@ -121,7 +121,7 @@ impl<'a> RoomScope<'a> {
         match cursor {
             Cursor::Pos(pos) if pos.epoch == row.epoch => Ok(pos.seq),
             Cursor::Pos(_) => Err(Gap),
-            Cursor::Mid(mid) => row.history.find(mid).ok_or(Gap),
+            Cursor::Mid(mid) => row.history().find(mid).ok_or(Gap),
         }
     }
 
@@ -136,7 +136,7 @@ impl<'a> RoomScope<'a> {
 
     /// Sets what `room:info` tells besides.
     pub fn set_details(&mut self, details: &[u8]) {
-        self.room_mut().details = Some(details.into());
+        self.room_mut().set_details(details);
     }
 
     /// The page after `since`, or before `before`, or the last one; at most `limit` messages.
@@ -145,7 +145,7 @@ impl<'a> RoomScope<'a> {
         let empty = |gap| Messages { entries: Vec::new(), pos: row.pos(), gap, more: false };
         if let Some(since) = since {
             let Ok(after) = self.seq_of(since) else { return empty(true) };
-            let Ok(entries) = row.history.after(after, row.head) else { return empty(true) };
+            let Ok(entries) = row.history().after(after, row.head) else { return empty(true) };
             let entries = page(entries, limit);
             let upto = Seq(after.0 + entries.len() as u64);
             let pos = Pos { epoch: row.epoch, seq: upto };
@@ -157,11 +157,11 @@ impl<'a> RoomScope<'a> {
             Some(Err(Gap)) => return empty(true),
         };
         // What is kept starts somewhere; a page that reaches past it is cut there.
-        let kept = row.history.kept_before(end);
+        let kept = row.history().kept_before(end);
         let mut entries = page(kept.rev(), limit);
         entries.reverse();
         let first = end.0.saturating_sub(entries.len() as u64);
-        let more = first > 1 && row.history.get(Seq(first - 1)).is_some();
+        let more = first > 1 && row.history().get(Seq(first - 1)).is_some();
         // Messages were here once and are no longer: the reader learns that this is not the start.
         let gap = first > 1 && !more;
         let pos = Pos { epoch: row.epoch, seq: Seq(end.0.saturating_sub(1).min(row.head.0)) };
@@ -184,7 +184,7 @@ impl Kernel {
     /// The next page of a replay.
     pub fn replay_page(&mut self, room: RoomId, epoch: Epoch, after: Seq) -> Change {
         let Some(row) = self.rooms.get(room).filter(|row| row.epoch == epoch) else { return Change::PageLost };
-        let Ok(entries) = row.history.after(after, row.head) else { return Change::PageLost };
+        let Ok(entries) = row.history().after(after, row.head) else { return Change::PageLost };
         let entries = page(entries, crate::base::limits::PAGE_ENTRIES_MAX);
         let upto = Seq(after.0 + entries.len() as u64);
         assert!(upto > after || upto == row.head, "a page brings its replay on");
@@ -232,7 +232,7 @@ impl<'a> ConnScope<'a> {
     pub fn rooms(&self) -> impl Iterator<Item = MyRoom<'_>> {
         let membership = &self.kernel.membership;
         membership.rooms_of(self.conn.0.slot).iter().filter_map(move |joined| {
-            let name = membership.room(joined.room)?.name.name.as_str();
+            let name = membership.room_of(joined)?.name.name.as_str();
             Some(MyRoom { name, joined, delivered: membership.delivered(joined) })
         })
     }

@@ -4,6 +4,7 @@
 //! once, here, in the dialects that its receivers speak; a shard whose memory is full takes no
 //! message in.
 
+use crate::admission::names::User;
 use crate::base::limits::{FULL_RETRY, ROOM_CHECK, ROOMS_PER_SHARD_MAX};
 use crate::base::time::Now;
 use crate::kernel::effects::Effects;
@@ -22,7 +23,7 @@ pub struct Draft<'a> {
     /// JSON, byte for byte as the sender wrote it.
     pub data: &'a [u8],
     /// The authenticated sender.
-    pub from: Option<Arc<str>>,
+    pub from: Option<User>,
     /// The sender's own name for the message, to tell a retry.
     pub cid: Option<Arc<str>>,
     pub excluded: Option<ConnAt>,
@@ -84,7 +85,7 @@ impl Kernel {
         let label = Label { place: Some(place), class: Class::Logged, excluded: draft.excluded, at: now.at };
         let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.scratch));
         row.head = place.seq;
-        row.history.push(entry.clone(), &self.memory.account);
+        row.history_mut().push(entry.clone(), &self.memory.account);
         if let Some((user, cid)) = draft.from.zip(draft.cid) {
             row.remember_cid(self.keyed, now.at, user, cid, place);
         }
@@ -161,7 +162,7 @@ impl Kernel {
             *from = from.next();
             // Whether or not somebody is left there: a leave whose result waits behind this run must
             // not come before what was said before it.
-            let entry = self.rooms.get(room).map(|row| row.history.get(seq).cloned());
+            let entry = self.rooms.get(room).map(|row| row.history().get(seq).cloned());
             if is_last || !matches!(entry, Some(Some(_))) {
                 self.lanes.skip(peer);
             }
@@ -213,7 +214,7 @@ mod tests {
         let id = ShardId(0);
         let config = ShardConfig { id, shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits: Limits::default() };
         let mut kernel = Kernel::new(config, now);
-        let named = |name| RoomRef { tenant: "t".into(), name: RoomName::parse(name).expect("a good name") };
+        let named = |name| RoomRef::new("t".into(), RoomName::parse(name).expect("a good name"));
         let (here, other) = (named("here"), named("other"));
 
         let (seen, is_new) = kernel.room_at_home(now, &here, None).expect("a place");

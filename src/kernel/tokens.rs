@@ -95,13 +95,13 @@ impl Kernel {
             WireError::new(refused.code(), refused.to_string())
         })?;
         let cold = self.conns.cold_mut(conn).expect("a request comes from an open connection");
-        if (&fresh.tenant, &fresh.user) != (&cold.identity.tenant, &cold.identity.user) {
+        if fresh.user != cold.identity.user {
             let message = "the token is another user's; open a connection of its own with it";
             return Err(WireError::new(ErrorCode::Forbidden, message));
         }
         let end = fresh.expires_unix_s();
-        // The same names, which rooms and requests of the connection share.
-        (fresh.tenant, fresh.user) = (Arc::clone(&cold.identity.tenant), Arc::clone(&cold.identity.user));
+        // The same name, which rooms and requests of the connection share.
+        fresh.user = cold.identity.user.clone();
         cold.identity = fresh;
         if let Some(row) = self.conns.row_mut(conn) {
             row.flags.clear(Flags::TOLD_EXPIRING);

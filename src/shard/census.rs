@@ -46,8 +46,8 @@ impl Held {
         let mut held = Held::default();
         let mut entries = 0;
         for room in kernel.rooms.iter() {
-            held.places += room.history.places_bytes();
-            for kept in room.history.iter() {
+            held.places += room.history().places_bytes();
+            for kept in room.history().iter() {
                 entries += kept.entry().overhead_bytes();
                 for frame in kept.frames().iter() {
                     held.history += frame.charge();
@@ -74,7 +74,7 @@ impl Held {
 impl Census {
     pub(super) fn of(kernel: &Kernel) -> Census {
         let of_histories = |size: fn(&crate::kernel::history::History) -> usize| {
-            kernel.rooms.iter().map(|room| size(&room.history)).max().unwrap_or(0)
+            kernel.rooms.iter().map(|room| size(room.history())).max().unwrap_or(0)
         };
         Census {
             conns: kernel.conns.len(),

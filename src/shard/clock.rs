@@ -87,7 +87,7 @@ impl Shard {
 
     fn on_stall(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
         let Some(cold) = self.kernel.conns.cold(conn) else { return };
-        let stalled = now.at.since(cold.progress);
+        let stalled = cold.stalled(now.at);
         let Some(row) = self.kernel.conns.row_mut(conn) else { return };
         row.flags.clear(Flags::WATCHED);
         if !row.flags.has(Flags::BLOCKED) || !row.is_open() {

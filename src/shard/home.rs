@@ -151,8 +151,8 @@ impl Shard {
         if !self.kernel.conns.is_open(conn) {
             return;
         }
-        if let Some(cold) = self.kernel.conns.cold_mut(conn) {
-            cold.replays().retain(|replay| (replay.home, replay.room) != (home, room));
+        if let Some(replays) = self.kernel.conns.cold_mut(conn).and_then(|cold| cold.replays.as_mut()) {
+            replays.retain(|replay| (replay.home, replay.room) != (home, room));
         }
         if let Some(local) = self.kernel.membership.find(home, room) {
             self.kernel.membership.detach(conn.0.slot, local);
@@ -166,7 +166,7 @@ impl Shard {
         let data = json!({
             "conn": format!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),
             "user": &*identity.user,
-            "tenant": &*identity.tenant,
+            "tenant": &**identity.tenant(),
             "name": identity.name(),
             "server": "ringroom",
             "version": env!("CARGO_PKG_VERSION"),

@@ -43,8 +43,8 @@ struct Seen {
 impl Shard {
     pub(super) fn open(&mut self, now: Now, opening: Opening, effects: &mut Effects) {
         let Opening { conn, identity, dialect, greeting } = opening;
-        let inbox = RoomName::inbox_of(&identity.user);
         let is_void = self.kernel.is_void(now, &identity);
+        let inbox = identity.user.inbox().clone();
         self.kernel.conns.open(conn, dialect, identity, now.at);
         self.kernel.counters.opened += 1;
         if !greeting.is_empty() {
@@ -56,7 +56,7 @@ impl Shard {
         }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);
-        let inbox = self.place(conn, inbox);
+        let inbox = self.at_home(inbox);
         let home = inbox.home;
         let request = self.request(conn, call, 0, inbox, Right::Join, Ask::Inbox);
         self.requests.push((home, Box::new(gate::admit_own(request))));
@@ -160,7 +160,7 @@ impl Shard {
         // inbox has a name that clients may not be able to spell, so that is looked at below.
         let membership = &self.kernel.membership;
         for joined in membership.rooms_of(conn.0.slot).iter().take(ROOMS_LOOKED_THROUGH_MAX) {
-            if let Some(row) = membership.room(joined.room)
+            if let Some(row) = membership.room_of(joined)
                 && row.name.name.as_str() == name
                 && !name.starts_with("user:")
             {
@@ -179,7 +179,10 @@ impl Shard {
 
     fn place(&self, conn: ConnId, name: RoomName) -> Seen {
         let cold = self.kernel.conns.cold(conn).expect("a request comes from an open connection");
-        let room = RoomRef { tenant: cold.identity.tenant.clone(), name };
+        self.at_home(RoomRef::new(cold.identity.tenant().clone(), name))
+    }
+
+    fn at_home(&self, room: RoomRef) -> Seen {
         Seen { home: self.kernel.placement.of(&room), room, known: None }
     }
 

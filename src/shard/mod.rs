@@ -19,7 +19,6 @@ use crate::admission::revocations::Revocation;
 use crate::admission::token::{TokenRefused, Verifier};
 use crate::base::limits::PONGS_PENDING_MAX;
 use crate::base::time::{Instant, Now};
-use crate::kernel::Kernel;
 use crate::kernel::calls::Answered;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
@@ -28,6 +27,7 @@ use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::lanes::Requests;
 use crate::kernel::mail::Mail;
+use crate::kernel::{Kernel, Limits};
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
@@ -108,6 +108,8 @@ pub enum Input<'a> {
     },
     /// Nothing but the time.
     Tick,
+    /// Bounds that hold from now on, for timers as they are next set.
+    Limits(Box<Limits>),
     /// Ask every client to come back, spread over a time.
     Drain {
         over: Duration,
@@ -168,6 +170,7 @@ impl Shard {
             Input::Verifier(verifier) => self.kernel.verifier = verifier,
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
+            Input::Limits(limits) => self.kernel.limits = *limits,
             Input::Drain { over } => self.on_drain(now, over, effects),
         }
         self.settle(now, may_relieve, effects);
@@ -301,7 +304,7 @@ impl Shard {
             && bytes > 0
             && let Some(cold) = self.kernel.conns.cold_mut(conn)
         {
-            cold.progress = now.at;
+            cold.note_progress(now.at);
         }
         self.kernel.pump_replay(conn, effects);
     }
@@ -314,7 +317,7 @@ impl Shard {
         // so it must be listed anew once it takes bytes.
         row.flags.clear(Flags::LISTED);
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
-            cold.progress = now.at;
+            cold.note_progress(now.at);
         }
         self.watch_stall(now, conn);
     }

@@ -3,6 +3,7 @@
 //! Invariant: a step does what the edge does at that place, and nothing else.
 
 use crate::admission::identity::{Identity, Particulars};
+use crate::admission::names::User;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::random::Random;
@@ -116,7 +117,7 @@ struct Sabotage {
 /// An identity of `user` in `tenant` with one role, or none when that is empty.
 pub fn identity(tenant: &str, user: &str, role: &str) -> Identity {
     let roles = if role.is_empty() { Box::default() } else { [Box::from(role)].into() };
-    Identity::new(tenant.into(), user.into(), None, Particulars { roles, ..Particulars::default() })
+    Identity::new(User::new(tenant.into(), user), None, Particulars { roles, ..Particulars::default() })
 }
 
 impl World {

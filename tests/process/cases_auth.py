@@ -7,6 +7,7 @@ libraries.
 import contextlib
 import json
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -135,7 +136,7 @@ async def a_public_key_in_a_file_is_enough(start):
     issuer = Issuer("RS256", "any")
     with scratch_file(issuer.pem()) as path:
         gateway = await start(RINGROOM_JWT__PUBLIC_KEY_FILE=path, RINGROOM_JWT__ISSUERS=ISSUER,
-                              RINGROOM_JWT__AUDIENCES="chat", RINGROOM_JWT__EXPIRY_REQUIRED="true")
+                              RINGROOM_JWT__AUDIENCES="chat", RINGROOM_JWT__EXPIRY="required")
         assert await knock(gateway, issuer.token("alice", aud=["mail", "chat"])) is None
         for wrong in ({"aud": "mail"}, {"aud": "chat", "iss": "https://evil.example"}, {"aud": "chat", "exp": None}):
             claims = {k: v for k, v in {"sub": "alice", "iss": ISSUER, "exp": 2**31, **wrong}.items() if v}
@@ -243,7 +244,7 @@ async def a_connection_is_told_refreshes_and_is_closed_in_the_end(start):
 
 @case(own=True)
 async def who_has_no_token_is_let_in_only_where_that_is_enabled(start):
-    gateway = await start(RINGROOM_JWT__ANONYMOUS="true")
+    gateway = await start(RINGROOM_ANONYMOUS__ACCESS="allowed")
     guests = [await Client.open(gateway, "guest", jwt="", how="nowhere", ready=False) for _ in range(2)]
     users = []
     for guest in guests:
@@ -257,3 +258,26 @@ async def who_has_no_token_is_let_in_only_where_that_is_enabled(start):
     assert (await knock(gateway, "not.a.token"))[0] == 4401, "a bad token is not none"
     for guest in guests:
         await guest.close()
+
+
+@case(own=True)
+async def a_reload_changes_keys_and_claims_and_a_wrong_one_changes_nothing(start):
+    first, second = Issuer("ES256", "first"), Issuer("EdDSA", "second")
+    with scratch_file(key_set(first)) as one, scratch_file(key_set(second)) as two, scratch_file(b"") as config:
+        replace(config, f'[jwt]\njwks_file = "{one}"\n'.encode())
+        gateway = await start("--config", config)
+        member = await Client.open(gateway, "alice", jwt=first.token("alice"), how="header")
+        replace(config, f'[jwt]\njwks_file = "{two}.none"\n'.encode())
+        gateway.process.send_signal(signal.SIGHUP)
+        await until(lambda: "the old ones stay" in gateway.tail(), "the refusal in the log")
+        assert await is_let_in(gateway, first.token("alice"))
+        replace(config, f'[jwt]\njwks_file = "{two}"\n[claims]\nuser = "login.name"\n'.encode())
+        gateway.process.send_signal(signal.SIGHUP)
+        nested = {"login": {"name": "bob"}}
+        await until(lambda: is_let_in(gateway, second.token("x", **nested)), "the new set to count")
+        client = await Client.open(gateway, "bob", jwt=second.token("x", **nested), how="header")
+        assert client.connected["user"] == "bob"
+        assert not await is_let_in(gateway, first.token("alice"))
+        await member.settled()
+        for client in (client, member):
+            await client.close()

@@ -19,6 +19,7 @@ import cases_rooms  # noqa: F401
 import cases_bad_input  # noqa: F401
 import cases_slow  # noqa: F401
 import cases_commands  # noqa: F401
+import cases_config  # noqa: F401
 import cases_node  # noqa: F401
 import cases_auth  # noqa: F401
 

@@ -94,6 +94,7 @@ class Gateway:
         if io:
             env["RINGROOM_IO"] = io
         env.update(environment)
+        env = {name: value for name, value in env.items() if value is not None}
         self.log_path = os.path.join(cls.log_folder, f"gateway-{next(_numbers)}.log")
         self.log = open(self.log_path, "wb")
         self.process = await asyncio.create_subprocess_exec(

@@ -111,7 +111,7 @@ impl Edge {
             shard: parts.shard,
             effects: Effects::default(),
             readiness: parts.readiness,
-            rows: Rows::default(),
+            rows: Rows::new(parts.crowd.clone()),
             unread: VecDeque::new(),
             flushing: Flushing::default(),
             mailing: Mailing::new(parts.lanes, Arc::clone(&parts.doors)),

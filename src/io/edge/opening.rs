@@ -46,12 +46,12 @@ impl Edge {
                 state.shard.step(now, Input::Gone { conn }, &mut state.effects);
                 return Err(socket);
             }
-            let mut row = Row::new(conn, socket, counted, rest);
+            let mut row = Row::new(conn, socket, rest);
             if row.has_more() {
                 row.queue(&mut state.unread);
                 self.reading.raise();
             }
-            state.rows.insert(row);
+            state.rows.insert(row, counted);
             let mut counters = self.counters.borrow_mut();
             counters.opened += 1;
             counters.connections_now += 1;

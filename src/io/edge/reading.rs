@@ -3,7 +3,7 @@
 //! something and the core wants it.
 
 use super::{Edge, State};
-use crate::base::limits::{DISCARD_BYTES_MAX, MAILS_PER_READ, READS_PER_TURN};
+use crate::base::limits::{MAILS_PER_READ, READS_PER_TURN};
 use crate::base::time::Now;
 use crate::io::rows::{Received, Standing};
 use crate::kernel::effects::Effects;
@@ -115,12 +115,9 @@ impl Edge {
                     // waited for.
                     drop(row.resume());
                     match row.receive(input) {
-                        Received::Bytes(got) => row.discarded += got as u32,
+                        Received::Bytes(got) if row.discard(got) => {}
                         Received::Nothing => {}
-                        Received::End => return Standing::Reset,
-                    }
-                    if row.discarded as usize >= DISCARD_BYTES_MAX {
-                        return Standing::Reset;
+                        Received::Bytes(_) | Received::End => return Standing::Reset,
                     }
                 }
                 Standing::Reset => return Standing::Reset,
@@ -173,9 +170,8 @@ fn feed(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::admission::token::{Claims, sign_hs256};
-    use crate::base::limits::READ_BYTES_PER_TURN;
+    use crate::base::limits::{DISCARD_BYTES_MAX, READ_BYTES_PER_TURN};
     use crate::io::edge::sample::{CLOSE, PONG, SECRET, counters, edge, open};
     use crate::io::reader;
     use crate::io::runtime::{self, Driver};

@@ -1,0 +1,26 @@
+//! `ringroom config`: whether a configuration can be served, what it comes to, and the manual.
+
+use super::Failed;
+use crate::host::{self, Options};
+
+pub enum Action {
+    Check(Options),
+    Show(Options),
+    /// For those who build ringroom: `docs/configuration.md`.
+    Docs,
+}
+
+pub fn run(action: Action) -> Result<(), Failed> {
+    match action {
+        Action::Check(options) => {
+            let (verdict, notes) = host::check_configuration(options)?;
+            for note in notes {
+                eprintln!("note: {note}");
+            }
+            println!("{verdict}");
+        }
+        Action::Show(options) => print!("{}", host::show_configuration(options)?),
+        Action::Docs => print!("{}", host::configuration_manual()),
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `docs/configuration.md`, made from the declarations.
+
+use super::declare::{Allowed, Key};
+use super::tree::SECTIONS;
+use std::fmt::Write;
+
+const HEAD: &str = "\
+# Configuration
+
+*Made from `src/host/config/tree.rs` by `cargo run -- config docs`; a test keeps it equal.*
+
+ringroom runs without any configuration on loopback. What is set comes from these places, each over
+the ones before:
+
+1. defaults, as below;
+2. the profile (`server.profile`): a file of `tuning/` by its name, or a file of your own by its path;
+3. the file: `--config FILE`, else `/etc/ringroom/ringroom.toml` if it is there;
+4. the environment: `RINGROOM_` and the key in capitals, with two underscores for the dot:
+   `RINGROOM_LIMITS__IDLE_MS`; some keys have a short name as well;
+5. options of the command line.
+
+Files are TOML. `ringroom config check FILE` names every error with its line, and exits with 0 or
+78; `ringroom config show` prints what would run and where each value comes from. Secrets are shown
+by neither.
+
+On SIGHUP all of it is read again. A configuration with an error is refused as a whole, its errors
+go to the log, and the old one stays. Keys marked **live** change at once, and no connection is
+closed for it; a change of any other key is named in the log and waits for a restart.
+";
+
+/// The whole page.
+pub fn manual() -> String {
+    let mut page = String::from(HEAD);
+    for section in SECTIONS {
+        let _ = write!(page, "\n## [{}]\n\n{}\n", section.name, section.about.trim());
+        for key in section.keys {
+            describe(key, &mut page);
+        }
+    }
+    page
+}
+
+// Writing to a string does not fail.
+fn describe(key: &Key, page: &mut String) {
+    let spec = &key.spec;
+    let live = if spec.is_live { ", **live**" } else { "" };
+    let secret = if spec.is_secret { ", secret" } else { "" };
+    let _ = write!(page, "\n### {}{live}{secret}\n\n{}\n\n", key.path, key.help.trim());
+    let allowed = match &spec.allowed {
+        Allowed::Text { what, example, .. } if !example.is_empty() => format!("{what}, such as `\"{example}\"`"),
+        allowed => allowed.to_string(),
+    };
+    let _ = writeln!(page, "- takes {allowed}");
+    match spec.is_secret {
+        true => page.push_str("- default: none\n"),
+        false => {
+            let _ = writeln!(page, "- default: `{}`", spec.default.value());
+        }
+    }
+    let _ = write!(page, "- environment: `RINGROOM_{}`", key.in_environment());
+    if let Some(short) = spec.short {
+        let _ = write!(page, " or `RINGROOM_{short}`");
+    }
+    page.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_manual_in_docs_is_the_one_that_the_tree_makes() {
+        let written = include_str!("../../../docs/configuration.md");
+        assert!(written == super::manual(), "write it anew: cargo run -- config docs > docs/configuration.md");
+    }
+}

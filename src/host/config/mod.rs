@@ -1,0 +1,358 @@
+//! Configuration: defaults, then the profile, the file, the environment and options, each over the
+//! ones before. `tree` declares every key once; the other files know no key's particulars.
+//! Invariant: what runs never meets a value that it cannot serve; a refusal holds all problems at
+//! once, each with its place and what to do; and a secret is never shown.
+
+mod declare;
+mod file;
+mod manual;
+mod origin;
+mod profiles;
+mod settle;
+mod sources;
+mod tree;
+mod value;
+
+pub use manual::manual;
+pub use origin::Refused;
+pub use settle::Config;
+pub use sources::{Effective, Reloaded, Sources};
+
+use settle::{Settled, settle};
+use sources::Gathered;
+
+/// A configuration that can be served.
+pub struct Loaded {
+    pub config: Config,
+    pub effective: Effective,
+    /// What an operator should know and that stops nothing.
+    pub notes: Vec<String>,
+}
+
+pub fn load(sources: &Sources) -> Result<Loaded, Refused> {
+    let Gathered { effective, mut problems, notes } = sources.gather();
+    match judge(&effective, sources.options.dev) {
+        Ok(config) if problems.is_empty() => return Ok(Loaded { config, effective, notes }),
+        Ok(_) => {}
+        Err(refused) => problems.extend(refused.0),
+    }
+    Err(Refused(problems))
+}
+
+/// Whether values that each are allowed can be served together. `dev`: development mode was asked for.
+pub fn judge(effective: &Effective, dev: bool) -> Result<Config, Refused> {
+    let Settled { config, mut problems, secret_missing } = settle(effective, dev);
+    problems.extend(secret_missing);
+    config.filter(|_| problems.is_empty()).ok_or(Refused(problems))
+}
+
+/// Whether a gateway would serve this, on a machine that may lack the secret. Returns notes.
+pub fn check(sources: &Sources) -> Result<Vec<String>, Refused> {
+    judged(sources).map(|(_, notes)| notes)
+}
+
+/// What a gateway would run with.
+pub fn show(sources: &Sources) -> Result<String, Refused> {
+    judged(sources).map(|(effective, _)| effective.to_string())
+}
+
+fn judged(sources: &Sources) -> Result<(Effective, Vec<String>), Refused> {
+    let Gathered { effective, mut problems, mut notes } = sources.gather();
+    let settled = settle(&effective, sources.options.dev);
+    problems.extend(settled.problems);
+    notes.extend(settled.secret_missing.map(|problem| problem.to_string()));
+    if problems.is_empty() { Ok((effective, notes)) } else { Err(Refused(problems)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::declare::Allowed;
+    use super::sources::Sources;
+    use super::tree::{key, keys};
+    use super::value::{Quoted, Value};
+    use super::*;
+    use crate::base::limits::SHARDS_MAX;
+    use crate::host::Options;
+    use crate::io::runtime::Choice;
+    use log::LevelFilter;
+    use proptest::prelude::*;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    const SECRET: (&str, &str) = ("RINGROOM_JWT_SECRET", "a secret of at least 32 bytes, for tests only");
+
+    /// A file of one test, gone with it.
+    struct File(PathBuf);
+
+    impl File {
+        fn new(name: &str, text: &str) -> File {
+            let path = std::env::temp_dir().join(format!("ringroom-{}-{name}.toml", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            File(path)
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn sources(options: Options, file: Option<&File>, environment: &[(&str, &str)]) -> Sources {
+        let nowhere = Path::new("/nonexistent/ringroom.toml");
+        Sources {
+            options,
+            standard_file: file.map_or(nowhere, |file| &file.0).into(),
+            environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        }
+    }
+
+    fn loaded(options: Options, environment: &[(&str, &str)]) -> Loaded {
+        load(&sources(options, None, environment)).unwrap_or_else(|refused| panic!("{refused}"))
+    }
+
+    fn refusal(options: Options, environment: &[(&str, &str)]) -> String {
+        load(&sources(options, None, environment)).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_source_wins_over_those_before_it() {
+        let file = File::new(
+            "order",
+            "[server]\nprofile = \"density\"\n[limits]\nidle_ms = 7\n[sockets]\nbacklog = 5\n[drain]\nspread_ms = 5",
+        );
+        let environment = [
+            SECRET,
+            ("RINGROOM_DRAIN__SPREAD_MS", "6"),
+            ("RINGROOM_LISTEN", "127.0.0.1:1"),
+            ("RINGROOM_OPS", "127.0.0.1:2"),
+        ];
+        let options = Options { listen: Some("localhost:7".into()), ..Options::default() };
+        let Loaded { config, effective, notes } = load(&sources(options, Some(&file), &environment)).unwrap();
+        assert_eq!(config.keys.tokens.leeway_s, 5, "a default");
+        assert_eq!(config.limits.heartbeat, Duration::from_secs(50), "the profile over the default");
+        assert_eq!(config.limits.idle_time_max, Duration::from_millis(7), "the file over the profile");
+        assert_eq!(config.drain_spread, Duration::from_millis(6), "the environment over the file");
+        assert_eq!((config.listen.port(), config.ops.port()), (7, 2), "an option over the environment");
+        assert!(notes.is_empty() && !config.development);
+        let shown = effective.to_string();
+        for line in [
+            "leeway_s = 5  # default".to_owned(),
+            "heartbeat_ms = 50000  # profile density".to_owned(),
+            format!("idle_ms = 7  # {}:4:1", file.0.display()),
+            "spread_ms = 6  # RINGROOM_DRAIN__SPREAD_MS".to_owned(),
+            "listen = \"localhost:7\"  # --listen".to_owned(),
+            "# secret is hidden  # RINGROOM_JWT_SECRET".to_owned(),
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
+        }
+        assert!(!shown.contains(SECRET.1));
+    }
+
+    #[test]
+    fn levels_of_a_key_are_joined_by_two_underscores_and_some_have_a_short_name() {
+        let environment = [
+            ("RINGROOM_JWT__SECRET", SECRET.1),
+            ("RINGROOM_IO", "epoll"),
+            ("RINGROOM_SERVER__SHARDS", "3"),
+            ("RINGROOM_LOG", "debug"),
+            ("RINGROOM_LIMITS__HANDSHAKE_MS", "250"),
+            ("RINGROOM_LIMITS__HEARTBEAT_MS", "1000"),
+            ("RINGROOM_DRAIN__SPREAD_MS", "0"),
+            ("RINGROOM_SOCKETS__SEND_BUFFER_BYTES", "65536"),
+            ("HOME", "/"),
+        ];
+        let Loaded { config, notes, .. } = loaded(Options::default(), &environment);
+        assert_eq!((config.io, config.shards, config.log), (Choice::Epoll, 3, LevelFilter::Debug));
+        assert_eq!(config.handshake_time, Duration::from_millis(250));
+        assert_eq!(config.limits.heartbeat, Duration::from_secs(1));
+        assert_eq!(config.drain_spread, Duration::ZERO);
+        assert_eq!(config.sockets.send_buffer_bytes, Some(65_536));
+        assert!(notes.is_empty() && !config.development);
+    }
+
+    #[test]
+    fn two_names_of_one_key_are_one_too_many() {
+        let both = [SECRET, ("RINGROOM_LOG", "info"), ("RINGROOM_LOG__LEVEL", "warn")];
+        assert_eq!(
+            refusal(Options::default(), &both),
+            "RINGROOM_LOG__LEVEL: log.level is set by RINGROOM_LOG as well; keep one of them"
+        );
+    }
+
+    #[test]
+    fn an_unknown_variable_is_named_and_stops_nothing() {
+        let environment = [SECRET, ("RINGROOM_LIMITS__IDEL_MS", "x"), ("RINGROOM_TOKEN", "t"), ("RINGROOM_LISTN", "x")];
+        assert_eq!(
+            loaded(Options::default(), &environment).notes,
+            [
+                "RINGROOM_LIMITS__IDEL_MS changes nothing: there is no key \"limits.idel_ms\"; did you mean limits.idle_ms?",
+                "RINGROOM_LISTN changes nothing: there is no key \"listn\"; did you mean server.listen?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_place_and_its_key() {
+        for (name, value, key) in [
+            ("RINGROOM_IO", "kqueue", "server.io"),
+            ("RINGROOM_SHARDS", "two", "server.shards"),
+            ("RINGROOM_LOG", "loud", "log.level"),
+            ("RINGROOM_LIMITS__HANDSHAKE_MS", "0", "limits.handshake_ms"),
+            ("RINGROOM_LIMITS__HEARTBEAT_MS", "-1", "limits.heartbeat_ms"),
+            ("RINGROOM_LIMITS__LANE_ENTRIES", "1", "limits.lane_entries"),
+            ("RINGROOM_SERVER__CPUS", "all", "server.cpus"),
+        ] {
+            let message = refusal(Options::default(), &[SECRET, (name, value)]);
+            assert!(message.starts_with(&format!("{name}: {key} is ")), "{message}");
+        }
+        let options = Options { shards: Some(SHARDS_MAX + 1), ..Options::default() };
+        assert!(refusal(options, &[SECRET]).starts_with("--shards: server.shards is 65"));
+        let options = Options { listen: Some("nonsense".into()), ..Options::default() };
+        assert!(refusal(options, &[SECRET]).starts_with("--listen: server.listen is \"nonsense\""));
+        let options = Options { profile: Some("fast".into()), ..Options::default() };
+        assert!(refusal(options, &[SECRET]).contains("bench"));
+    }
+
+    #[test]
+    fn values_that_do_not_go_together_are_told_where_somebody_wrote() {
+        let message = refusal(Options::default(), &[SECRET, ("RINGROOM_LIMITS__HEARTBEAT_MS", "50000")]);
+        assert!(message.starts_with("RINGROOM_LIMITS__HEARTBEAT_MS: ") && message.contains("set it to 100000"));
+        let message = refusal(Options::default(), &[SECRET, ("RINGROOM_SERVER__CPUS", "1023")]);
+        assert!(message.contains("processor 1023") && message.contains("it may use 0"), "{message}");
+    }
+
+    #[test]
+    fn all_problems_come_at_once_and_none_twice() {
+        let environment = [
+            ("RINGROOM_JWT_SECRET", "short"),
+            ("RINGROOM_LISTEN", "0.0.0.0:1"),
+            ("RINGROOM_LIMITS__HEARTBEAT_MS", "50000"),
+            ("RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS", "long"),
+        ];
+        let refused = load(&sources(Options::default(), None, &environment)).map(|_| ()).unwrap_err();
+        assert_eq!(refused.0.len(), 2, "{refused}");
+        assert!(
+            refused.to_string().starts_with("the configuration has 2 errors:\n  RINGROOM_JWT_SECRET: jwt.secret is 5")
+        );
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_and_not_shown() {
+        let message = refusal(Options::default(), &[("RINGROOM_JWT_SECRET", "too short a secret")]);
+        assert!(message.contains("18 bytes") && !message.contains("too short a secret"));
+        assert!(refusal(Options::default(), &[("RINGROOM_JWT_SECRET", "")]).contains("0 bytes"));
+    }
+
+    #[test]
+    fn strangers_are_served_only_with_a_secret_and_outside_development() {
+        let open = || Options { listen: Some("0.0.0.0:3001".into()), ..Options::default() };
+        assert!(refusal(open(), &[]).contains("secret"));
+        assert!(refusal(Options { dev: true, ..open() }, &[SECRET]).contains("development"));
+        assert!(refusal(Options { profile: Some("bench".into()), ..open() }, &[SECRET]).contains("bench"));
+        assert!(load(&sources(open(), None, &[SECRET])).is_ok());
+        assert!(loaded(Options::default(), &[]).config.development);
+    }
+
+    #[test]
+    fn a_check_on_a_machine_without_the_secret_notes_that_and_passes() {
+        let open = Options { listen: Some("0.0.0.0:3001".into()), ..Options::default() };
+        let notes = check(&sources(open, None, &[])).unwrap();
+        assert!(notes.len() == 1 && notes[0].contains("RINGROOM_JWT_SECRET"), "{notes:?}");
+    }
+
+    #[test]
+    fn a_profile_of_ones_own_is_found_beside_the_file_that_names_it() {
+        let own = File::new("own-profile", "[limits]\nidle_ms = 9");
+        let name = own.0.file_name().unwrap().to_str().unwrap();
+        let file = File::new("names-profile", &format!("[server]\nprofile = \"{name}\""));
+        let loaded = load(&sources(Options::default(), Some(&file), &[SECRET])).unwrap();
+        assert_eq!(loaded.config.limits.idle_time_max, Duration::from_millis(9));
+        let by_option = Options { profile: own.0.to_str().map(str::to_owned), ..Options::default() };
+        assert_eq!(super::tests::loaded(by_option, &[SECRET]).config.limits.idle_time_max, Duration::from_millis(9));
+
+        let circle = File::new("circle", "[server]\nprofile = \"latency\"");
+        let options = Options { profile: circle.0.to_str().map(str::to_owned), ..Options::default() };
+        assert!(refusal(options, &[SECRET]).contains("cannot stand in a profile"));
+        let options = Options { profile: Some("./none.toml".into()), ..Options::default() };
+        assert!(refusal(options, &[SECRET]).starts_with("--profile: the profile ./none.toml cannot be read"));
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there_and_the_standard_one_need_not() {
+        let options = Options { config: Some("/nonexistent/ringroom.toml".into()), ..Options::default() };
+        assert!(refusal(options, &[SECRET]).starts_with("/nonexistent/ringroom.toml: cannot be read"));
+        assert!(sources(Options::default(), None, &[]).file().is_none());
+    }
+
+    #[test]
+    fn a_secret_that_all_may_read_is_warned_of() {
+        let file = File::new("open-secret", &format!("[jwt]\nsecret = {}", Quoted(SECRET.1)));
+        let loaded = load(&sources(Options::default(), Some(&file), &[])).unwrap();
+        assert!(loaded.notes.iter().any(|note| note.contains("chmod 640")), "{:?}", loaded.notes);
+        assert_eq!(loaded.config.secret.as_deref(), Some(SECRET.1.as_bytes()));
+    }
+
+    #[test]
+    fn a_reload_takes_what_can_change_and_names_what_waits() {
+        let before = loaded(Options::default(), &[SECRET, ("RINGROOM_SHARDS", "1")]).effective;
+        let after = [("RINGROOM_SHARDS", "2"), ("RINGROOM_LOG", "debug"), ("RINGROOM_LIMITS__IDLE_MS", "never")];
+        let Reloaded { effective, changed, waiting } = before.reload(loaded(Options::default(), &after).effective);
+        assert_eq!(changed, ["limits.idle_ms", "log.level"]);
+        assert_eq!(waiting, ["server.shards", "jwt.secret"], "a secret does not just go");
+        let config = judge(&effective, false).unwrap();
+        assert_eq!((config.shards, config.limits.idle_time_max), (1, Duration::MAX));
+        assert_eq!(config.secret.as_deref(), Some(SECRET.1.as_bytes()));
+        let again = effective.reload(loaded(Options::default(), &after).effective);
+        assert!(again.changed.is_empty() && again.waiting.len() == 2, "what waits is named until it is done");
+    }
+
+    /// Some value that a key allows.
+    fn some_value(path: &'static str) -> BoxedStrategy<Value> {
+        match key(path).unwrap().spec.allowed {
+            Allowed::Number { least, most, word, .. } => {
+                let number = (least..=most).prop_map(Value::Number);
+                match word {
+                    Some(word) => prop_oneof![number, Just(Value::Text(word.into()))].boxed(),
+                    None => number.boxed(),
+                }
+            }
+            Allowed::OneOf(words) => proptest::sample::select(words).prop_map(|word| Value::Text(word.into())).boxed(),
+            Allowed::Text { fits, example, .. } => {
+                let example = Just(example.to_owned());
+                prop_oneof![
+                    example,
+                    "[ -~\\\\\"\u{0}-\u{20}é\u{7f}\u{85}]{1,20}:[0-9]{1,4}",
+                    "[0-9]-1[0-9](,[0-9]){0,3}",
+                ]
+                .prop_filter("fits", move |text| fits(text))
+                .prop_map(Value::Text)
+                .boxed()
+            }
+        }
+    }
+
+    fn some_tree() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
+        let open = keys().filter(|key| !key.spec.is_secret).map(|key| key.path);
+        open.map(|path| some_value(path).prop_map(move |value| (path, value))).collect::<Vec<_>>()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_tree_that_was_shown_reads_the_same_again(values in some_tree()) {
+            let mut text = String::new();
+            for (path, value) in &values {
+                text.push_str(&format!("{path} = {value}\n"));
+            }
+            let effective = Effective::of_text(&text);
+            for (path, value) in &values {
+                prop_assert_eq!(effective.value(path), value);
+            }
+            let again = Effective::of_text(&effective.to_string());
+            for (path, value) in &values {
+                prop_assert_eq!(again.value(path), value);
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Profiles: values for a purpose, as files of the same tree. Ours are part of the program.
+//! Invariant: each of ours is free of problems (a test reads them all).
+
+use super::file::{self, Read};
+use super::origin::{Origin, Problem, nearest};
+use super::value::Quoted;
+use std::path::Path;
+
+pub const BENCH: &str = "bench";
+
+const PROFILES: [(&str, &str); 5] = [
+    ("default", include_str!("../../../tuning/default.toml")),
+    ("latency", include_str!("../../../tuning/latency.toml")),
+    ("throughput", include_str!("../../../tuning/throughput.toml")),
+    ("density", include_str!("../../../tuning/density.toml")),
+    (BENCH, include_str!("../../../tuning/bench.toml")),
+];
+
+/// What the profile `name` sets. `named_at`: who chose it, which a file is found relative to.
+pub fn read(name: &str, named_at: &Origin) -> Read {
+    let mut read = if let Some((name, text)) = PROFILES.iter().find(|(known, _)| *known == name) {
+        let mut read = file::parse(name, text);
+        read.entries.iter_mut().for_each(|entry| entry.origin = Origin::Profile((*name).into()));
+        read
+    } else if name.contains('/') || name.ends_with(".toml") {
+        let beside = match named_at {
+            Origin::File { path, .. } => Path::new(&**path).parent().unwrap_or(Path::new("")),
+            _ => Path::new(""),
+        };
+        let path = beside.join(name);
+        match file::load(&path) {
+            Ok(text) => file::parse(&path.to_string_lossy(), &text),
+            Err(what) => {
+                let what = format!("the profile {} {what}", path.display());
+                Read { problems: vec![Problem::new(named_at, what)], ..Read::default() }
+            }
+        }
+    } else {
+        let names = || PROFILES.iter().map(|(name, _)| *name);
+        let near = nearest(name, names()).map_or(String::new(), |near| format!("; did you mean {near}?"));
+        let what = format!(
+            "there is no profile {}{near}; there are {}, and files that end with .toml",
+            Quoted(name),
+            names().collect::<Vec<_>>().join(", "),
+        );
+        Read { problems: vec![Problem::new(named_at, what)], ..Read::default() }
+    };
+    for entry in read.entries.extract_if(.., |entry| entry.key.path == "server.profile") {
+        read.problems.push(Problem::new(
+            &entry.origin,
+            "server.profile cannot stand in a profile; write the values that you want here",
+        ));
+    }
+    read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_profile_of_ours_is_free_of_problems_and_says_why() {
+        for (name, text) in PROFILES {
+            let read = read(name, &Origin::Default);
+            assert!(read.problems.is_empty(), "{name}: {:?}", read.problems);
+            let mut above = "";
+            for line in text.lines() {
+                let is_value = line.contains(" = ") && !line.starts_with('#');
+                assert!(!is_value || above.starts_with('#'), "{name}: no comment above {line}");
+                above = line;
+            }
+        }
+    }
+
+    #[test]
+    fn a_profile_that_is_not_there_is_told_with_the_nearest() {
+        let read = read("latnecy", &Origin::Option("--profile"));
+        let problem = read.problems[0].to_string();
+        assert!(problem.starts_with("--profile: ") && problem.contains("did you mean latency?"), "{problem}");
+    }
+}

@@ -1,0 +1,248 @@
+//! From the tree to what the gateway runs with: relations between keys, names looked up, units.
+//! Invariant: all that needs more than one key, or this machine, to be judged is judged here.
+
+use super::origin::Problem;
+use super::profiles::BENCH;
+use super::sources::Effective;
+use super::tree::{self, Tree, cpu_numbers, items};
+use super::value::Quoted;
+use crate::admission::keys::Algorithm;
+use crate::admission::pattern::Pattern;
+use crate::admission::token::{Anonymous, ClaimPaths, TokenSettings};
+use crate::base::limits::SHARDS_MAX;
+use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
+use crate::io::process;
+use crate::io::runtime::Choice;
+use crate::io::socket::SocketOptions;
+use crate::kernel::Limits;
+use log::LevelFilter;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+const BEAT: &str = "limits.heartbeat_ms";
+const TIME_OUT: &str = "limits.heartbeat_time_out_ms";
+
+pub struct Config {
+    pub listen: SocketAddr,
+    pub ops: SocketAddr,
+    pub shards: usize,
+    pub cpus: Vec<usize>,
+    pub io: Choice,
+    pub sockets: SocketOptions,
+    pub handshake_time: Duration,
+    pub limits: Limits,
+    /// Over how long clients are told to come back when the process goes away.
+    pub drain_spread: Duration,
+    /// `None`: only this machine is served, with a secret that is made up.
+    pub secret: Option<Vec<u8>>,
+    /// What tokens are checked with and against, but for the secret.
+    pub keys: KeySettings,
+    pub development: bool,
+    pub log: LevelFilter,
+}
+
+pub struct Settled {
+    /// `None`: there are problems.
+    pub config: Option<Config>,
+    pub problems: Vec<Problem>,
+    /// Strangers are to be served and there is no secret.
+    pub secret_missing: Option<Problem>,
+}
+
+/// `dev`: development mode was asked for.
+pub fn settle(effective: &Effective, dev: bool) -> Settled {
+    let tree = effective.tree();
+    let mut problems = Vec::new();
+    let mut secret_missing = None;
+    let listen = address(effective, "server.listen", &tree.server.listen, &mut problems);
+    let ops = address(effective, "server.ops", &tree.server.ops, &mut problems);
+    let secret = (!tree.jwt.secret.is_empty()).then(|| tree.jwt.secret.clone().into_bytes());
+    let keys = keys(&tree);
+
+    if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
+        let place = effective.origin("server.listen");
+        if tree.server.profile == BENCH {
+            problems.push(Problem::new(
+                effective.origin("server.profile"),
+                format!("the profile bench switches limits off and serves this machine only, not {listen}; use --listen 127.0.0.1:3001"),
+            ));
+        }
+        if dev {
+            problems.push(Problem::new(
+                place,
+                format!("{listen} can be reached from other machines, where development mode is refused; listen on 127.0.0.1, or leave --dev out"),
+            ));
+        }
+        if secret.is_none() && !keys.has_keys() && effective.is_known("jwt.secret") {
+            secret_missing = Some(Problem::new(
+                place,
+                format!(
+                    "{listen} can be reached from other machines, and there a secret is needed to check tokens with; \
+                     export RINGROOM_JWT_SECRET=$(head -c 32 /dev/urandom | base64), or listen on 127.0.0.1"
+                ),
+            ));
+        }
+    }
+    let (beat, time_out) = (tree.limits.heartbeat_ms, tree.limits.heartbeat_time_out_ms);
+    let are_known = effective.is_known(BEAT) && effective.is_known(TIME_OUT);
+    if are_known && beat * 2 > time_out {
+        problems.push(Problem::new(
+            effective.origin_of_any([TIME_OUT, BEAT]),
+            format!(
+                "{TIME_OUT} is {time_out} and must be at least twice {BEAT}, which is {beat}, \
+                 or one late answer closes a connection; set it to {} or more",
+                beat * 2
+            ),
+        ));
+    }
+    let allowed = process::allowed_cpus().unwrap_or_default();
+    let named = cpu_numbers(&tree.server.cpus);
+    if let Some(stranger) = named.iter().flatten().find(|cpu| !allowed.is_empty() && !allowed.contains(cpu)) {
+        problems.push(Problem::new(
+            effective.origin("server.cpus"),
+            format!(
+                "server.cpus names processor {stranger}, which this process may not use; it may use {}",
+                list(&allowed)
+            ),
+        ));
+    }
+    let shards = match (tree.server.shards, &named) {
+        (Some(shards), _) => shards as usize,
+        // Who names processors has left some over already.
+        (None, Some(named)) => named.len().clamp(1, SHARDS_MAX),
+        (None, None) => shards_for(allowed.len()),
+    };
+    let cpus = match named {
+        Some(named) => named,
+        None if tree.server.cpus == "none" => Vec::new(),
+        None => allowed,
+    };
+    let config = listen.zip(ops).filter(|_| problems.is_empty()).map(|(listen, ops)| Config {
+        listen,
+        ops,
+        shards,
+        cpus,
+        io: match &*tree.server.io {
+            "io_uring" => Choice::IoUring,
+            "epoll" => Choice::Epoll,
+            _ => Choice::Auto,
+        },
+        sockets: sockets(&tree.sockets),
+        handshake_time: Duration::from_millis(tree.limits.handshake_ms),
+        limits: limits(&tree.limits, &tree.memory),
+        drain_spread: Duration::from_millis(tree.drain.spread_ms),
+        development: dev || secret.is_none() && !keys.has_keys(),
+        secret,
+        keys,
+        log: tree.log.level.parse().expect("the tree allows the names of levels only"),
+    });
+    Settled { config, problems, secret_missing }
+}
+
+fn limits(limits: &tree::Limits, memory: &tree::Memory) -> Limits {
+    Limits {
+        conns_max: limits.conns_per_shard as usize,
+        heartbeat: Duration::from_millis(limits.heartbeat_ms),
+        heartbeat_time_out: Duration::from_millis(limits.heartbeat_time_out_ms),
+        idle_time_max: limits.idle_ms.map_or(Duration::MAX, Duration::from_millis),
+        lane_entries: limits.lane_entries as u32,
+        memory_bytes: memory.budget_bytes as usize,
+    }
+}
+
+fn keys(tree: &Tree) -> KeySettings {
+    let (jwt, claims) = (&tree.jwt, &tree.claims);
+    let list = |text: &str| items(text).map(Box::from).collect();
+    let patterns = |text: &str| Some(items(text).filter_map(|item| Pattern::parse(item).ok()).collect());
+    let anonymous = Anonymous {
+        tenant: tree.anonymous.tenant.as_str().into(),
+        role: tree.anonymous.role.as_str().into(),
+        join: patterns(&tree.anonymous.join),
+        publish: patterns(&tree.anonymous.publish),
+    };
+    let tokens = TokenSettings {
+        leeway_s: jwt.leeway_s,
+        issuers: list(&jwt.issuers),
+        audiences: list(&jwt.audiences),
+        header_types: list(&jwt.header_types),
+        types: list(&jwt.types),
+        expiry_required: jwt.expiry == "required",
+        expiring: Duration::from_millis(jwt.expiring_ms),
+        claims: ClaimPaths {
+            user: claims.user.as_str().into(),
+            tenant: claims.tenant.as_str().into(),
+            roles: claims.roles.as_str().into(),
+            name: claims.name.as_str().into(),
+            device: claims.device.as_str().into(),
+            kind: claims.kind.as_str().into(),
+            join: claims.join.as_str().into(),
+            publish: claims.publish.as_str().into(),
+        },
+        anonymous: (tree.anonymous.access == "allowed").then_some(anonymous),
+    };
+    let public_key = |path: &String| {
+        let material = Material::PemFile(path.into());
+        NamedKey { material, id: None, issuer: None, algorithms: None }
+    };
+    let issuer = Some(&jwt.jwks_issuer).filter(|issuer| !issuer.is_empty());
+    let source = |place| Source { place, issuer: issuer.cloned(), algorithms: None };
+    let file = given(&jwt.jwks_file).map(|path| Place::File(path.into()));
+    let url = given(&jwt.jwks_url).and_then(|url| Place::url(url).ok());
+    KeySettings {
+        tokens,
+        secret_algorithms: items(&jwt.secret_algorithms).filter_map(Algorithm::parse).collect(),
+        keys: given(&jwt.public_key_file).map(public_key).into_iter().collect(),
+        sources: file.into_iter().chain(url).map(source).collect(),
+        refresh: Duration::from_millis(jwt.refresh_ms),
+        refresh_min: Duration::from_millis(jwt.refresh_min_ms),
+    }
+}
+
+fn given(text: &String) -> Option<&String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn sockets(sockets: &tree::Sockets) -> SocketOptions {
+    SocketOptions {
+        backlog: sockets.backlog as i32,
+        notsent_lowat: sockets.notsent_lowat_bytes as u32,
+        send_buffer_bytes: sockets.send_buffer_bytes.map(|bytes| bytes as usize),
+        receive_buffer_bytes: sockets.receive_buffer_bytes.map(|bytes| bytes as usize),
+    }
+}
+
+/// One shard per CPU; of four or more one is left for everything else.
+fn shards_for(cpus: usize) -> usize {
+    match cpus {
+        0 => 1,
+        1..=3 => cpus,
+        _ => (cpus - 1).min(SHARDS_MAX),
+    }
+}
+
+/// Names such as `localhost` are looked up once, at the start.
+fn address(effective: &Effective, path: &str, text: &str, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
+    let found = text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    if found.is_none() {
+        let what = format!(
+            "{path} is {}, whose host is not found; write its address, such as \"127.0.0.1:3001\"",
+            Quoted(text)
+        );
+        problems.push(Problem::new(effective.origin(path), what));
+    }
+    found
+}
+
+fn list(numbers: &[usize]) -> String {
+    numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_cpus_leave_one_over() {
+        assert_eq!([0, 1, 2, 3, 4, 8, 1_000].map(shards_for), [1, 1, 2, 3, 3, 7, SHARDS_MAX]);
+    }
+}

@@ -1,0 +1,273 @@
+//! The sources of values, laid over one another.
+//! Invariant: an [`Effective`] holds one value for each key, in the order of the tree.
+
+use super::declare::Key;
+use super::file::{self, Entry, Read};
+use super::origin::{Origin, Problem};
+use super::profiles;
+use super::tree::{PROFILE_DEFAULT, SECTIONS, Tree, key, keys};
+use super::value::{Value, Wrong};
+use crate::host::Options;
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+const PREFIX: &str = "RINGROOM_";
+/// Keys of the command line's own, which the server leaves alone.
+const OTHERS: [&str; 1] = ["TOKEN"];
+
+pub struct Sources {
+    pub options: Options,
+    /// Read when the options name no file, if it is there.
+    pub standard_file: PathBuf,
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// What the sources say together.
+pub struct Gathered {
+    pub effective: Effective,
+    pub problems: Vec<Problem>,
+    pub notes: Vec<String>,
+}
+
+pub struct Effective {
+    entries: Vec<Entry>,
+    /// Paths of keys that were given a value which is not allowed.
+    refused: Vec<&'static str>,
+}
+
+impl Sources {
+    /// Those of this process.
+    pub fn of_process(options: Options) -> Sources {
+        let standard_file = PathBuf::from("/etc/ringroom/ringroom.toml");
+        Sources { options, standard_file, environment: std::env::vars_os().collect() }
+    }
+
+    /// The file that is read.
+    pub fn file(&self) -> Option<PathBuf> {
+        match &self.options.config {
+            Some(path) => Some(path.into()),
+            // One that cannot be looked at is there: to go on without it would be a surprise.
+            None => self.standard_file.try_exists().unwrap_or(true).then(|| self.standard_file.clone()),
+        }
+    }
+
+    pub fn gather(&self) -> Gathered {
+        let mut notes = Vec::new();
+        let file = self.read_file(&mut notes);
+        let environment = self.read_environment(&mut notes);
+        let options = self.read_options();
+        let mut above = Read::default();
+        for read in [file, environment, options] {
+            above.entries.extend(read.entries);
+            above.problems.extend(read.problems);
+            above.refused.extend(read.refused);
+        }
+        let chosen = above.entries.iter().rfind(|entry| entry.key.path == "server.profile");
+        let profile = match chosen {
+            Some(Entry { value: Value::Text(name), origin, .. }) => profiles::read(name, origin),
+            _ => profiles::read(PROFILE_DEFAULT, &Origin::Default),
+        };
+        let mut effective = Effective::defaults();
+        effective.lay_over(profile.entries);
+        effective.lay_over(above.entries);
+        effective.refused.extend(profile.refused.into_iter().chain(above.refused));
+        let problems = profile.problems.into_iter().chain(above.problems).collect();
+        Gathered { effective, problems, notes }
+    }
+
+    fn read_file(&self, notes: &mut Vec<String>) -> Read {
+        let Some(path) = self.file() else { return Read::default() };
+        let text = match file::load(&path) {
+            Ok(text) => text,
+            Err(what) => return Read { problems: vec![Problem::new(&path.display(), what)], ..Read::default() },
+        };
+        let read = file::parse(&path.to_string_lossy(), &text);
+        const OTHERS_READ: u32 = 0o004;
+        let is_open = || path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & OTHERS_READ != 0);
+        if read.entries.iter().any(|entry| entry.key.spec.is_secret) && is_open() {
+            let path = path.display();
+            notes.push(format!("{path} holds a secret and every user of this machine may read it; chmod 640 {path}"));
+        }
+        read
+    }
+
+    fn read_environment(&self, notes: &mut Vec<String>) -> Read {
+        let mut read = Read::default();
+        for (name, value) in &self.environment {
+            let Some(path) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+            let name = format!("{PREFIX}{path}");
+            let Some(key) = named_in_environment(path) else {
+                if !OTHERS.contains(&path) {
+                    let unknown = file::unknown(&path.to_lowercase().replacen("__", ".", 1));
+                    notes.push(format!("{name} changes nothing: {unknown}"));
+                }
+                continue;
+            };
+            let origin = Origin::Environment(name);
+            if let Some(other) = read.entries.iter().find(|entry| entry.key.path == key.path) {
+                let what = format!("{} is set by {} as well; keep one of them", key.path, other.origin);
+                read.problems.push(Problem::new(&origin, what));
+                continue;
+            }
+            match value.to_str() {
+                Some(value) => read.take(key, value, origin),
+                None => read.problems.push(Problem::new(&origin, "is not UTF-8; set it again")),
+            }
+        }
+        read
+    }
+
+    fn read_options(&self) -> Read {
+        let Options { listen, ops, shards, profile, .. } = &self.options;
+        let shards = shards.map(|shards| shards.to_string());
+        let given = [
+            ("--listen", "server.listen", listen),
+            ("--ops", "server.ops", ops),
+            ("--shards", "server.shards", &shards),
+            ("--profile", "server.profile", profile),
+        ];
+        let mut read = Read::default();
+        for (option, path, text) in given {
+            if let (Some(text), Some(key)) = (text, key(path)) {
+                read.take(key, text, Origin::Option(option));
+            }
+        }
+        read
+    }
+}
+
+impl Read {
+    fn take(&mut self, key: &'static Key, text: &str, origin: Origin) {
+        match key.of_text(text) {
+            Ok(value) => self.entries.push(Entry { key, value, origin }),
+            Err(Wrong(what)) => {
+                self.refused.push(key.path);
+                self.problems.push(Problem::new(&origin, format!("{} {what}", key.path)));
+            }
+        }
+    }
+}
+
+/// The key of `LIMITS__IDLE_MS`, or of a short name.
+fn named_in_environment(name: &str) -> Option<&'static Key> {
+    keys().find(|key| key.in_environment() == name || key.spec.short == Some(name))
+}
+
+impl Key {
+    /// Its name in the environment, without the prefix.
+    pub fn in_environment(&self) -> String {
+        self.path.to_uppercase().replace('.', "__")
+    }
+}
+
+impl Effective {
+    fn defaults() -> Effective {
+        let default = |key: &'static Key| Entry { key, value: key.spec.default.value(), origin: Origin::Default };
+        Effective { entries: keys().map(default).collect(), refused: Vec::new() }
+    }
+
+    /// Defaults and one file.
+    #[cfg(test)]
+    pub fn of_text(text: &str) -> Effective {
+        let read = file::parse("f", text);
+        assert!(read.problems.is_empty(), "{:?} in\n{text}", read.problems);
+        let mut effective = Effective::defaults();
+        effective.lay_over(read.entries);
+        effective
+    }
+
+    #[cfg(test)]
+    pub fn value(&self, path: &str) -> &Value {
+        &self.entry(path).value
+    }
+
+    fn lay_over(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            let held = self.entry_mut(entry.key.path);
+            *held = entry;
+        }
+    }
+
+    pub fn tree(&self) -> Tree {
+        Tree::read(|path| &self.entry(path).value)
+    }
+
+    /// Whether this key holds what somebody wants: else what is wrong with it has been said.
+    pub fn is_known(&self, path: &str) -> bool {
+        !self.refused.contains(&path)
+    }
+
+    pub fn origin(&self, path: &str) -> &Origin {
+        &self.entry(path).origin
+    }
+
+    /// The one of these keys that was set last, so that a problem between them is told where
+    /// somebody wrote.
+    pub fn origin_of_any(&self, paths: [&'static str; 2]) -> &Origin {
+        let set = paths.iter().map(|path| self.origin(path)).find(|origin| **origin != Origin::Default);
+        set.unwrap_or(&Origin::Default)
+    }
+
+    fn entry(&self, path: &str) -> &Entry {
+        let found = self.entries.iter().find(|entry| entry.key.path == path);
+        found.expect("there is one for each key of the tree")
+    }
+
+    fn entry_mut(&mut self, path: &str) -> &mut Entry {
+        let found = self.entries.iter_mut().find(|entry| entry.key.path == path);
+        found.expect("there is one for each key of the tree")
+    }
+
+    /// Takes over what `newer` says of keys that can change while clients stay.
+    pub fn reload(&self, newer: Effective) -> Reloaded {
+        let (mut changed, mut waiting) = (Vec::new(), Vec::new());
+        let choose = |(old, new): (&Entry, Entry)| {
+            if old.value == new.value {
+                return new;
+            }
+            // A secret that is gone cannot be replaced by one that nobody knows.
+            let is_gone = new.key.spec.is_secret && new.origin == Origin::Default;
+            if new.key.spec.is_live && !is_gone {
+                changed.push(new.key.path);
+                new
+            } else {
+                waiting.push(new.key.path);
+                old.clone()
+            }
+        };
+        let entries = self.entries.iter().zip(newer.entries).map(choose).collect();
+        Reloaded { effective: Effective { entries, refused: newer.refused }, changed, waiting }
+    }
+}
+
+pub struct Reloaded {
+    pub effective: Effective,
+    /// Paths of keys that changed.
+    pub changed: Vec<&'static str>,
+    /// Paths of keys that would change with a restart.
+    pub waiting: Vec<&'static str>,
+}
+
+/// As a file that says the same, save for secrets.
+impl fmt::Display for Effective {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, section) in SECTIONS.iter().enumerate() {
+            if at > 0 {
+                writeln!(out)?;
+            }
+            writeln!(out, "[{}]", section.name)?;
+            for key in section.keys {
+                let Entry { value, origin, .. } = self.entry(key.path);
+                let name = key.name();
+                match (key.spec.is_secret, origin) {
+                    (true, Origin::Default) => writeln!(out, "# {name} is not set")?,
+                    (true, _) => writeln!(out, "# {name} is hidden  # {origin}")?,
+                    (false, _) => writeln!(out, "{name} = {value}  # {origin}")?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! The configuration tree: every key, once. To add one, add it here and read its field in `settle`
+//! (the compiler complains about a field that nobody reads), then write the manual anew with
+//! `cargo run -- config docs > docs/configuration.md`.
+
+use super::declare::{Key, Section, Typed, number, number_or, number_unless, one_of, sections, text};
+use super::value::Value;
+use crate::admission::names::check_tenant;
+use crate::admission::pattern::Pattern;
+use crate::base::limits;
+use crate::host::jwks::Place;
+use std::time::Duration;
+
+pub const PROFILE_DEFAULT: &str = "default";
+/// Milliseconds of one day: longer than anybody waits for a network.
+const DAY_MS: u64 = 24 * 3_600_000;
+const LANE_ENTRIES_MIN: u64 = 8;
+
+sections! {
+    /// Where the gateway listens and what it runs on.
+    server: Server {
+        /// Where clients connect. Port 0 picks a free one; the `ready` line says which.
+        listen: String = text(ADDRESS, "127.0.0.1:3001", is_address, "127.0.0.1:3001").short("LISTEN");
+        /// Where operators look: `/health` and `/stats`. Keep it away from strangers.
+        ops: String = text(ADDRESS, "127.0.0.1:9091", is_address, "127.0.0.1:9091").short("OPS");
+        /// Shards, each a thread with its own listener. `auto`: one per processor; of four or more
+        /// one is left for everything else.
+        shards: Option<u64> = number_or("auto", "shards", 1, limits::SHARDS_MAX as u64).short("SHARDS");
+        /// Processors that shards are bound to, one after the other. `auto`: all that the process
+        /// may use; `none`: the system places the threads.
+        cpus: String = text(CPUS, "0-3,6", is_cpus, "auto");
+        /// How the system is asked. `auto`: io_uring where it is allowed, else epoll.
+        io: String = one_of(&["auto", "io_uring", "epoll"], "auto").short("IO");
+        /// Values for a purpose, taken where nothing else says otherwise: `default`, `latency`,
+        /// `throughput`, `density`, `bench`, or a file of your own.
+        profile: String = text(PROFILE, "latency", is_profile, PROFILE_DEFAULT).live().short("PROFILE");
+    }
+
+    /// Tokens: who may connect.
+    jwt: Jwt {
+        /// What tokens are signed with (HS256). Without it only this machine is served, with a
+        /// secret made up at the start. Better in the environment than in a file.
+        secret: String = text("32 bytes or more", "", is_secret, "").live().secret().short("JWT_SECRET");
+        /// How far clocks may differ when times of a token are checked.
+        leeway_s: u64 = number("seconds", 0, 300, 5).live();
+        /// What the secret serves.
+        secret_algorithms: String = text("HS256, HS384 and HS512, with commas between", "HS256,HS512", is_secret_algorithms, "HS256").live();
+        /// A file with a public key in PEM: RSA, P-256, P-384 or Ed25519.
+        public_key_file: String = text(PATH, "/etc/ringroom/issuer.pem", is_anything, "").live();
+        /// A file with a set of keys (JWKS). Followed: a change counts within seconds.
+        jwks_file: String = text(PATH, "/etc/ringroom/jwks.json", is_anything, "").live();
+        /// Where the issuer publishes its keys (JWKS). Whoever can answer in its place can let anybody
+        /// in, so use https.
+        jwks_url: String = text("an http or https address, or nothing", "https://id.example/jwks.json", is_url, "").live();
+        /// The issuer (`iss`) that the keys of `jwks_file` and `jwks_url` speak for. Empty: any that
+        /// `issuers` allows.
+        jwks_issuer: String = text("an issuer, or nothing", "https://id.example", is_anything, "").live();
+        /// How old keys of `jwks_url` become before they are fetched again.
+        refresh_ms: u64 = number("milliseconds", 1_000, DAY_MS, 600_000).live();
+        /// A token with an unknown key has them fetched at once, but not sooner after the last time.
+        refresh_min_ms: u64 = number("milliseconds", 10, DAY_MS, 10_000).live();
+        /// Issuers (`iss`) whose tokens are taken. Empty: whoever has a key.
+        issuers: String = text(LIST, "https://id.example,https://login.example", is_anything, "").live();
+        /// Audiences (`aud`) of which a token names one. Empty: not looked at.
+        audiences: String = text(LIST, "chat", is_anything, "").live();
+        /// What a token's header may call itself (`typ`). `JWT` stands for no name too.
+        header_types: String = text(LIST, "at+jwt", is_something, "JWT,at+jwt").live();
+        /// What a token's type claim may be, where there is one.
+        types: String = text(LIST, "access,Bearer", is_something, "access").live();
+        /// Whether a token has to say when it ends (`exp`).
+        expiry: String = one_of(&["optional", "required"], "optional").live();
+        /// How long before its token ends a client is told, to refresh it.
+        expiring_ms: u64 = number("milliseconds", 0, DAY_MS, ms(limits::TOKEN_EXPIRING)).live();
+    }
+
+    /// Where tokens say what: a claim, or claims in claims with dots between.
+    claims: Claims {
+        /// The user.
+        user: String = text(CLAIM, "preferred_username", is_something, "sub").live();
+        /// The tenant.
+        tenant: String = text(CLAIM, "org.id", is_something, "tenant").live();
+        /// Roles: a list, or one text with spaces between.
+        roles: String = text(CLAIM, "realm_access.roles", is_something, "roles").live();
+        /// The name for showing to people.
+        name: String = text(CLAIM, "given_name", is_something, "name").live();
+        /// The device for showing to people.
+        device: String = text(CLAIM, "client_id", is_something, "device").live();
+        /// The type of the token.
+        kind: String = text(CLAIM, "token_use", is_something, "typ").live();
+        /// Patterns of rooms that may be joined.
+        join: String = text(CLAIM, "chat.join", is_something, "rooms.join").live();
+        /// Patterns of rooms that may be published to.
+        publish: String = text(CLAIM, "chat.publish", is_something, "rooms.publish").live();
+    }
+
+    /// Clients that send no token.
+    anonymous: Anonymous {
+        /// Whether they are let in, each as a new user.
+        access: String = one_of(&["refused", "allowed"], "refused").live();
+        /// Their tenant.
+        tenant: String = text("letters, digits and _ . : @ -", "public", is_tenant, "default").live();
+        /// Their role, for policies.
+        role: String = text("1 to 64 bytes", "guest", is_role, "anonymous").live();
+        /// Patterns of rooms that they may join, as far as policies allow; empty: none.
+        join: String = text(PATTERNS, "public:*", is_patterns, "**").live();
+        /// Patterns of rooms that they may publish to, as far as policies allow; empty: none.
+        publish: String = text(PATTERNS, "public:lobby", is_patterns, "").live();
+    }
+
+    /// How much is allowed, and for how long.
+    limits: Limits {
+        /// From the first byte of a connection to the end of its request.
+        handshake_ms: u64 = number("milliseconds", 1, DAY_MS, ms(limits::HANDSHAKE_TIME_MAX));
+        /// Interval of heartbeats. A change holds from each connection's next one on; do not raise it
+        /// to more than twice its value at once, for clients reckon with what they were told.
+        heartbeat_ms: u64 = number("milliseconds", 1, DAY_MS, ms(limits::HEARTBEAT)).live();
+        /// How long a silent peer is kept; at least twice `heartbeat_ms`.
+        heartbeat_time_out_ms: u64 = number("milliseconds", 1, 4 * DAY_MS, ms(limits::HEARTBEAT_TIME_OUT)).live();
+        /// A connection without a request and without a delivery is closed after this.
+        idle_ms: Option<u64> = number_unless("never", "milliseconds", 1, 365 * DAY_MS, ms(limits::IDLE_TIME_MAX)).live();
+        /// Connections of one shard; later ones are refused.
+        conns_per_shard: u64 =
+            number("connections", 1, limits::CONNS_PER_SHARD_MAX as u64, limits::CONNS_PER_SHARD_MAX as u64).live();
+        /// Messages under way from one shard to another before the sender waits.
+        lane_entries: u64 =
+            number("messages", LANE_ENTRIES_MIN, limits::LANE_ENTRIES_MAX as u64, limits::LANE_ENTRIES_MAX as u64);
+    }
+
+    /// What the system is asked for each client's socket.
+    sockets: Sockets {
+        /// Connections that wait to be accepted, per shard. The system allows up to
+        /// `net.core.somaxconn`.
+        backlog: u64 = number("connections", 1, 65_535, 4_096);
+        /// Bytes that the system queues unsent for one client before it calls the socket full.
+        /// Small: slow readers are noticed early and cost little. Large: fewer wake-ups.
+        notsent_lowat_bytes: u64 = number("bytes", 1_024, 64 << 20, 64 * 1_024);
+        /// Send buffer of a socket; the system doubles it. `auto`: the system sizes it as it goes.
+        send_buffer_bytes: Option<u64> = number_or("auto", "bytes", 2_048, 64 << 20);
+        /// Receive buffer of a socket; the system doubles it. `auto`: the system sizes it as it goes.
+        receive_buffer_bytes: Option<u64> = number_or("auto", "bytes", 1_024, 64 << 20);
+    }
+
+    /// What a shard may hold.
+    memory: Memory {
+        /// What one shard holds for readers at most, each frame counted once: frames that wait to be
+        /// written, and what rooms keep. Beyond it the connections that hold up the oldest are closed.
+        budget_bytes: u64 =
+            number("bytes", limits::MEMORY_BYTES_MIN as u64, 1 << 40, limits::MEMORY_BYTES as u64);
+    }
+
+    /// Going away.
+    drain: Drain {
+        /// Over how long clients are told to come back when the process ends.
+        spread_ms: u64 = number("milliseconds", 0, 3_600_000, 5_000).live();
+    }
+
+    /// The service log, on standard error.
+    log: Log {
+        /// What is worth a line.
+        level: String = one_of(&["off", "error", "warn", "info", "debug", "trace"], "info").live().short("LOG");
+    }
+}
+
+const fn ms(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+/// All keys, in the order of the tree.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+pub fn key(path: &str) -> Option<&'static Key> {
+    keys().find(|key| key.path == path)
+}
+
+const ADDRESS: &str = "an address with a port";
+const CPUS: &str = "\"auto\", \"none\", or numbers of processors";
+const PATH: &str = "the path of a file, or nothing";
+const LIST: &str = "texts with commas between";
+const CLAIM: &str = "the name of a claim, or names with dots between";
+const PATTERNS: &str = "patterns of rooms with commas between";
+const PROFILE: &str = "the name of a profile, or the path of a file that ends with .toml";
+
+/// Whether there is such an address is found out when it is looked up.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn is_cpus(text: &str) -> bool {
+    matches!(text, "auto" | "none") || cpu_numbers(text).is_some()
+}
+
+/// `0-3,6` as numbers.
+pub fn cpu_numbers(text: &str) -> Option<Vec<usize>> {
+    const CPUS_MAX: usize = 1_024;
+    let mut numbers = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last >= CPUS_MAX {
+            return None;
+        }
+        numbers.extend(first..=last);
+    }
+    Some(numbers)
+}
+
+fn is_profile(text: &str) -> bool {
+    !text.is_empty()
+}
+
+fn is_secret(text: &str) -> bool {
+    text.len() >= limits::SECRET_BYTES_MIN
+}
+
+/// What stands between commas; an empty text is an empty list.
+pub fn items(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn is_anything(_: &str) -> bool {
+    true
+}
+
+fn is_something(text: &str) -> bool {
+    items(text).next().is_some()
+}
+
+fn is_secret_algorithms(text: &str) -> bool {
+    is_something(text) && items(text).all(|name| ["HS256", "HS384", "HS512"].contains(&name))
+}
+
+fn is_url(text: &str) -> bool {
+    text.is_empty() || Place::url(text).is_ok()
+}
+
+fn is_tenant(text: &str) -> bool {
+    check_tenant(text).is_ok()
+}
+
+fn is_role(text: &str) -> bool {
+    (1..=limits::ROLE_BYTES_MAX).contains(&text.len())
+}
+
+fn is_patterns(text: &str) -> bool {
+    items(text).count() <= limits::PATTERNS_MAX && items(text).all(|item| Pattern::parse(item).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_named_one_by_one_or_from_to() {
+        assert_eq!(cpu_numbers("0-3,6"), Some(vec![0, 1, 2, 3, 6]));
+        assert_eq!(cpu_numbers("2, 0"), Some(vec![2, 0]));
+        for wrong in ["", "a", "3-0", "0-", "-1", "0-99999999999", "1024"] {
+            assert_eq!(cpu_numbers(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_two_keys_share_a_name_in_the_environment() {
+        let mut names: Vec<String> =
+            keys().flat_map(|key| [Some(key.in_environment()), key.spec.short.map(str::to_owned)]).flatten().collect();
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
