@@ -34,7 +34,7 @@ pub async fn run(edge: Rc<Edge>, bell: &Bell) -> io::Result<()> {
     }
 }
 
-fn take_controls(edge: &Rc<Edge>) {
+pub fn take_controls(edge: &Rc<Edge>) {
     // The queue is bounded, and each control is small work.
     while let Some(control) = edge.controls.take() {
         match control {

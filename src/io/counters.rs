@@ -23,6 +23,8 @@ pub struct Counters {
     pub moved_in: u64,
     /// Times that the shard asked which sockets have something, and reads that followed.
     pub looks: u64,
+    /// Turns that only looked for work, without sleeping.
+    pub polls: u64,
     pub reads: u64,
     pub bytes_in: u64,
     pub writes: u64,
@@ -36,6 +38,13 @@ pub struct Counters {
     /// Now: sockets whose head has not ended, and open connections.
     pub handshakes_now: u64,
     pub connections_now: u64,
+}
+
+impl Counters {
+    /// Rises with whatever keeps a shard busy but the passing of time.
+    pub fn work(&self) -> u64 {
+        self.accepted + self.moved_in + self.reads + self.writes + self.mails_in
+    }
 }
 
 /// One shard at one moment.

@@ -15,7 +15,8 @@ use crate::io::lanes::{Lanes, weave};
 use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Choice, Driver};
 use crate::io::socket::{self, SocketOptions};
-use crate::io::{arrivals, flusher, listener, process, reader, tick};
+use crate::io::tuning::Tuning;
+use crate::io::{arrivals, flusher, listener, polling, process, reader, tick};
 use crate::kernel::Limits;
 use crate::kernel::ids::ShardId;
 use crate::kernel::mail::Mail;
@@ -40,7 +41,8 @@ pub struct Settings {
     pub cpus: Vec<usize>,
     pub shards: usize,
     pub io: Choice,
-    pub sockets: SocketOptions,
+    /// Has passed [`Tuning::check`].
+    pub tuning: Tuning,
     pub handshake_time: Duration,
     pub limits: Limits,
     pub verifier: Arc<Verifier>,
@@ -86,12 +88,13 @@ impl Gateway {
     pub fn start(settings: Settings) -> Result<Gateway, StartFailed> {
         let shards = settings.shards;
         assert!((1..=SHARDS_MAX).contains(&shards), "the configuration bounds the shards");
+        assert_eq!(settings.tuning.check(), Ok(()), "the configuration keeps the tuning within bounds");
         let (driver, line) = runtime::probe(settings.io).map_err(StartFailed::Driver)?;
         if let Some(line) = line {
             log::warn!("{line}");
         }
         let listen_failed = |error| StartFailed::Listen { address: settings.listen, error };
-        let listeners = listen(settings.listen, shards, &settings.sockets).map_err(listen_failed)?;
+        let listeners = listen(settings.listen, shards, &settings.tuning.sockets).map_err(listen_failed)?;
         let address = listeners[0].local_addr().map_err(listen_failed)?;
         let bell = |shard| Bell::new().map(Arc::new).map_err(|error| StartFailed::Thread { shard, error });
         let bells = (0..shards).map(bell).collect::<Result<Vec<_>, _>>()?;
@@ -288,7 +291,8 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         verifier: Arc::clone(&settings.verifier),
         handshake_time: settings.handshake_time,
         controls: own.controls,
-        readiness: Readiness::new()?,
+        readiness: Readiness::new(settings.tuning.reads_per_turn)?,
+        tuning: settings.tuning.clone(),
         lanes: own.lanes,
     });
     // A task of the shard that fails ends the shard, and with it the process: see `run_or_exit`.
@@ -299,6 +303,8 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
     essential(reader::watch(Rc::clone(&edge)));
     monoio::spawn(reader::run(Rc::clone(&edge)));
     monoio::spawn(flusher::run(Rc::clone(&edge)));
+    monoio::spawn(flusher::release(Rc::clone(&edge)));
+    monoio::spawn(polling::run(Rc::clone(&edge)));
     monoio::spawn(tick::run(Rc::clone(&edge)));
     let _ = own.started.send((own.index, Ok(())));
     drop(own.started);

@@ -4,20 +4,26 @@
 
 use super::{Edge, State};
 use crate::base::limits::WRITE_BYTES_MAX;
+use crate::base::time::Instant;
 use crate::io::dirty::Dirty;
 use crate::io::egress::{Egress, Sent};
 use crate::io::joined::Joined;
 use crate::io::rows::{Row, Standing};
 use crate::io::socket::{PIECES_MAX, Shut};
+use crate::io::tuning::Tuning;
+use crate::kernel::effects::Effects;
 use crate::kernel::ids::ConnId;
 use crate::shard::Input;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// What waits to be written, and what one flush after the other needs.
-#[derive(Default)]
 pub(super) struct Flushing {
     /// Connections to write to.
-    pub dirty: Dirty,
+    dirty: Dirty,
+    /// How long a crowd is held, and until when the present one is.
+    coalesce: Duration,
+    held_until: Option<Instant>,
     /// Connections of the present flush that have more than one write names.
     again: Vec<ConnId>,
     sent: Vec<Sent>,
@@ -26,12 +32,63 @@ pub(super) struct Flushing {
     joined: Joined,
 }
 
+impl Flushing {
+    pub fn new(tuning: &Tuning) -> Flushing {
+        Flushing {
+            dirty: Dirty::new(tuning.writes_per_turn, tuning.crowd_writes_per_turn),
+            coalesce: tuning.coalesce,
+            held_until: None,
+            again: Vec::new(),
+            sent: Vec::new(),
+            pieces: Vec::new(),
+            joined: Joined::default(),
+        }
+    }
+
+    /// Takes in whom the core has something for. Says whether a crowd is held from now on.
+    pub fn list(&mut self, effects: &mut Effects, now: Instant) -> bool {
+        let had_crowd = self.dirty.has_crowd();
+        self.dirty.list(effects);
+        let is_held = !self.coalesce.is_zero() && !had_crowd && self.dirty.has_crowd();
+        if is_held {
+            self.dirty.hold_crowd();
+            self.held_until = Some(now.after(self.coalesce));
+        }
+        is_held
+    }
+
+    pub fn is_due(&self) -> bool {
+        self.dirty.is_due()
+    }
+
+    /// Lets the crowd go if its time has come.
+    fn let_go(&mut self, now: Instant) {
+        if self.held_until.is_some_and(|until| now >= until) {
+            self.held_until = None;
+            self.dirty.let_crowd_go();
+        }
+    }
+}
+
 impl Edge {
+    /// How long the crowd is still held; `None`: none is.
+    pub fn until_let_go(&self) -> Option<Duration> {
+        let until = self.state.borrow().flushing.held_until?;
+        Some(until.since(self.clock.now().at))
+    }
+
+    /// Lets the crowd go if its time has come.
+    pub fn let_go(&self) {
+        self.within(|state, now| state.flushing.let_go(now.at));
+    }
+
     /// Writes to the connections whose turn it is, a bounded number. Says whether more wait.
     pub fn flush(&self, egress: &mut impl Egress) -> bool {
         self.within(|state, now| {
             let State { shard, effects, rows, flushing, .. } = state;
-            let Flushing { dirty, again, sent, pieces, joined } = flushing;
+            // A busy shard comes by more often than its timer.
+            flushing.let_go(now.at);
+            let Flushing { dirty, again, sent, pieces, joined, .. } = flushing;
             for conn in dirty.next_flush() {
                 // Listed twice at most: by the core, and for more than one write takes.
                 let is_ready = |row: &&mut Row| !row.is_mute && !row.is_blocked && !row.is_offered;
@@ -80,7 +137,7 @@ impl Edge {
                 }
             }
             drop(counters);
-            !dirty.is_empty()
+            dirty.is_due()
         })
     }
 }
@@ -95,9 +152,15 @@ fn recycle<'a>(mut pieces: Vec<&[u8]>) -> Vec<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::edge::sample::{edge, open};
+    use crate::base::limits::CROWD_MIN;
+    use crate::io::edge::sample::{counters, edge, edge_tuned, join, open, publish};
+    use crate::io::egress::Direct;
+    use crate::io::flusher;
+    use crate::io::ring::Ring;
     use crate::io::runtime::{self, Driver};
     use std::os::fd::RawFd;
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
 
     /// Takes all that it is offered, and remembers it.
     #[derive(Default)]
@@ -144,6 +207,90 @@ mod tests {
             .collect();
         assert!(seqs.len() > FIRST);
         assert_eq!(seqs, (1..=seqs.len()).collect::<Vec<_>>());
+    }
+
+    /// As many members of one large room as make a crowd, and behind them two of a small one.
+    fn crowd(edge: &Edge) -> Vec<(ConnId, UnixStream)> {
+        let opened: Vec<_> = (0..CROWD_MIN + 2).map(|user| open(edge, &format!("user{user}"))).collect();
+        opened[..CROWD_MIN].iter().for_each(|(conn, _)| join(edge, *conn, "chat:large"));
+        opened[CROWD_MIN..].iter().for_each(|(conn, _)| join(edge, *conn, "chat:small"));
+        while edge.flush(&mut Recorder::default()) {}
+        edge.let_go();
+        opened
+    }
+
+    /// Writes of one flush through each egress that can be had.
+    fn writes_of_one_flush(tuning: &Tuning, prepare: impl Fn(&Edge, &[(ConnId, UnixStream)])) -> Vec<u64> {
+        let one_flush = |egress: &mut dyn FnMut(&Edge) -> bool| {
+            let edge = edge_tuned(Driver::Epoll, tuning.clone());
+            let opened = crowd(&edge);
+            let before = counters(&edge).writes;
+            prepare(&edge, &opened);
+            egress(&edge);
+            counters(&edge).writes - before
+        };
+        let (mut direct, ring) = (Direct::default(), Ring::new(tuning.writes_per_turn).ok());
+        let by_direct = one_flush(&mut |edge| edge.flush(&mut direct));
+        let by_ring = ring.map(|mut ring| one_flush(&mut |edge| edge.flush(&mut ring)));
+        [Some(by_direct), by_ring].into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn a_flush_writes_as_often_as_the_tuning_says() {
+        let tuning = Tuning { writes_per_turn: 20, crowd_writes_per_turn: 7, ..Tuning::default() };
+        let to_all = |edge: &Edge, opened: &[(ConnId, UnixStream)]| publish(edge, opened[9].0, "chat:large");
+        for writes in writes_of_one_flush(&tuning, to_all) {
+            assert_eq!(writes, 7);
+        }
+        let to_each = |edge: &Edge, opened: &[(ConnId, UnixStream)]| {
+            opened.iter().for_each(|(conn, _)| edge.step(Input::Ping { conn: *conn, payload: b"" }));
+        };
+        for writes in writes_of_one_flush(&tuning, to_each) {
+            assert_eq!(writes, 20);
+        }
+    }
+
+    #[test]
+    fn a_crowd_waits_for_more_to_join_its_writes_and_a_small_room_does_not() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let edge = edge_tuned(Driver::Epoll, Tuning { coalesce: HOUR, ..Tuning::default() });
+        let opened = crowd(&edge);
+        let before = counters(&edge).writes;
+        let mut egress = Direct::default();
+        publish(&edge, opened[9].0, "chat:large");
+        publish(&edge, opened[8].0, "chat:large");
+        while edge.flush(&mut egress) {}
+        assert_eq!(counters(&edge).writes, before, "nobody yet");
+        assert!(edge.until_let_go().is_some_and(|left| left <= HOUR));
+        publish(&edge, opened[CROWD_MIN].0, "chat:small");
+        while edge.flush(&mut egress) {}
+        assert_eq!(counters(&edge).writes - before, 2, "the small room");
+        edge.state.borrow_mut().flushing.held_until = Some(Instant::ZERO);
+        edge.let_go();
+        while edge.flush(&mut egress) {}
+        let to_crowd = counters(&edge).writes - before - 2;
+        assert_eq!(to_crowd as usize, CROWD_MIN, "both messages in one write each");
+    }
+
+    #[test]
+    fn a_crowd_that_waits_is_let_go_in_time() {
+        for driver in runtime::usable() {
+            runtime::block_on(driver, async move {
+                let edge = edge_tuned(driver, Tuning { coalesce: Duration::from_millis(1), ..Tuning::default() });
+                let opened = crowd(&edge);
+                let keeper = Rc::clone(&edge);
+                monoio::spawn(async move { keeper.turn.keep(driver).await });
+                monoio::spawn(flusher::run(Rc::clone(&edge)));
+                monoio::spawn(flusher::release(Rc::clone(&edge)));
+                let before = counters(&edge).writes;
+                publish(&edge, opened[9].0, "chat:large");
+                while counters(&edge).writes - before < CROWD_MIN as u64 {
+                    monoio::time::sleep(Duration::from_millis(1)).await;
+                }
+                assert_eq!(edge.until_let_go(), None, "{driver:?}");
+            })
+            .unwrap();
+        }
     }
 
     #[test]

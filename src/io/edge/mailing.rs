@@ -89,7 +89,7 @@ impl Edge {
         for peer in state.mailing.lanes.peers() {
             if let Some(free) = state.mailing.room_to_tell(&state.shard, peer) {
                 state.shard.step(now, Input::Credit { peer, free }, &mut state.effects);
-                self.carry_out(state);
+                self.carry_out(state, now);
             }
         }
     }
@@ -131,6 +131,7 @@ impl Edge {
                 if taken == 0 {
                     continue;
                 }
+                self.worked.raise();
                 is_more |= taken == mails_max;
                 let rang = mailing.lanes.relieve(peer) && mailing.doors[peer.index()].bell().ring();
                 let mut counters = self.counters.borrow_mut();

@@ -10,10 +10,9 @@ mod mailing;
 mod opening;
 mod reading;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 
 use crate::admission::token::Verifier;
-use crate::base::limits::READ_BYTES_PER_TURN;
 use crate::base::time::{Instant, Now};
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
@@ -25,6 +24,7 @@ use crate::io::rows::{Rows, Standing};
 use crate::io::runtime::Driver;
 use crate::io::signal::Signal;
 use crate::io::socket::{self, Shut};
+use crate::io::tuning::Tuning;
 use crate::io::turn::Turn;
 use crate::io::waiting::Waiting;
 use crate::kernel::effects::Effects;
@@ -56,11 +56,16 @@ pub struct Edge {
     pub crowd: Crowd,
     pub verifier: RefCell<Arc<Verifier>>,
     pub handshake_time: Duration,
+    pub tuning: Tuning,
     pub controls: Controls,
     /// Something waits to be read.
     pub reading: Signal,
     /// Something waits to be written or rung.
     pub flush: Signal,
+    /// A crowd's writes wait for more to join.
+    pub held: Signal,
+    /// There was work.
+    pub worked: Signal,
     pub turn: Turn,
     pub stop: Signal,
     pub draining: Cell<bool>,
@@ -83,6 +88,7 @@ pub struct Parts {
     pub crowd: Crowd,
     pub verifier: Arc<Verifier>,
     pub handshake_time: Duration,
+    pub tuning: Tuning,
     pub controls: Controls,
     pub readiness: Readiness,
     pub lanes: Lanes<Mail>,
@@ -102,13 +108,14 @@ struct State {
 
 impl Edge {
     pub fn new(parts: Parts) -> Rc<Edge> {
+        let input = vec![0; parts.tuning.read_bytes_per_turn];
         let state = State {
             shard: parts.shard,
             effects: Effects::default(),
             readiness: parts.readiness,
             rows: Rows::new(parts.crowd.clone()),
             unread: VecDeque::new(),
-            flushing: Flushing::default(),
+            flushing: Flushing::new(&parts.tuning),
             mailing: Mailing::new(parts.lanes, Arc::clone(&parts.doors)),
         };
         Rc::new(Edge {
@@ -120,16 +127,19 @@ impl Edge {
             crowd: parts.crowd,
             verifier: RefCell::new(parts.verifier),
             handshake_time: parts.handshake_time,
+            tuning: parts.tuning,
             controls: parts.controls,
             reading: Signal::default(),
             flush: Signal::default(),
+            held: Signal::default(),
+            worked: Signal::default(),
             turn: Turn::default(),
             stop: Signal::default(),
             draining: Cell::new(false),
             listener: Cell::new(None),
             waiting: RefCell::default(),
             counters: RefCell::default(),
-            input: RefCell::new(vec![0; READ_BYTES_PER_TURN].into()),
+            input: RefCell::new(input.into()),
             state: RefCell::new(state),
         })
     }
@@ -142,6 +152,11 @@ impl Edge {
         self.count(|counters| *counters.refused.entry(reason).or_default() += 1);
     }
 
+    /// Rises with whatever keeps the shard busy.
+    pub fn work(&self) -> u64 {
+        self.counters.borrow().work()
+    }
+
     pub fn step(&self, input: Input<'_>) {
         self.within(|state, now| state.shard.step(now, input, &mut state.effects));
     }
@@ -151,19 +166,21 @@ impl Edge {
         let state = &mut *self.state.borrow_mut();
         let now = self.clock.now();
         let done = work(state, now);
-        self.carry_out(state);
+        self.carry_out(state, now);
         self.top_up(state, now);
         done
     }
 
-    fn carry_out(&self, state: &mut State) {
+    fn carry_out(&self, state: &mut State, now: Now) {
         let State { shard, effects, rows, unread, flushing, mailing, .. } = state;
         if !effects.mail.is_empty() {
             let mut counters = self.counters.borrow_mut();
             counters.mails_out += effects.mail.len() as u64;
             counters.bells += mailing.send(&mut effects.mail);
         }
-        flushing.dirty.list(effects);
+        if flushing.list(effects, now.at) {
+            self.held.raise();
+        }
         let queued_before = unread.len();
         for conn in effects.resumed.drain(..) {
             if let Some(row) = rows.get_mut(conn) {
@@ -188,7 +205,7 @@ impl Edge {
         if unread.len() > queued_before {
             self.reading.raise();
         }
-        if !flushing.dirty.is_empty() || mailing.is_due(shard) {
+        if flushing.is_due() || mailing.is_due(shard) {
             self.flush.raise();
         }
     }
