@@ -1,6 +1,7 @@
 //! What the edge of one shard counts. Plain numbers: only the shard's own thread touches them, and
 //! they leave it as a copy in a [`Report`].
 
+use crate::io::timing::Times;
 use crate::shard::Snapshot;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -53,4 +54,6 @@ pub struct Report {
     pub shard: u8,
     pub edge: Counters,
     pub core: Snapshot,
+    #[serde(flatten)]
+    pub times: Times,
 }

@@ -24,7 +24,11 @@ impl Dirty {
 
     /// Whether the next flush has something to write.
     pub fn is_due(&self) -> bool {
-        !self.rest.is_empty() || !self.crowd.is_empty() && !self.is_crowd_held
+        !self.rest.is_empty() || self.is_crowd_due()
+    }
+
+    pub fn is_crowd_due(&self) -> bool {
+        self.has_crowd() && !self.is_crowd_held
     }
 
     pub fn has_crowd(&self) -> bool {

@@ -308,7 +308,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
     monoio::spawn(tick::run(Rc::clone(&edge)));
     let _ = own.started.send((own.index, Ok(())));
     drop(own.started);
-    edge.stop.wait().await;
+    edge.run().await;
     Ok(())
 }
 

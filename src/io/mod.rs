@@ -29,6 +29,7 @@ pub mod runtime;
 pub mod signal;
 pub mod socket;
 pub mod tick;
+pub mod timing;
 pub mod tuning;
 pub mod turn;
 pub mod waiting;

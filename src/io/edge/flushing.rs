@@ -24,6 +24,9 @@ pub(super) struct Flushing {
     /// How long a crowd is held, and until when the present one is.
     coalesce: Duration,
     held_until: Option<Instant>,
+    /// Since when the first that is listed waits, of the crowd and of the rest.
+    crowd_since: Option<Instant>,
+    rest_since: Option<Instant>,
     /// Connections of the present flush that have more than one write names.
     again: Vec<ConnId>,
     sent: Vec<Sent>,
@@ -38,6 +41,8 @@ impl Flushing {
             dirty: Dirty::new(tuning.writes_per_turn, tuning.crowd_writes_per_turn),
             coalesce: tuning.coalesce,
             held_until: None,
+            crowd_since: None,
+            rest_since: None,
             again: Vec::new(),
             sent: Vec::new(),
             pieces: Vec::new(),
@@ -48,6 +53,12 @@ impl Flushing {
     /// Takes in whom the core has something for. Says whether a crowd is held from now on.
     pub fn list(&mut self, effects: &mut Effects, now: Instant) -> bool {
         let had_crowd = self.dirty.has_crowd();
+        if !effects.dirty_by_crowd.is_empty() {
+            self.crowd_since.get_or_insert(now);
+        }
+        if !effects.dirty.is_empty() {
+            self.rest_since.get_or_insert(now);
+        }
         self.dirty.list(effects);
         let is_held = !self.coalesce.is_zero() && !had_crowd && self.dirty.has_crowd();
         if is_held {
@@ -59,6 +70,12 @@ impl Flushing {
 
     pub fn is_due(&self) -> bool {
         self.dirty.is_due()
+    }
+
+    /// Since when those wait who came since the last flush and have a part in this one, told once.
+    fn waited_since(&mut self) -> [Option<Instant>; 2] {
+        let of_crowd = if self.dirty.is_crowd_due() { self.crowd_since.take() } else { None };
+        [of_crowd, self.rest_since.take()]
     }
 
     /// Lets the crowd go if its time has come.
@@ -85,9 +102,10 @@ impl Edge {
     /// Writes to the connections whose turn it is, a bounded number. Says whether more wait.
     pub fn flush(&self, egress: &mut impl Egress) -> bool {
         self.within(|state, now| {
-            let State { shard, effects, rows, flushing, .. } = state;
+            let State { shard, effects, rows, flushing, timing, .. } = state;
             // A busy shard comes by more often than its timer.
             flushing.let_go(now.at);
+            let lags = flushing.waited_since();
             let Flushing { dirty, again, sent, pieces, joined, .. } = flushing;
             for conn in dirty.next_flush() {
                 // Listed twice at most: by the core, and for more than one write takes.
@@ -107,7 +125,9 @@ impl Edge {
                 }
                 *pieces = recycle(named);
             }
+            lags.into_iter().flatten().for_each(|since| timing.delivered(since));
             egress.settle(sent);
+            timing.skip();
             joined.clear();
             again.drain(..).for_each(|conn| dirty.list_again(conn));
             let mut counters = self.counters.borrow_mut();
@@ -137,6 +157,7 @@ impl Edge {
                 }
             }
             drop(counters);
+            timing.end("written");
             dirty.is_due()
         })
     }

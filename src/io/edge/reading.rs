@@ -6,6 +6,7 @@ use super::{Edge, State};
 use crate::base::limits::MAILS_PER_READ;
 use crate::base::time::Now;
 use crate::io::rows::{Received, Standing};
+use crate::io::timing::Timing;
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Shard};
@@ -78,7 +79,7 @@ impl Edge {
     fn read_from(&self, conn: ConnId) -> Standing {
         let input = &mut **self.input.borrow_mut();
         self.within(|state, now| {
-            let State { shard, effects, rows, unread, .. } = state;
+            let State { shard, effects, rows, unread, timing, .. } = state;
             let Some(row) = rows.get_mut(conn) else { return Standing::Closing };
             row.leave_queue();
             match row.standing {
@@ -102,7 +103,7 @@ impl Edge {
                             Received::End => return Standing::Reset,
                         },
                     };
-                    match feed(shard, now, conn, &mut under_way.assembler, bytes, effects) {
+                    match feed(timing, shard, now, conn, &mut under_way.assembler, bytes, effects) {
                         Fed::All => {}
                         Fed::Paused(at) => under_way.held = bytes[at..].to_vec(),
                         Fed::Ending => row.standing = Standing::Closing,
@@ -134,6 +135,7 @@ impl Edge {
 
 /// Gives the core the events of `bytes`, until it wants no more.
 fn feed(
+    timing: &mut Timing,
     shard: &mut Shard,
     now: Now,
     conn: ConnId,
@@ -151,7 +153,7 @@ fn feed(
             Ok(None) => return Fed::All,
             Err(error) => {
                 let failed = Input::Failed { conn, code: error.code, reason: error.reason };
-                shard.step(now, failed, effects);
+                timing.step(shard, now, failed, effects);
                 return Fed::Ending;
             }
         };
@@ -161,11 +163,11 @@ fn feed(
             Event::Ping(payload) => Input::Ping { conn, payload },
             Event::Pong(_) => Input::Pong { conn },
             Event::Close { code, .. } => {
-                shard.step(now, Input::PeerClose { conn, code }, effects);
+                timing.step(shard, now, Input::PeerClose { conn, code }, effects);
                 return Fed::Ending;
             }
         };
-        shard.step(now, step, effects);
+        timing.step(shard, now, step, effects);
     }
 }
 
