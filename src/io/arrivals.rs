@@ -18,7 +18,6 @@ pub async fn run(edge: Rc<Edge>, bell: &Bell) -> io::Result<()> {
     loop {
         let is_more = edge.take_mail(MAILS_PER_TURN);
         take_controls(&edge);
-        edge.exchange();
         if is_more {
             edge.turn.next().await;
             continue;

@@ -4,8 +4,10 @@
 //! connection leaves in one write. Invariant: at most `writes_per_turn` writes between two looks at
 //! completions, so a large room does not hold up who is read from.
 
+use crate::base::limits::MAILS_PER_TURN;
 use crate::io::edge::Edge;
 use crate::io::egress::{Direct, Egress};
+use crate::io::process;
 use crate::io::ring::Ring;
 use std::rc::Rc;
 
@@ -24,6 +26,13 @@ async fn flush(edge: Rc<Edge>, mut egress: impl Egress) {
         edge.flush.wait().await;
         loop {
             edge.exchange();
+            if edge.sharers > 1 && edge.is_crowd_due() {
+                // The others of this processor go on now, or their part of the same messages comes
+                // too late to leave with ours. What that makes for them is rung for when we give way
+                // again: sooner, it would only interrupt us.
+                process::give_way();
+                edge.take_mail(MAILS_PER_TURN);
+            }
             if !edge.flush(&mut egress) {
                 break;
             }

@@ -99,8 +99,14 @@ impl Gateway {
         let bell = |shard| Bell::new().map(Arc::new).map_err(|error| StartFailed::Thread { shard, error });
         let bells = (0..shards).map(bell).collect::<Result<Vec<_>, _>>()?;
         let (doors, controls): (Vec<Door>, Vec<Controls>) = bells.iter().map(|bell| door(Arc::clone(bell))).unzip();
+        let cpus = match settings.cpus.is_empty() {
+            false => settings.cpus.clone(),
+            // Where the system does not say, there are enough.
+            true => process::allowed_cpus().unwrap_or_else(|_| (0..shards).collect()),
+        };
         let common = Common {
             driver,
+            sharers: sharers(shards, cpus),
             settings,
             doors: doors.into(),
             crowd: Crowd::default(),
@@ -217,6 +223,7 @@ impl Drop for Gateway {
 /// What all shards are given.
 struct Common {
     driver: Driver,
+    sharers: usize,
     settings: Settings,
     doors: Arc<[Door]>,
     crowd: Crowd,
@@ -293,6 +300,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         controls: own.controls,
         readiness: Readiness::new(settings.tuning.reads_per_turn)?,
         tuning: settings.tuning.clone(),
+        sharers: common.sharers,
         lanes: own.lanes,
     });
     // A task of the shard that fails ends the shard, and with it the process: see `run_or_exit`.
@@ -310,6 +318,13 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
     drop(own.started);
     edge.run().await;
     Ok(())
+}
+
+/// How many of `shards` run on one processor, at most.
+fn sharers(shards: usize, mut cpus: Vec<usize>) -> usize {
+    cpus.sort_unstable();
+    cpus.dedup();
+    shards.div_ceil(cpus.len().max(1))
 }
 
 /// Spawns a task without which the shard is worth nothing.
@@ -351,6 +366,14 @@ fn random_u64() -> Result<u64, StartFailed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_share_a_processor_only_where_there_are_too_few() {
+        assert_eq!(sharers(2, vec![0, 1]), 1);
+        assert_eq!(sharers(2, vec![3]), 2);
+        assert_eq!(sharers(3, vec![4, 5, 4]), 2, "a processor named twice is one");
+        assert_eq!(sharers(1, vec![0, 1, 2]), 1);
+    }
 
     #[test]
     fn a_shard_that_hangs_does_not_hang_the_process() {

@@ -35,7 +35,6 @@ async fn look(edge: &Rc<Edge>) {
         edge.count(|counters| counters.polls += 1);
         edge.take_mail(MAILS_PER_TURN);
         arrivals::take_controls(edge);
-        edge.exchange();
         let now = edge.clock.now().at;
         if edge.work() != work {
             work = edge.work();

@@ -36,9 +36,12 @@ pub(super) struct Flushing {
 }
 
 impl Flushing {
-    pub fn new(tuning: &Tuning) -> Flushing {
+    /// `sharers` shards have one processor: together they write to as many of a crowd, before one of
+    /// them looks at who else has something, as one alone would.
+    pub fn new(tuning: &Tuning, sharers: usize) -> Flushing {
+        let crowd_writes = (tuning.crowd_writes_per_turn / sharers).max(1);
         Flushing {
-            dirty: Dirty::new(tuning.writes_per_turn, tuning.crowd_writes_per_turn),
+            dirty: Dirty::new(tuning.writes_per_turn, crowd_writes),
             coalesce: tuning.coalesce,
             held_until: None,
             crowd_since: None,
@@ -92,6 +95,11 @@ impl Edge {
     pub fn until_let_go(&self) -> Option<Duration> {
         let until = self.state.borrow().flushing.held_until?;
         Some(until.since(self.clock.now().at))
+    }
+
+    /// Whether the next flush writes to a crowd.
+    pub fn is_crowd_due(&self) -> bool {
+        self.state.borrow().flushing.dirty.is_crowd_due()
     }
 
     /// Lets the crowd go if its time has come.
@@ -269,6 +277,18 @@ mod tests {
         for writes in writes_of_one_flush(&tuning, to_each) {
             assert_eq!(writes, 20);
         }
+    }
+
+    #[test]
+    fn shards_of_one_processor_write_to_as_many_of_a_crowd_as_one_alone() {
+        let tuning = Tuning { crowd_writes_per_turn: 7, ..Tuning::default() };
+        let of_one_flush = |sharers| {
+            let mut flushing = Flushing::new(&tuning, sharers);
+            let dirty_by_crowd = crowd(&edge(Driver::Epoll)).into_iter().map(|(conn, _)| conn).collect();
+            flushing.list(&mut Effects { dirty_by_crowd, ..Effects::default() }, Instant::ZERO);
+            flushing.dirty.next_flush().count()
+        };
+        assert_eq!([1, 2, 3, 100].map(of_one_flush), [7, 3, 2, 1]);
     }
 
     #[test]

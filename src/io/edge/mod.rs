@@ -60,6 +60,8 @@ pub struct Edge {
     pub verifier: RefCell<Arc<Verifier>>,
     pub handshake_time: Duration,
     pub tuning: Tuning,
+    /// Shards that run on the processor of this one, itself included.
+    pub sharers: usize,
     pub controls: Controls,
     /// Something waits to be read.
     pub reading: Signal,
@@ -94,6 +96,8 @@ pub struct Parts {
     pub verifier: Arc<Verifier>,
     pub handshake_time: Duration,
     pub tuning: Tuning,
+    /// Shards that run on the processor of this one, itself included.
+    pub sharers: usize,
     pub controls: Controls,
     pub readiness: Readiness,
     pub lanes: Lanes<Mail>,
@@ -132,7 +136,7 @@ impl Edge {
             readiness: parts.readiness,
             rows: Rows::new(parts.crowd.clone()),
             unread: VecDeque::new(),
-            flushing: Flushing::new(&parts.tuning),
+            flushing: Flushing::new(&parts.tuning, parts.sharers),
             mailing: Mailing::new(parts.lanes, Arc::clone(&parts.doors)),
             timing: Timing::new(parts.clock.origin().clone()),
             phase: Phase::Idle,
@@ -147,6 +151,7 @@ impl Edge {
             verifier: RefCell::new(parts.verifier),
             handshake_time: parts.handshake_time,
             tuning: parts.tuning,
+            sharers: parts.sharers,
             controls: parts.controls,
             reading: Signal::default(),
             flush: Signal::default(),

@@ -51,6 +51,7 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         controls,
         readiness: Readiness::new(tuning.reads_per_turn).unwrap(),
         tuning,
+        sharers: 1,
         lanes: weave(1, 8).pop().expect("one shard"),
     })
 }
