@@ -6,7 +6,7 @@ use ringroom::admission::revocations::{Revocation, Target};
 use ringroom::admission::token::{Claims, TokenSettings, Verifier, sign_hs256};
 use ringroom::io::gateway::{Gateway, Settings};
 use ringroom::io::runtime::Choice;
-use ringroom::io::socket::SocketOptions;
+use ringroom::io::tuning::Tuning;
 use ringroom::kernel::Limits;
 use ringroom::kernel::placement::Placement;
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
         cpus: Vec::new(),
         shards: 2,
         io,
-        sockets: SocketOptions::default(),
+        tuning: Tuning::default(),
         handshake_time: PATIENCE,
         limits: Limits::default(),
         verifier: Arc::new(verifier),

@@ -16,8 +16,10 @@ pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Fields of a request's data that are noted as the message is checked; who reads more walks on.
 pub const JSON_SPANS_MAX: usize = 6;
-/// Bytes read from one connection in one turn.
+/// Bytes read from one connection in one turn, where a profile says nothing else, and what it may say.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
+pub const READ_BYTES_PER_TURN_MIN: usize = 4 * 1024;
+pub const READ_BYTES_PER_TURN_MAX: usize = 1 << 20;
 /// `id` of a request, bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Name of an event, bytes.
@@ -134,11 +136,16 @@ pub const MAILS_PER_READ: usize = 32;
 /// Mails to one shard after which its bell is rung before the turn ends.
 pub const MAILS_PER_RING: u32 = 64;
 pub const READS_PER_TURN: usize = 256;
+pub const READS_PER_TURN_MAX: usize = 4_096;
 pub const WRITES_PER_TURN: usize = 256;
+pub const WRITES_PER_TURN_MAX: usize = 4_096;
 /// Members of a room on one shard from which on they are a crowd, and how many of a crowd are
 /// written to before the edge looks at who else has something to read or write.
 pub const CROWD_MIN: usize = 256;
 pub const CROWD_WRITES_PER_TURN: usize = 64;
+/// How long a shard may look for work without sleeping, and a crowd's writes wait for more to join.
+pub const BUSY_POLL_MAX: Duration = Duration::from_millis(10);
+pub const COALESCE_MAX: Duration = Duration::from_millis(20);
 /// Bytes that one gathered write names, the frame that passes the bound included whole.
 pub const WRITE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of frames that are joined for several connections in one turn.
@@ -162,6 +169,7 @@ const _: () = assert!(MESSAGE_BYTES_MAX < MEMORY_BYTES_MIN / 8 && HISTORY_BYTES_
 const _: () = assert!(MEMORY_BYTES_MIN <= MEMORY_BYTES);
 const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
 const _: () = assert!(MAILS_PER_TURN <= LANE_ENTRIES_MAX);
-const _: () = assert!(CROWD_WRITES_PER_TURN < WRITES_PER_TURN);
+const _: () = assert!(CROWD_WRITES_PER_TURN < WRITES_PER_TURN && WRITES_PER_TURN <= WRITES_PER_TURN_MAX);
+const _: () = assert!(READS_PER_TURN <= READS_PER_TURN_MAX);
 const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
 const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

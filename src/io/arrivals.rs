@@ -18,7 +18,6 @@ pub async fn run(edge: Rc<Edge>, bell: &Bell) -> io::Result<()> {
     loop {
         let is_more = edge.take_mail(MAILS_PER_TURN);
         take_controls(&edge);
-        edge.exchange();
         if is_more {
             edge.turn.next().await;
             continue;
@@ -34,7 +33,7 @@ pub async fn run(edge: Rc<Edge>, bell: &Bell) -> io::Result<()> {
     }
 }
 
-fn take_controls(edge: &Rc<Edge>) {
+pub fn take_controls(edge: &Rc<Edge>) {
     // The queue is bounded, and each control is small work.
     while let Some(control) = edge.controls.take() {
         match control {

@@ -18,6 +18,12 @@ impl Origin {
         let start = clock.now();
         Origin { clock, start }
     }
+
+    /// Now, as [`Now::at`].
+    pub fn at(&self) -> Instant {
+        let nanos = self.clock.now().saturating_duration_since(self.start).as_nanos() as u64;
+        Instant::from_nanos(nanos + 1)
+    }
 }
 
 pub struct Clock {
@@ -33,6 +39,10 @@ impl Clock {
         clock
     }
 
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Reads the wall clock. The tick does it, at least once a second.
     pub fn anchor(&self) {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -46,8 +56,7 @@ impl Clock {
     }
 
     fn at(&self) -> Instant {
-        let nanos = self.origin.clock.now().saturating_duration_since(self.origin.start).as_nanos() as u64;
-        Instant::from_nanos(nanos + 1)
+        self.origin.at()
     }
 }
 

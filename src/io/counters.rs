@@ -1,6 +1,7 @@
 //! What the edge of one shard counts. Plain numbers: only the shard's own thread touches them, and
 //! they leave it as a copy in a [`Report`].
 
+use crate::io::timing::Times;
 use crate::shard::Snapshot;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub struct Counters {
     pub moved_in: u64,
     /// Times that the shard asked which sockets have something, and reads that followed.
     pub looks: u64,
+    /// Turns that only looked for work, without sleeping.
+    pub polls: u64,
     pub reads: u64,
     pub bytes_in: u64,
     pub writes: u64,
@@ -38,10 +41,19 @@ pub struct Counters {
     pub connections_now: u64,
 }
 
+impl Counters {
+    /// Rises with whatever keeps a shard busy but the passing of time.
+    pub fn work(&self) -> u64 {
+        self.accepted + self.moved_in + self.reads + self.writes + self.mails_in
+    }
+}
+
 /// One shard at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub shard: u8,
     pub edge: Counters,
     pub core: Snapshot,
+    #[serde(flatten)]
+    pub times: Times,
 }

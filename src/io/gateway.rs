@@ -16,7 +16,8 @@ use crate::io::lanes::{Lanes, weave};
 use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Choice, Driver};
 use crate::io::socket::{self, SocketOptions};
-use crate::io::{arrivals, flusher, listener, process, reader, tick};
+use crate::io::tuning::Tuning;
+use crate::io::{arrivals, flusher, listener, polling, process, reader, tick};
 use crate::kernel::Limits;
 use crate::kernel::ids::ShardId;
 use crate::kernel::mail::Mail;
@@ -41,7 +42,8 @@ pub struct Settings {
     pub cpus: Vec<usize>,
     pub shards: usize,
     pub io: Choice,
-    pub sockets: SocketOptions,
+    /// Has passed [`Tuning::check`].
+    pub tuning: Tuning,
     pub handshake_time: Duration,
     pub limits: Limits,
     pub verifier: Arc<Verifier>,
@@ -89,18 +91,25 @@ impl Gateway {
     pub fn start(settings: Settings) -> Result<Gateway, StartFailed> {
         let shards = settings.shards;
         assert!((1..=SHARDS_MAX).contains(&shards), "the configuration bounds the shards");
+        assert_eq!(settings.tuning.check(), Ok(()), "the configuration keeps the tuning within bounds");
         let (driver, line) = runtime::probe(settings.io).map_err(StartFailed::Driver)?;
         if let Some(line) = line {
             log::warn!("{line}");
         }
         let listen_failed = |error| StartFailed::Listen { address: settings.listen, error };
-        let listeners = listen(settings.listen, shards, &settings.sockets).map_err(listen_failed)?;
+        let listeners = listen(settings.listen, shards, &settings.tuning.sockets).map_err(listen_failed)?;
         let address = listeners[0].local_addr().map_err(listen_failed)?;
         let bell = |shard| Bell::new().map(Arc::new).map_err(|error| StartFailed::Thread { shard, error });
         let bells = (0..shards).map(bell).collect::<Result<Vec<_>, _>>()?;
         let (doors, controls): (Vec<Door>, Vec<Controls>) = bells.iter().map(|bell| door(Arc::clone(bell))).unzip();
+        let cpus = match settings.cpus.is_empty() {
+            false => settings.cpus.clone(),
+            // Where the system does not say, there are enough.
+            true => process::allowed_cpus().unwrap_or_else(|_| (0..shards).collect()),
+        };
         let common = Common {
             driver,
+            sharers: sharers(shards, cpus),
             settings,
             doors: doors.into(),
             crowd: Crowd::default(),
@@ -226,6 +235,7 @@ impl Drop for Gateway {
 /// What all shards are given.
 struct Common {
     driver: Driver,
+    sharers: usize,
     settings: Settings,
     doors: Arc<[Door]>,
     crowd: Crowd,
@@ -301,7 +311,9 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         keys_wanted: Arc::clone(&settings.keys_wanted),
         handshake_time: settings.handshake_time,
         controls: own.controls,
-        readiness: Readiness::new()?,
+        readiness: Readiness::new(settings.tuning.reads_per_turn)?,
+        tuning: settings.tuning.clone(),
+        sharers: common.sharers,
         lanes: own.lanes,
     });
     // A task of the shard that fails ends the shard, and with it the process: see `run_or_exit`.
@@ -312,11 +324,20 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
     essential(reader::watch(Rc::clone(&edge)));
     monoio::spawn(reader::run(Rc::clone(&edge)));
     monoio::spawn(flusher::run(Rc::clone(&edge)));
+    monoio::spawn(flusher::release(Rc::clone(&edge)));
+    monoio::spawn(polling::run(Rc::clone(&edge)));
     monoio::spawn(tick::run(Rc::clone(&edge)));
     let _ = own.started.send((own.index, Ok(())));
     drop(own.started);
-    edge.stop.wait().await;
+    edge.run().await;
     Ok(())
+}
+
+/// How many of `shards` run on one processor, at most.
+fn sharers(shards: usize, mut cpus: Vec<usize>) -> usize {
+    cpus.sort_unstable();
+    cpus.dedup();
+    shards.div_ceil(cpus.len().max(1))
 }
 
 /// Spawns a task without which the shard is worth nothing.
@@ -358,6 +379,14 @@ fn random_u64() -> Result<u64, StartFailed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_share_a_processor_only_where_there_are_too_few() {
+        assert_eq!(sharers(2, vec![0, 1]), 1);
+        assert_eq!(sharers(2, vec![3]), 2);
+        assert_eq!(sharers(3, vec![4, 5, 4]), 2, "a processor named twice is one");
+        assert_eq!(sharers(1, vec![0, 1, 2]), 1);
+    }
 
     #[test]
     fn a_shard_that_hangs_does_not_hang_the_process() {

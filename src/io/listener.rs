@@ -41,6 +41,7 @@ fn take(edge: &Rc<Edge>, listener: &TcpListener) -> io::Result<()> {
         match socket::accept(listener.as_raw_fd()) {
             Ok(socket) => {
                 edge.count(|counters| counters.accepted += 1);
+                edge.worked.raise();
                 handshake::begin(edge, socket);
             }
             Err(error) if is_of_one_socket(&error) => {}

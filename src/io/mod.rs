@@ -2,7 +2,7 @@
 //!
 //! [`gateway`] starts a thread per shard. On it run, sharing one [`edge::Edge`]: the listener, a
 //! handshake per new socket, the reader, the flusher, the tick, the arrivals (what other
-//! threads left) and the keeper of turns.
+//! threads left), the keeper of turns and, where a profile wants it, the busy polling.
 
 pub mod arrivals;
 pub mod bell;
@@ -19,6 +19,7 @@ pub mod handshake;
 pub mod joined;
 pub mod lanes;
 pub mod listener;
+pub mod polling;
 pub mod process;
 pub mod reader;
 pub mod readiness;
@@ -28,5 +29,7 @@ pub mod runtime;
 pub mod signal;
 pub mod socket;
 pub mod tick;
+pub mod timing;
+pub mod tuning;
 pub mod turn;
 pub mod waiting;

@@ -31,6 +31,12 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
+/// Lets threads run that wait for this processor, if any do.
+pub fn give_way() {
+    // SAFETY: takes nothing, and cannot fail here.
+    unsafe { libc::sched_yield() };
+}
+
 /// Lets every other thread go first: for threads off the path of messages. Threads started later
 /// from this one inherit it.
 pub fn step_back() -> io::Result<()> {
@@ -72,6 +78,11 @@ mod tests {
             assert_eq!(bound.join().unwrap(), [cpu]);
         }
         assert!(pin(1 << 20).is_err());
+    }
+
+    #[test]
+    fn giving_way_comes_back() {
+        give_way();
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The reader, two tasks per shard: one notes which sockets became ready, the other reads them, and
 //! none waits for a socket of its own, so an idle connection costs its row and nothing else.
-//! Invariant: whatever is ready is read in the order it became so, at most `READ_BYTES_PER_TURN` of
-//! each connection and `READS_PER_TURN` connections before others have their turn.
+//! Invariant: whatever is ready is read in the order it became so, at most `read_bytes_per_turn` of
+//! each connection and `reads_per_turn` connections before others have their turn.
 
 use crate::io::edge::Edge;
 use crate::io::turn;

@@ -2,7 +2,6 @@
 //! each socket once and never asked to wait. Invariant: a socket is named once for each time it
 //! becomes ready (edge-triggered), so whoever is told must remember it until the socket has no more.
 
-use crate::base::limits::READS_PER_TURN;
 use crate::base::table::Key;
 use crate::kernel::ids::ConnId;
 use std::io;
@@ -30,7 +29,8 @@ const WRITABLE: u32 = libc::EPOLLOUT as u32;
 const EDGES: u32 = libc::EPOLLET as u32;
 
 impl Readiness {
-    pub fn new() -> io::Result<Readiness> {
+    /// A look tells of `ready_max` sockets at most.
+    pub fn new(ready_max: usize) -> io::Result<Readiness> {
         // SAFETY: takes one integer.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
@@ -38,7 +38,7 @@ impl Readiness {
         }
         // SAFETY: the kernel has just made `fd` and nobody else knows it.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Readiness { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; READS_PER_TURN].into() })
+        Ok(Readiness { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; ready_max].into() })
     }
 
     /// A descriptor that is readable while [`Readiness::look`] has something to tell.
@@ -87,6 +87,8 @@ mod tests {
     use crate::io::socket::{self, Shut};
     use std::os::unix::net::UnixStream;
 
+    const READY_MAX: usize = 256;
+
     fn pair() -> (OwnedFd, OwnedFd) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (ours.into(), theirs.into())
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_socket_is_named_once_for_each_time_it_becomes_ready() {
-        let mut readiness = Readiness::new().unwrap();
+        let mut readiness = Readiness::new(READY_MAX).unwrap();
         let (ours, theirs) = pair();
         let me = ConnId(Key { slot: 0xABCD_EF01, generation: 0xFEDC_BA98 });
         readiness.watch(&ours, me).unwrap();
@@ -121,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_socket_that_was_full_is_named_once_it_takes_bytes_again() {
-        let mut readiness = Readiness::new().unwrap();
+        let mut readiness = Readiness::new(READY_MAX).unwrap();
         let (ours, theirs) = pair();
         let chunk = vec![0u8; 1 << 16];
         readiness.watch(&ours, conn(7)).unwrap();
@@ -136,18 +138,18 @@ mod tests {
 
     #[test]
     fn what_came_before_the_watch_is_told_and_more_than_one_look_holds_is_kept() {
-        let mut readiness = Readiness::new().unwrap();
-        let pairs: Vec<_> = (0..READS_PER_TURN as u64 + 1).map(|_| pair()).collect();
+        let mut readiness = Readiness::new(READY_MAX).unwrap();
+        let pairs: Vec<_> = (0..READY_MAX as u64 + 1).map(|_| pair()).collect();
         for (number, (ours, theirs)) in (0..).zip(&pairs) {
             socket::send(theirs.as_raw_fd(), b"x").unwrap();
             readiness.watch(ours, conn(number)).unwrap();
         }
         let mut named: Vec<_> = look(&mut readiness);
-        assert_eq!(named.len(), READS_PER_TURN);
+        assert_eq!(named.len(), READY_MAX);
         named.extend(look(&mut readiness));
         assert!(named.iter().all(|ready| ready.is_readable));
         let mut numbers: Vec<_> = named.iter().map(|ready| number(ready.conn)).collect();
         numbers.sort_unstable();
-        assert_eq!(numbers, (0..READS_PER_TURN as u64 + 1).collect::<Vec<_>>());
+        assert_eq!(numbers, (0..READY_MAX as u64 + 1).collect::<Vec<_>>());
     }
 }

@@ -5,7 +5,6 @@
 //! returns, nothing is under way, and what was offered may go.
 //! Invariant: `offers` are what is queued in the ring, in order; both are empty between flushes.
 
-use crate::base::limits::WRITES_PER_TURN;
 use crate::io::egress::{Egress, Sent};
 use crate::io::socket::{self, PIECES_MAX};
 use crate::kernel::ids::ConnId;
@@ -42,11 +41,13 @@ impl Default for Gather {
 impl Ring {
     /// Fails where io_uring is refused, and on kernels (before 5.19) that keep quiet about a send
     /// that was cut short.
-    pub fn new() -> io::Result<Ring> {
+    ///
+    /// A submission holds `writes` of them.
+    pub fn new(writes: usize) -> io::Result<Ring> {
         let mut ring = Ring {
-            ring: IoUring::builder().build(WRITES_PER_TURN as u32)?,
-            offers: Vec::with_capacity(WRITES_PER_TURN),
-            gathers: (0..WRITES_PER_TURN).map(|_| Gather::default()).collect(),
+            ring: IoUring::builder().build(writes as u32)?,
+            offers: Vec::with_capacity(writes),
+            gathers: (0..writes).map(|_| Gather::default()).collect(),
             gathers_used: 0,
         };
         ring.prove()?;
@@ -161,13 +162,15 @@ mod tests {
     use crate::base::table::Key;
     use std::io::Read;
 
+    const WRITES: usize = 256;
+
     fn conn(slot: u32) -> ConnId {
         ConnId(Key { slot, generation: 0 })
     }
 
     fn ring() -> Option<Ring> {
         // Where io_uring is refused there is nothing to test: the process tests say so aloud.
-        Ring::new().inspect_err(|error| eprintln!("no ring here: {error}")).ok()
+        Ring::new(WRITES).inspect_err(|error| eprintln!("no ring here: {error}")).ok()
     }
 
     #[test]
@@ -211,7 +214,7 @@ mod tests {
         // Several sockets: each holds only so many small messages.
         let mut pairs: Vec<_> = (0..16).map(|_| UnixStream::pair().unwrap()).collect();
         let mut sent = Vec::new();
-        let rounds = WRITES_PER_TURN * 2 / pairs.len() + 1;
+        let rounds = WRITES * 2 / pairs.len() + 1;
         for n in 0..rounds {
             for (ours, _) in &pairs {
                 let pieces: &[&[u8]] = if n % 2 == 0 { &[b"a"] } else { &[b"b", b"c"] };

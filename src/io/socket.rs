@@ -11,13 +11,15 @@ pub const PIECES_MAX: usize = 1_024;
 
 /// What a listener gives to every socket that it accepts: Linux copies these options, so an accept
 /// costs no further call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SocketOptions {
     /// Connections that wait to be accepted, per shard.
     pub backlog: i32,
     /// Bytes that the kernel queues unsent before it calls a socket full. Without it a reader that
     /// stands still swallows megabytes, and bounds on outboxes are fiction.
     pub notsent_lowat: u32,
+    /// Small frames leave at once instead of waiting for the peer to acknowledge earlier ones.
+    pub nodelay: bool,
     /// `None`: the kernel sizes its buffers itself.
     pub send_buffer_bytes: Option<usize>,
     pub receive_buffer_bytes: Option<usize>,
@@ -25,7 +27,13 @@ pub struct SocketOptions {
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        SocketOptions { backlog: 4_096, notsent_lowat: 64 * 1024, send_buffer_bytes: None, receive_buffer_bytes: None }
+        SocketOptions {
+            backlog: 4_096,
+            notsent_lowat: 64 * 1024,
+            nodelay: true,
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+        }
     }
 }
 
@@ -35,7 +43,7 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<std::n
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_nodelay(options.nodelay)?;
     socket.set_tcp_notsent_lowat(options.notsent_lowat)?;
     if let Some(bytes) = options.send_buffer_bytes {
         socket.set_send_buffer_size(bytes)?;
@@ -173,6 +181,23 @@ mod tests {
         assert!(server.tcp_nodelay().unwrap());
         assert_eq!(server.tcp_notsent_lowat().unwrap(), 64 * 1024);
         assert!(server.nonblocking().unwrap());
+    }
+
+    #[test]
+    fn a_profile_sets_the_options() {
+        let options = SocketOptions {
+            nodelay: false,
+            notsent_lowat: 7_000,
+            send_buffer_bytes: Some(30_000),
+            receive_buffer_bytes: Some(20_000),
+            ..SocketOptions::default()
+        };
+        let (server, _client) = pair(&options);
+        let server = socket2::SockRef::from(&server);
+        assert!(!server.tcp_nodelay().unwrap());
+        assert_eq!(server.tcp_notsent_lowat().unwrap(), 7_000);
+        // The kernel doubles what it is asked for, to have room for its own.
+        assert_eq!((server.send_buffer_size().unwrap(), server.recv_buffer_size().unwrap()), (60_000, 40_000));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::io::counters::Report;
 use crate::io::gateway::Gateway;
+use crate::io::timing::Times;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -31,8 +32,12 @@ pub fn body(reports: &[Report], shards: usize, driver: &str, uptime: Duration) -
     for value in &each {
         add(&mut total, value);
     }
-    if let Value::Object(total) = &mut total {
+    let mut times = Times::default();
+    reports.iter().for_each(|report| times.merge(&report.times));
+    if let (Value::Object(total), Value::Object(mut times)) = (&mut total, json!(times)) {
         total.remove("shard");
+        // Quantiles of all, not the sum of quantiles.
+        total.append(&mut times);
     }
     let silent: Vec<usize> =
         (0..shards).filter(|shard| !reports.iter().any(|report| usize::from(report.shard) == *shard)).collect();
@@ -93,7 +98,8 @@ mod tests {
 
     #[test]
     fn a_silent_shard_is_named() {
-        let report = |shard| Report { shard, edge: Default::default(), core: Default::default() };
+        let report =
+            |shard| Report { shard, edge: Default::default(), core: Default::default(), times: Default::default() };
         let body = body(&[report(0), report(2)], 3, "epoll", Duration::from_millis(5));
         assert_eq!(body["silent"], json!([1]));
         assert_eq!(body["shards"].as_array().unwrap().len(), 2);

@@ -79,6 +79,7 @@ impl Shard {
             let error = WireError::new(ErrorCode::UnknownEvent, message);
             return self.refuse(now, conn, envelope.id.as_ref(), Some(&envelope.event), &error, effects);
         };
+        self.doing = declared.event;
         let id = envelope.id;
         let data = Data { json: envelope.data, spans: &envelope.spans };
         if declared.home == Home::Conn {

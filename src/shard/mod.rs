@@ -26,7 +26,7 @@ use crate::kernel::entry::Frame;
 use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::lanes::Requests;
-use crate::kernel::mail::Mail;
+use crate::kernel::mail::{Ask, Mail};
 use crate::kernel::{Kernel, Limits};
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
@@ -127,6 +127,8 @@ pub struct Shard {
     due: Vec<crate::kernel::Timer>,
     /// Calls of clients that have all their answers and no reply yet.
     answered: Vec<Answered>,
+    /// What the present step is, or the last was.
+    doing: &'static str,
 }
 
 impl Shard {
@@ -139,6 +141,7 @@ impl Shard {
             requests: Requests::new(),
             due: Vec::new(),
             answered: Vec::new(),
+            doing: "start",
         }
     }
 
@@ -147,6 +150,7 @@ impl Shard {
         // Several writes are made before the first is reported; until all are, what was offered for
         // writing must not be let go of.
         let may_relieve = !matches!(input, Input::Wrote { .. } | Input::Blocked { .. });
+        self.doing = self.name(&input);
         match input {
             Input::Open(opening) => self.open(now, *opening, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
@@ -174,6 +178,41 @@ impl Shard {
             Input::Drain { over } => self.on_drain(now, over, effects),
         }
         self.settle(now, may_relieve, effects);
+    }
+
+    /// What the last step was: the event of a client's request where it was one, else a word. For
+    /// whoever measures steps; nothing depends on it.
+    pub fn doing(&self) -> &'static str {
+        self.doing
+    }
+
+    fn name(&self, input: &Input<'_>) -> &'static str {
+        match input {
+            Input::Open(_) => "open",
+            // Until its event is known.
+            Input::Text { .. } => "text",
+            Input::Binary { .. } | Input::Failed { .. } => "refused",
+            Input::Ping { .. } => "ping",
+            Input::Pong { .. } => "pong",
+            Input::PeerClose { .. } => "close",
+            Input::Gone { .. } => "gone",
+            Input::Wrote { .. } | Input::Blocked { .. } | Input::Writable { .. } => "written",
+            Input::Mail { mail: Mail::Request(request), .. } => match request.ask {
+                Ask::Event { declared, .. } => self.registry.declared(declared).event,
+                Ask::Inbox => "open",
+                Ask::Page { .. } => "replay",
+            },
+            Input::Mail { mail: Mail::Reply(_), .. } => "reply",
+            Input::Mail { mail: Mail::Entry { .. }, .. } => "deliver",
+            Input::Mail { mail: Mail::Gone(_), .. } => "gone",
+            Input::Mail { mail: Mail::Lost { .. }, .. } => "lost",
+            Input::Credit { .. } => "credit",
+            Input::Verifier(_) => "verifier",
+            Input::Revoke { .. } => "revoke",
+            Input::Tick => "tick",
+            Input::Drain { .. } => "drain",
+            Input::Limits(_) => "limits",
+        }
     }
 
     /// Handles what this shard told itself and what features have not heard yet, until there is
@@ -423,6 +462,19 @@ mod tests {
         let (mut rest, crowd) = world.flush();
         rest.sort_unstable();
         assert_eq!((rest, crowd), (vec![speaker, friend], Vec::new()));
+    }
+
+    #[test]
+    fn a_step_is_named_by_the_event_that_it_answered() {
+        let mut world = World::new();
+        let conn = world.open(0);
+        assert_eq!(world.shard.doing(), "open");
+        world.say(conn, "room:join", r#"{"room":"chat:small"}"#);
+        assert_eq!(world.shard.doing(), "room:join");
+        world.say(conn, "room:dance", "{}");
+        assert_eq!(world.shard.doing(), "text", "what clients invent is not repeated");
+        world.step(Input::Tick);
+        assert_eq!(world.shard.doing(), "tick");
     }
 
     #[test]

@@ -206,6 +206,7 @@ fn sockets(sockets: &tree::Sockets) -> SocketOptions {
     SocketOptions {
         backlog: sockets.backlog as i32,
         notsent_lowat: sockets.notsent_lowat_bytes as u32,
+        nodelay: SocketOptions::default().nodelay,
         send_buffer_bytes: sockets.send_buffer_bytes.map(|bytes| bytes as usize),
         receive_buffer_bytes: sockets.receive_buffer_bytes.map(|bytes| bytes as usize),
     }

@@ -4,20 +4,29 @@
 
 use super::{Edge, State};
 use crate::base::limits::WRITE_BYTES_MAX;
+use crate::base::time::Instant;
 use crate::io::dirty::Dirty;
 use crate::io::egress::{Egress, Sent};
 use crate::io::joined::Joined;
 use crate::io::rows::{Row, Standing};
 use crate::io::socket::{PIECES_MAX, Shut};
+use crate::io::tuning::Tuning;
+use crate::kernel::effects::Effects;
 use crate::kernel::ids::ConnId;
 use crate::shard::Input;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// What waits to be written, and what one flush after the other needs.
-#[derive(Default)]
 pub(super) struct Flushing {
     /// Connections to write to.
-    pub dirty: Dirty,
+    dirty: Dirty,
+    /// How long a crowd is held, and until when the present one is.
+    coalesce: Duration,
+    held_until: Option<Instant>,
+    /// Since when the first that is listed waits, of the crowd and of the rest.
+    crowd_since: Option<Instant>,
+    rest_since: Option<Instant>,
     /// Connections of the present flush that have more than one write names.
     again: Vec<ConnId>,
     sent: Vec<Sent>,
@@ -26,12 +35,86 @@ pub(super) struct Flushing {
     joined: Joined,
 }
 
+impl Flushing {
+    /// `sharers` shards have one processor: together they write to as many of a crowd, before one of
+    /// them looks at who else has something, as one alone would.
+    pub fn new(tuning: &Tuning, sharers: usize) -> Flushing {
+        let crowd_writes = (tuning.crowd_writes_per_turn / sharers).max(1);
+        Flushing {
+            dirty: Dirty::new(tuning.writes_per_turn, crowd_writes),
+            coalesce: tuning.coalesce,
+            held_until: None,
+            crowd_since: None,
+            rest_since: None,
+            again: Vec::new(),
+            sent: Vec::new(),
+            pieces: Vec::new(),
+            joined: Joined::default(),
+        }
+    }
+
+    /// Takes in whom the core has something for. Says whether a crowd is held from now on.
+    pub fn list(&mut self, effects: &mut Effects, now: Instant) -> bool {
+        let had_crowd = self.dirty.has_crowd();
+        if !effects.dirty_by_crowd.is_empty() {
+            self.crowd_since.get_or_insert(now);
+        }
+        if !effects.dirty.is_empty() {
+            self.rest_since.get_or_insert(now);
+        }
+        self.dirty.list(effects);
+        let is_held = !self.coalesce.is_zero() && !had_crowd && self.dirty.has_crowd();
+        if is_held {
+            self.dirty.hold_crowd();
+            self.held_until = Some(now.after(self.coalesce));
+        }
+        is_held
+    }
+
+    pub fn is_due(&self) -> bool {
+        self.dirty.is_due()
+    }
+
+    /// Since when those wait who came since the last flush and have a part in this one, told once.
+    fn waited_since(&mut self) -> [Option<Instant>; 2] {
+        let of_crowd = if self.dirty.is_crowd_due() { self.crowd_since.take() } else { None };
+        [of_crowd, self.rest_since.take()]
+    }
+
+    /// Lets the crowd go if its time has come.
+    fn let_go(&mut self, now: Instant) {
+        if self.held_until.is_some_and(|until| now >= until) {
+            self.held_until = None;
+            self.dirty.let_crowd_go();
+        }
+    }
+}
+
 impl Edge {
+    /// How long the crowd is still held; `None`: none is.
+    pub fn until_let_go(&self) -> Option<Duration> {
+        let until = self.state.borrow().flushing.held_until?;
+        Some(until.since(self.clock.now().at))
+    }
+
+    /// Whether the next flush writes to a crowd.
+    pub fn is_crowd_due(&self) -> bool {
+        self.state.borrow().flushing.dirty.is_crowd_due()
+    }
+
+    /// Lets the crowd go if its time has come.
+    pub fn let_go(&self) {
+        self.within(|state, now| state.flushing.let_go(now.at));
+    }
+
     /// Writes to the connections whose turn it is, a bounded number. Says whether more wait.
     pub fn flush(&self, egress: &mut impl Egress) -> bool {
         self.within(|state, now| {
-            let State { shard, effects, rows, flushing, .. } = state;
-            let Flushing { dirty, again, sent, pieces, joined } = flushing;
+            let State { shard, effects, rows, flushing, timing, .. } = state;
+            // A busy shard comes by more often than its timer.
+            flushing.let_go(now.at);
+            let lags = flushing.waited_since();
+            let Flushing { dirty, again, sent, pieces, joined, .. } = flushing;
             for conn in dirty.next_flush() {
                 // Listed twice at most: by the core, and for more than one write takes.
                 let is_ready = |row: &&mut Row| !row.is_mute && !row.is_blocked && !row.is_offered;
@@ -50,7 +133,9 @@ impl Edge {
                 }
                 *pieces = recycle(named);
             }
+            lags.into_iter().flatten().for_each(|since| timing.delivered(since));
             egress.settle(sent);
+            timing.skip();
             joined.clear();
             again.drain(..).for_each(|conn| dirty.list_again(conn));
             let mut counters = self.counters.borrow_mut();
@@ -80,7 +165,8 @@ impl Edge {
                 }
             }
             drop(counters);
-            !dirty.is_empty()
+            timing.end("written");
+            dirty.is_due()
         })
     }
 }
@@ -95,9 +181,15 @@ fn recycle<'a>(mut pieces: Vec<&[u8]>) -> Vec<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::edge::sample::{edge, open};
+    use crate::base::limits::CROWD_MIN;
+    use crate::io::edge::sample::{counters, edge, edge_tuned, join, open, publish};
+    use crate::io::egress::Direct;
+    use crate::io::flusher;
+    use crate::io::ring::Ring;
     use crate::io::runtime::{self, Driver};
     use std::os::fd::RawFd;
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
 
     /// Takes all that it is offered, and remembers it.
     #[derive(Default)]
@@ -144,6 +236,102 @@ mod tests {
             .collect();
         assert!(seqs.len() > FIRST);
         assert_eq!(seqs, (1..=seqs.len()).collect::<Vec<_>>());
+    }
+
+    /// As many members of one large room as make a crowd, and behind them two of a small one.
+    fn crowd(edge: &Edge) -> Vec<(ConnId, UnixStream)> {
+        let opened: Vec<_> = (0..CROWD_MIN + 2).map(|user| open(edge, &format!("user{user}"))).collect();
+        opened[..CROWD_MIN].iter().for_each(|(conn, _)| join(edge, *conn, "chat:large"));
+        opened[CROWD_MIN..].iter().for_each(|(conn, _)| join(edge, *conn, "chat:small"));
+        while edge.flush(&mut Recorder::default()) {}
+        edge.let_go();
+        opened
+    }
+
+    /// Writes of one flush through each egress that can be had.
+    fn writes_of_one_flush(tuning: &Tuning, prepare: impl Fn(&Edge, &[(ConnId, UnixStream)])) -> Vec<u64> {
+        let one_flush = |egress: &mut dyn FnMut(&Edge) -> bool| {
+            let edge = edge_tuned(Driver::Epoll, tuning.clone());
+            let opened = crowd(&edge);
+            let before = counters(&edge).writes;
+            prepare(&edge, &opened);
+            egress(&edge);
+            counters(&edge).writes - before
+        };
+        let (mut direct, ring) = (Direct::default(), Ring::new(tuning.writes_per_turn).ok());
+        let by_direct = one_flush(&mut |edge| edge.flush(&mut direct));
+        let by_ring = ring.map(|mut ring| one_flush(&mut |edge| edge.flush(&mut ring)));
+        [Some(by_direct), by_ring].into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn a_flush_writes_as_often_as_the_tuning_says() {
+        let tuning = Tuning { writes_per_turn: 20, crowd_writes_per_turn: 7, ..Tuning::default() };
+        let to_all = |edge: &Edge, opened: &[(ConnId, UnixStream)]| publish(edge, opened[9].0, "chat:large");
+        for writes in writes_of_one_flush(&tuning, to_all) {
+            assert_eq!(writes, 7);
+        }
+        let to_each = |edge: &Edge, opened: &[(ConnId, UnixStream)]| {
+            opened.iter().for_each(|(conn, _)| edge.step(Input::Ping { conn: *conn, payload: b"" }));
+        };
+        for writes in writes_of_one_flush(&tuning, to_each) {
+            assert_eq!(writes, 20);
+        }
+    }
+
+    #[test]
+    fn shards_of_one_processor_write_to_as_many_of_a_crowd_as_one_alone() {
+        let tuning = Tuning { crowd_writes_per_turn: 7, ..Tuning::default() };
+        let of_one_flush = |sharers| {
+            let mut flushing = Flushing::new(&tuning, sharers);
+            let dirty_by_crowd = crowd(&edge(Driver::Epoll)).into_iter().map(|(conn, _)| conn).collect();
+            flushing.list(&mut Effects { dirty_by_crowd, ..Effects::default() }, Instant::ZERO);
+            flushing.dirty.next_flush().count()
+        };
+        assert_eq!([1, 2, 3, 100].map(of_one_flush), [7, 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_crowd_waits_for_more_to_join_its_writes_and_a_small_room_does_not() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let edge = edge_tuned(Driver::Epoll, Tuning { coalesce: HOUR, ..Tuning::default() });
+        let opened = crowd(&edge);
+        let before = counters(&edge).writes;
+        let mut egress = Direct::default();
+        publish(&edge, opened[9].0, "chat:large");
+        publish(&edge, opened[8].0, "chat:large");
+        while edge.flush(&mut egress) {}
+        assert_eq!(counters(&edge).writes, before, "nobody yet");
+        assert!(edge.until_let_go().is_some_and(|left| left <= HOUR));
+        publish(&edge, opened[CROWD_MIN].0, "chat:small");
+        while edge.flush(&mut egress) {}
+        assert_eq!(counters(&edge).writes - before, 2, "the small room");
+        edge.state.borrow_mut().flushing.held_until = Some(Instant::ZERO);
+        edge.let_go();
+        while edge.flush(&mut egress) {}
+        let to_crowd = counters(&edge).writes - before - 2;
+        assert_eq!(to_crowd as usize, CROWD_MIN, "both messages in one write each");
+    }
+
+    #[test]
+    fn a_crowd_that_waits_is_let_go_in_time() {
+        for driver in runtime::usable() {
+            runtime::block_on(driver, async move {
+                let edge = edge_tuned(driver, Tuning { coalesce: Duration::from_millis(1), ..Tuning::default() });
+                let opened = crowd(&edge);
+                let keeper = Rc::clone(&edge);
+                monoio::spawn(async move { keeper.turn.keep(driver).await });
+                monoio::spawn(flusher::run(Rc::clone(&edge)));
+                monoio::spawn(flusher::release(Rc::clone(&edge)));
+                let before = counters(&edge).writes;
+                publish(&edge, opened[9].0, "chat:large");
+                while counters(&edge).writes - before < CROWD_MIN as u64 {
+                    monoio::time::sleep(Duration::from_millis(1)).await;
+                }
+                assert_eq!(edge.until_let_go(), None, "{driver:?}");
+            })
+            .unwrap();
+        }
     }
 
     #[test]

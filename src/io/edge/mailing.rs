@@ -88,8 +88,9 @@ impl Edge {
     pub(super) fn top_up(&self, state: &mut State, now: Now) {
         for peer in state.mailing.lanes.peers() {
             if let Some(free) = state.mailing.room_to_tell(&state.shard, peer) {
-                state.shard.step(now, Input::Credit { peer, free }, &mut state.effects);
-                self.carry_out(state);
+                let State { shard, effects, timing, .. } = &mut *state;
+                timing.step(shard, now, Input::Credit { peer, free }, effects);
+                self.carry_out(state, now);
             }
         }
     }
@@ -98,7 +99,7 @@ impl Edge {
     /// lane. At the end of each turn.
     pub fn exchange(&self) {
         self.within(|state, now| {
-            let State { shard, effects, mailing, .. } = state;
+            let State { shard, effects, mailing, timing, .. } = state;
             for peer in mailing.lanes.peers() {
                 if mailing.to_ring[peer.index()] > 0 && mailing.ring(peer) {
                     self.counters.borrow_mut().bells += 1;
@@ -106,7 +107,7 @@ impl Edge {
                 if shard.is_starved(peer)
                     && let Some(free) = mailing.starve(shard, peer)
                 {
-                    shard.step(now, Input::Credit { peer, free }, effects);
+                    timing.step(shard, now, Input::Credit { peer, free }, effects);
                 }
             }
         });
@@ -118,19 +119,20 @@ impl Edge {
             return false;
         }
         self.within(|state, now| {
-            let State { shard, effects, mailing, .. } = state;
+            let State { shard, effects, mailing, timing, .. } = state;
             let mut is_more = false;
             for peer in mailing.lanes.peers() {
                 let mut taken = 0;
                 while taken < mails_max
                     && let Some(mail) = mailing.lanes.take(peer)
                 {
-                    shard.step(now, Input::Mail { from: peer, mail }, effects);
+                    timing.step(shard, now, Input::Mail { from: peer, mail }, effects);
                     taken += 1;
                 }
                 if taken == 0 {
                     continue;
                 }
+                self.worked.raise();
                 is_more |= taken == mails_max;
                 let rang = mailing.lanes.relieve(peer) && mailing.doors[peer.index()].bell().ring();
                 let mut counters = self.counters.borrow_mut();

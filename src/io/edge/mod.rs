@@ -10,10 +10,9 @@ mod mailing;
 mod opening;
 mod reading;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 
 use crate::admission::token::Verifier;
-use crate::base::limits::READ_BYTES_PER_TURN;
 use crate::base::time::{Instant, Now};
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
@@ -25,6 +24,8 @@ use crate::io::rows::{Rows, Standing};
 use crate::io::runtime::Driver;
 use crate::io::signal::Signal;
 use crate::io::socket::{self, Shut};
+use crate::io::timing::Timing;
+use crate::io::tuning::Tuning;
 use crate::io::turn::Turn;
 use crate::io::waiting::Waiting;
 use crate::kernel::effects::Effects;
@@ -36,9 +37,11 @@ use flushing::Flushing;
 use mailing::Mailing;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// The tick comes at least this often: deadlines set meanwhile are late by no more.
@@ -60,11 +63,20 @@ pub struct Edge {
     /// Called when a token names a key that is not here.
     keys_wanted: KeysWanted,
     pub handshake_time: Duration,
+    pub tuning: Tuning,
+    /// Shards that run on the processor of this one, itself included.
+    pub sharers: usize,
     pub controls: Controls,
     /// Something waits to be read.
     pub reading: Signal,
     /// Something waits to be written or rung.
     pub flush: Signal,
+    /// A crowd's writes wait for more to join.
+    pub held: Signal,
+    /// A turn has begun.
+    pub began: Signal,
+    /// There was work.
+    pub worked: Signal,
     pub turn: Turn,
     pub stop: Signal,
     pub draining: Cell<bool>,
@@ -88,6 +100,9 @@ pub struct Parts {
     pub verifier: Arc<Verifier>,
     pub keys_wanted: KeysWanted,
     pub handshake_time: Duration,
+    pub tuning: Tuning,
+    /// Shards that run on the processor of this one, itself included.
+    pub sharers: usize,
     pub controls: Controls,
     pub readiness: Readiness,
     pub lanes: Lanes<Mail>,
@@ -103,18 +118,33 @@ struct State {
     unread: VecDeque<ConnId>,
     flushing: Flushing,
     mailing: Mailing,
+    timing: Timing,
+    /// Where the thread stands in its turn.
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// It waits, or nothing has happened since it waited.
+    Idle,
+    Busy,
+    /// The runtime took a break with tasks left to run.
+    Interrupted,
 }
 
 impl Edge {
     pub fn new(parts: Parts) -> Rc<Edge> {
+        let input = vec![0; parts.tuning.read_bytes_per_turn];
         let state = State {
             shard: parts.shard,
             effects: Effects::default(),
             readiness: parts.readiness,
             rows: Rows::new(parts.crowd.clone()),
             unread: VecDeque::new(),
-            flushing: Flushing::default(),
+            flushing: Flushing::new(&parts.tuning, parts.sharers),
             mailing: Mailing::new(parts.lanes, Arc::clone(&parts.doors)),
+            timing: Timing::new(parts.clock.origin().clone()),
+            phase: Phase::Idle,
         };
         let edge = Rc::new(Edge {
             id: parts.id,
@@ -125,16 +155,21 @@ impl Edge {
             crowd: parts.crowd,
             keys_wanted: parts.keys_wanted,
             handshake_time: parts.handshake_time,
+            tuning: parts.tuning,
+            sharers: parts.sharers,
             controls: parts.controls,
             reading: Signal::default(),
             flush: Signal::default(),
+            held: Signal::default(),
+            began: Signal::default(),
+            worked: Signal::default(),
             turn: Turn::default(),
             stop: Signal::default(),
             draining: Cell::new(false),
             listener: Cell::new(None),
             waiting: RefCell::default(),
             counters: RefCell::default(),
-            input: RefCell::new(vec![0; READ_BYTES_PER_TURN].into()),
+            input: RefCell::new(input.into()),
             state: RefCell::new(state),
         });
         edge.step(Input::Verifier(parts.verifier));
@@ -149,30 +184,82 @@ impl Edge {
         self.count(|counters| *counters.refused.entry(reason).or_default() += 1);
     }
 
+    /// Rises with whatever keeps the shard busy.
+    pub fn work(&self) -> u64 {
+        self.counters.borrow().work()
+    }
+
     pub fn step(&self, input: Input<'_>) {
-        self.within(|state, now| state.shard.step(now, input, &mut state.effects));
+        self.within(|state, now| {
+            let State { shard, effects, timing, .. } = state;
+            timing.step(shard, now, input, effects);
+        });
     }
 
     /// Runs steps and carries out what they ask for.
     fn within<T>(&self, work: impl FnOnce(&mut State, Now) -> T) -> T {
         let state = &mut *self.state.borrow_mut();
         let now = self.clock.now();
+        self.enter(state, now.at);
+        state.timing.begin(now.at);
         let done = work(state, now);
-        self.carry_out(state);
+        self.carry_out(state, now);
         self.top_up(state, now);
         done
     }
 
-    fn carry_out(&self, state: &mut State) {
+    /// Something is done: a turn begins, if none has.
+    fn enter(&self, state: &mut State, now: Instant) {
+        if state.phase == Phase::Busy {
+            return;
+        }
+        if state.phase == Phase::Idle {
+            state.timing.begin_turn(now);
+        }
+        state.phase = Phase::Busy;
+        self.began.raise();
+    }
+
+    /// Runs until the shard is told to stop. The runtime polls the future that it was started with
+    /// when no task is left that could run, just before it waits: that is where a turn ends.
+    pub async fn run(&self) {
+        poll_fn(|context| {
+            if self.stop.poll_wait(context).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.began.poll_wait(context).is_ready() {
+                self.end_turn();
+                // For the next; it was lowered, so this does not find it raised.
+                let _ = self.began.poll_wait(context);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn end_turn(&self) {
+        let state = &mut *self.state.borrow_mut();
+        // Where many tasks ran in a row the runtime comes here in between.
+        if self.reading.is_woken() || self.flush.is_woken() {
+            state.phase = Phase::Interrupted;
+        } else {
+            state.phase = Phase::Idle;
+            state.timing.end_turn();
+        }
+    }
+
+    fn carry_out(&self, state: &mut State, now: Now) {
         let State { shard, effects, rows, unread, flushing, mailing, .. } = state;
         if !effects.mail.is_empty() {
             let mut counters = self.counters.borrow_mut();
             counters.mails_out += effects.mail.len() as u64;
             counters.bells += mailing.send(&mut effects.mail);
         }
-        flushing.dirty.list(effects);
         if std::mem::take(&mut effects.keys_wanted) {
             (self.keys_wanted)();
+        }
+        if flushing.list(effects, now.at) {
+            self.held.raise();
         }
         let queued_before = unread.len();
         for conn in effects.resumed.drain(..) {
@@ -198,7 +285,7 @@ impl Edge {
         if unread.len() > queued_before {
             self.reading.raise();
         }
-        if !flushing.dirty.is_empty() || mailing.is_due(shard) {
+        if flushing.is_due() || mailing.is_due(shard) {
             self.flush.raise();
         }
     }
@@ -230,6 +317,73 @@ impl Edge {
     pub fn report(&self) -> Report {
         let mut edge = self.counters.borrow().clone();
         edge.handshakes_now = self.waiting.borrow().len() as u64;
-        Report { shard: self.id.0, edge, core: self.state.borrow().shard.snapshot() }
+        let state = &mut *self.state.borrow_mut();
+        Report { shard: self.id.0, edge, core: state.shard.snapshot(), times: state.timing.report() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::edge::sample::{PONG, edge, join, open, publish};
+    use crate::io::egress::Direct;
+    use crate::io::{flusher, reader, runtime};
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_turn_lasts_from_the_first_thing_done_to_the_next_wait() {
+        for driver in runtime::usable() {
+            runtime::block_on(driver, async move {
+                let edge = edge(driver);
+                let keeper = Rc::clone(&edge);
+                monoio::spawn(async move { keeper.turn.keep(driver).await });
+                monoio::spawn(reader::watch(Rc::clone(&edge)));
+                monoio::spawn(reader::run(Rc::clone(&edge)));
+                monoio::spawn(flusher::run(Rc::clone(&edge)));
+                let tester = Rc::clone(&edge);
+                monoio::spawn(async move {
+                    let turns = || tester.report().times.turns().len();
+                    let pause = || monoio::time::sleep(Duration::from_millis(1));
+                    let (_, peer) = open(&tester, "alice");
+                    while turns() == 0 {
+                        pause().await;
+                    }
+                    // What the new socket says at first has been seen.
+                    while tester.counters.borrow().looks == 0 {
+                        pause().await;
+                    }
+                    pause().await;
+                    let before = turns();
+                    pause().await;
+                    assert_eq!(turns(), before, "{driver:?}: nothing was done");
+                    socket::send(peer.as_raw_fd(), &PONG).unwrap();
+                    while tester.counters.borrow().reads == 0 {
+                        pause().await;
+                    }
+                    pause().await;
+                    let taken = turns() - before;
+                    assert!((1..=2).contains(&taken), "{driver:?}: {taken} turns for one read");
+                    tester.stop.raise();
+                });
+                edge.run().await;
+            })
+            .unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_delivered_is_timed_once_a_flush_that_finds_somebody_new() {
+        let edge = edge(Driver::Epoll);
+        let (conn, _peer) = open(&edge, "alice");
+        let mut egress = Direct::default();
+        let lags = || edge.report().times.lags().len();
+        while edge.flush(&mut egress) {}
+        assert_eq!(lags(), 1, "what a new connection is told");
+        while edge.flush(&mut egress) {}
+        assert_eq!(lags(), 1, "nothing was written");
+        join(&edge, conn, "chat:1");
+        (0..3).for_each(|_| publish(&edge, conn, "chat:1"));
+        while edge.flush(&mut egress) {}
+        assert_eq!(lags(), 2, "all of it left together");
     }
 }

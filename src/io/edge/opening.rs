@@ -57,7 +57,7 @@ impl Edge {
             counters.connections_now += 1;
             drop(counters);
             let opening = Opening { conn, identity, dialect, greeting: answer.into() };
-            state.shard.step(now, Input::Open(Box::new(opening)), &mut state.effects);
+            state.timing.step(&mut state.shard, now, Input::Open(Box::new(opening)), &mut state.effects);
             Ok(conn)
         })
     }
@@ -72,7 +72,7 @@ impl Edge {
             counters.closed += 1;
             counters.connections_now -= 1;
             drop(counters);
-            state.shard.step(now, Input::Gone { conn }, &mut state.effects);
+            state.timing.step(&mut state.shard, now, Input::Gone { conn }, &mut state.effects);
         });
     }
 }

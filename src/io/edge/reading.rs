@@ -3,9 +3,10 @@
 //! something and the core wants it.
 
 use super::{Edge, State};
-use crate::base::limits::{MAILS_PER_READ, READS_PER_TURN};
+use crate::base::limits::MAILS_PER_READ;
 use crate::base::time::Now;
 use crate::io::rows::{Received, Standing};
+use crate::io::timing::Timing;
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Shard};
@@ -40,6 +41,7 @@ impl Edge {
         self.within(|state, now| {
             let State { shard, effects, readiness, rows, unread, .. } = state;
             readiness.look(|ready| {
+                self.worked.raise();
                 let Some(row) = rows.get_mut(ready.conn) else { return };
                 if ready.is_readable {
                     row.is_readable = true;
@@ -60,7 +62,7 @@ impl Edge {
     /// Reads the connections whose turn it is, each once and a bounded number. Says whether more wait.
     pub fn read(&self) -> bool {
         // One that has more waits behind the others, and for the flush of what it made to write.
-        let due = self.state.borrow().unread.len().min(READS_PER_TURN);
+        let due = self.state.borrow().unread.len().min(self.tuning.reads_per_turn);
         for _ in 0..due {
             let Some(conn) = self.state.borrow_mut().unread.pop_front() else { break };
             // Work that other shards have begun goes before work that clients begin: else a turn of
@@ -77,7 +79,7 @@ impl Edge {
     fn read_from(&self, conn: ConnId) -> Standing {
         let input = &mut **self.input.borrow_mut();
         self.within(|state, now| {
-            let State { shard, effects, rows, unread, .. } = state;
+            let State { shard, effects, rows, unread, timing, .. } = state;
             let Some(row) = rows.get_mut(conn) else { return Standing::Closing };
             row.leave_queue();
             match row.standing {
@@ -101,7 +103,7 @@ impl Edge {
                             Received::End => return Standing::Reset,
                         },
                     };
-                    match feed(shard, now, conn, &mut under_way.assembler, bytes, effects) {
+                    match feed(timing, shard, now, conn, &mut under_way.assembler, bytes, effects) {
                         Fed::All => {}
                         Fed::Paused(at) => under_way.held = bytes[at..].to_vec(),
                         Fed::Ending => row.standing = Standing::Closing,
@@ -133,6 +135,7 @@ impl Edge {
 
 /// Gives the core the events of `bytes`, until it wants no more.
 fn feed(
+    timing: &mut Timing,
     shard: &mut Shard,
     now: Now,
     conn: ConnId,
@@ -150,7 +153,7 @@ fn feed(
             Ok(None) => return Fed::All,
             Err(error) => {
                 let failed = Input::Failed { conn, code: error.code, reason: error.reason };
-                shard.step(now, failed, effects);
+                timing.step(shard, now, failed, effects);
                 return Fed::Ending;
             }
         };
@@ -160,11 +163,11 @@ fn feed(
             Event::Ping(payload) => Input::Ping { conn, payload },
             Event::Pong(_) => Input::Pong { conn },
             Event::Close { code, .. } => {
-                shard.step(now, Input::PeerClose { conn, code }, effects);
+                timing.step(shard, now, Input::PeerClose { conn, code }, effects);
                 return Fed::Ending;
             }
         };
-        shard.step(now, step, effects);
+        timing.step(shard, now, step, effects);
     }
 }
 
@@ -172,10 +175,11 @@ fn feed(
 mod tests {
     use crate::admission::token::{Claims, sign_hs256};
     use crate::base::limits::{DISCARD_BYTES_MAX, READ_BYTES_PER_TURN};
-    use crate::io::edge::sample::{CLOSE, PONG, SECRET, counters, edge, open};
+    use crate::io::edge::sample::{CLOSE, PONG, SECRET, counters, edge, edge_tuned, open};
     use crate::io::reader;
     use crate::io::runtime::{self, Driver};
     use crate::io::socket::{self, Shut};
+    use crate::io::tuning::Tuning;
     use crate::wire::dialect::NATIVE_JSON;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
@@ -228,6 +232,25 @@ mod tests {
         let counters = counters(&edge);
         assert_eq!(counters.bytes_in as usize, pongs.len() + PONG.len());
         assert_eq!((counters.looks, counters.connections_now), (1, 2));
+    }
+
+    #[test]
+    fn a_turn_reads_as_often_and_as_much_as_the_tuning_says() {
+        let tuning = Tuning { reads_per_turn: 3, read_bytes_per_turn: 4 * PONG.len(), ..Tuning::default() };
+        let edge = edge_tuned(Driver::Epoll, tuning);
+        let opened: Vec<_> = (0..5).map(|user| open(&edge, &format!("user{user}"))).collect();
+        let pongs = PONG.repeat(6);
+        for (_, peer) in &opened {
+            assert_eq!(socket::send(peer.as_raw_fd(), &pongs).unwrap(), pongs.len());
+        }
+        edge.look();
+        edge.look();
+        assert!(edge.read());
+        let first = counters(&edge);
+        assert_eq!((first.reads, first.bytes_in as usize), (3, 3 * 4 * PONG.len()));
+        while edge.read() {}
+        let all = counters(&edge);
+        assert_eq!((all.reads, all.bytes_in as usize), (5 * 2, 5 * pongs.len()));
     }
 
     #[test]

@@ -11,10 +11,11 @@ use crate::io::crowd::Crowd;
 use crate::io::lanes::weave;
 use crate::io::readiness::Readiness;
 use crate::io::runtime::Driver;
+use crate::io::tuning::Tuning;
 use crate::kernel::Limits;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::placement::Placement;
-use crate::shard::{Shard, ShardConfig};
+use crate::shard::{Input, Shard, ShardConfig};
 use crate::wire::dialect::NATIVE_JSON;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -29,6 +30,10 @@ pub const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
 
 /// A shard of its own, as the gateway makes it.
 pub fn edge(driver: Driver) -> Rc<Edge> {
+    edge_tuned(driver, Tuning::default())
+}
+
+pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
     let clock = Clock::new(Origin::now());
     let (door, controls) = door(Arc::new(Bell::new().unwrap()));
     let limits = Limits::default();
@@ -45,7 +50,9 @@ pub fn edge(driver: Driver) -> Rc<Edge> {
         keys_wanted: Arc::new(|| {}),
         handshake_time: Duration::from_secs(1),
         controls,
-        readiness: Readiness::new().unwrap(),
+        readiness: Readiness::new(tuning.reads_per_turn).unwrap(),
+        tuning,
+        sharers: 1,
         lanes: weave(1, 8).pop().expect("one shard"),
     })
 }
@@ -60,4 +67,20 @@ pub fn open(edge: &Edge, user: &str) -> (ConnId, UnixStream) {
 
 pub fn counters(edge: &Edge) -> Counters {
     edge.counters.borrow().clone()
+}
+
+pub fn join(edge: &Edge, conn: ConnId, room: &str) {
+    say(edge, conn, &format!(r#"{{"id":1,"event":"room:join","data":{{"room":"{room}"}}}}"#));
+}
+
+pub fn publish(edge: &Edge, conn: ConnId, room: &str) {
+    say(
+        edge,
+        conn,
+        &format!(r#"{{"id":1,"event":"room:publish","data":{{"room":"{room}","event":"chat","data":0}}}}"#),
+    );
+}
+
+fn say(edge: &Edge, conn: ConnId, message: &str) {
+    edge.step(Input::Text { conn, message: message.as_bytes() });
 }
