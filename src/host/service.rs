@@ -8,7 +8,6 @@ use crate::host::reload::Reload;
 use crate::host::{Failed, development};
 use crate::io::gateway::{Gateway, Settings, StartFailed};
 use crate::io::process;
-use crate::io::tuning::Tuning;
 use crate::observe::{ops, stats};
 use std::future::poll_fn;
 use std::io::{self, Write};
@@ -52,7 +51,7 @@ async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(
         cpus: config.cpus,
         shards: config.shards,
         io: config.io,
-        tuning: Tuning { sockets: config.sockets, ..Tuning::default() },
+        tuning: config.tuning,
         handshake_time: config.handshake_time,
         limits: config.limits,
         verifier,

@@ -29,6 +29,7 @@ pub struct Spec {
 }
 
 pub enum Allowed {
+    Flag,
     /// A whole number of `unit`, or the word, where there is one.
     Number {
         unit: &'static str,
@@ -47,6 +48,7 @@ pub enum Allowed {
 
 #[derive(Clone, Copy)]
 pub enum Default {
+    Flag(bool),
     Number(u64),
     Text(&'static str),
 }
@@ -54,6 +56,7 @@ pub enum Default {
 impl Default {
     pub fn value(self) -> Value {
         match self {
+            Default::Flag(flag) => Value::Flag(flag),
             Default::Number(number) => Value::Number(number),
             Default::Text(text) => Value::Text(text.into()),
         }
@@ -79,6 +82,10 @@ impl Spec {
         self.short = Some(name);
         self
     }
+}
+
+pub const fn flag(default: bool) -> Spec {
+    Spec::new(Allowed::Flag, Default::Flag(default))
 }
 
 pub const fn number(unit: &'static str, least: u64, most: u64, default: u64) -> Spec {
@@ -109,11 +116,20 @@ pub trait Typed {
     fn of(value: &Value) -> Self;
 }
 
+impl Typed for bool {
+    fn of(value: &Value) -> bool {
+        match value {
+            Value::Flag(flag) => *flag,
+            _ => unreachable!("a flag holds true or false only"),
+        }
+    }
+}
+
 impl Typed for u64 {
     fn of(value: &Value) -> u64 {
         match value {
             Value::Number(number) => *number,
-            Value::Text(_) => unreachable!("a key without a word holds numbers only"),
+            _ => unreachable!("a key without a word holds numbers only"),
         }
     }
 }
@@ -123,7 +139,7 @@ impl Typed for Option<u64> {
     fn of(value: &Value) -> Option<u64> {
         match value {
             Value::Number(number) => Some(*number),
-            Value::Text(_) => None,
+            _ => None,
         }
     }
 }
@@ -132,7 +148,7 @@ impl Typed for String {
     fn of(value: &Value) -> String {
         match value {
             Value::Text(text) => text.clone(),
-            Value::Number(_) => unreachable!("a key of texts holds texts only"),
+            _ => unreachable!("a key of texts holds texts only"),
         }
     }
 }

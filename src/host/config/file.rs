@@ -293,7 +293,7 @@ mod tests {
         (
             "[colours]\nred = 1",
             &[
-                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, anonymous, limits, sockets, memory, drain, log",
+                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, anonymous, limits, sockets, turn, memory, drain, log",
             ],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),
@@ -358,6 +358,20 @@ mod tests {
             "[server]\nio = \"kqueue\"",
             &[
                 "f:2:1: server.io is \"kqueue\"; it takes \"auto\", \"io_uring\" or \"epoll\"; for example: io = \"auto\"",
+            ],
+        ),
+        (
+            "[sockets]\nnodelay = 1",
+            &["f:2:1: sockets.nodelay is the number 1; it takes true or false; for example: nodelay = true"],
+        ),
+        (
+            "[sockets]\nnodelay = \"yes\"",
+            &["f:2:1: sockets.nodelay is \"yes\"; it takes true or false; for example: nodelay = true"],
+        ),
+        (
+            "[turn]\ncrowd_writes = 5",
+            &[
+                "f:2:1: there is no key \"turn.crowd_writes\"; [turn] has busy_poll_us, reads_per_turn, writes_per_turn, crowd_writes_per_turn, read_bytes, coalesce_us",
             ],
         ),
         (

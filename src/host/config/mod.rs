@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(config.handshake_time, Duration::from_millis(250));
         assert_eq!(config.limits.heartbeat, Duration::from_secs(1));
         assert_eq!(config.drain_spread, Duration::ZERO);
-        assert_eq!(config.sockets.send_buffer_bytes, Some(65_536));
+        assert_eq!(config.tuning.sockets.send_buffer_bytes, Some(65_536));
         assert!(notes.is_empty() && !config.development);
     }
 
@@ -218,6 +218,8 @@ mod tests {
     fn values_that_do_not_go_together_are_told_where_somebody_wrote() {
         let message = refusal(Options::default(), &[SECRET, ("RINGROOM_LIMITS__HEARTBEAT_MS", "50000")]);
         assert!(message.starts_with("RINGROOM_LIMITS__HEARTBEAT_MS: ") && message.contains("set it to 100000"));
+        let message = refusal(Options::default(), &[SECRET, ("RINGROOM_TURN__WRITES_PER_TURN", "10")]);
+        assert!(message.starts_with("RINGROOM_TURN__WRITES_PER_TURN: turn.crowd") && message.contains("set it to 9"));
         let message = refusal(Options::default(), &[SECRET, ("RINGROOM_SERVER__CPUS", "1023")]);
         assert!(message.contains("processor 1023") && message.contains("it may use 0"), "{message}");
     }
@@ -310,6 +312,7 @@ mod tests {
     /// Some value that a key allows.
     fn some_value(path: &'static str) -> BoxedStrategy<Value> {
         match key(path).unwrap().spec.allowed {
+            Allowed::Flag => any::<bool>().prop_map(Value::Flag).boxed(),
             Allowed::Number { least, most, word, .. } => {
                 let number = (least..=most).prop_map(Value::Number);
                 match word {

@@ -14,6 +14,7 @@ use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
 use crate::io::process;
 use crate::io::runtime::Choice;
 use crate::io::socket::SocketOptions;
+use crate::io::tuning::Tuning;
 use crate::kernel::Limits;
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -21,6 +22,8 @@ use std::time::Duration;
 
 const BEAT: &str = "limits.heartbeat_ms";
 const TIME_OUT: &str = "limits.heartbeat_time_out_ms";
+const WRITES: &str = "turn.writes_per_turn";
+const CROWD_WRITES: &str = "turn.crowd_writes_per_turn";
 
 pub struct Config {
     pub listen: SocketAddr,
@@ -28,7 +31,7 @@ pub struct Config {
     pub shards: usize,
     pub cpus: Vec<usize>,
     pub io: Choice,
-    pub sockets: SocketOptions,
+    pub tuning: Tuning,
     pub handshake_time: Duration,
     pub limits: Limits,
     /// Over how long clients are told to come back when the process goes away.
@@ -95,6 +98,18 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
             ),
         ));
     }
+    let (crowd, writes) = (tree.turn.crowd_writes_per_turn, tree.turn.writes_per_turn);
+    let are_known = effective.is_known(CROWD_WRITES) && effective.is_known(WRITES);
+    if are_known && crowd >= writes {
+        problems.push(Problem::new(
+            effective.origin_of_any([CROWD_WRITES, WRITES]),
+            format!(
+                "{CROWD_WRITES} is {crowd} and must be less than {WRITES}, which is {writes}, or a large room \
+                 leaves nothing of a turn to others; set it to {} or less",
+                writes - 1
+            ),
+        ));
+    }
     let allowed = process::allowed_cpus().unwrap_or_default();
     let named = cpu_numbers(&tree.server.cpus);
     if let Some(stranger) = named.iter().flatten().find(|cpu| !allowed.is_empty() && !allowed.contains(cpu)) {
@@ -127,7 +142,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
             "epoll" => Choice::Epoll,
             _ => Choice::Auto,
         },
-        sockets: sockets(&tree.sockets),
+        tuning: tuning(&tree.turn, &tree.sockets),
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
         limits: limits(&tree.limits, &tree.memory),
         drain_spread: Duration::from_millis(tree.drain.spread_ms),
@@ -202,11 +217,23 @@ fn given(text: &String) -> Option<&String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+fn tuning(turn: &tree::Turn, sockets: &tree::Sockets) -> Tuning {
+    Tuning {
+        busy_poll: Duration::from_micros(turn.busy_poll_us),
+        reads_per_turn: turn.reads_per_turn as usize,
+        writes_per_turn: turn.writes_per_turn as usize,
+        crowd_writes_per_turn: turn.crowd_writes_per_turn as usize,
+        read_bytes_per_turn: turn.read_bytes as usize,
+        coalesce: Duration::from_micros(turn.coalesce_us),
+        sockets: self::sockets(sockets),
+    }
+}
+
 fn sockets(sockets: &tree::Sockets) -> SocketOptions {
     SocketOptions {
         backlog: sockets.backlog as i32,
         notsent_lowat: sockets.notsent_lowat_bytes as u32,
-        nodelay: SocketOptions::default().nodelay,
+        nodelay: sockets.nodelay,
         send_buffer_bytes: sockets.send_buffer_bytes.map(|bytes| bytes as usize),
         receive_buffer_bytes: sockets.receive_buffer_bytes.map(|bytes| bytes as usize),
     }

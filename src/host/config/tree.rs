@@ -2,7 +2,7 @@
 //! (the compiler complains about a field that nobody reads), then write the manual anew with
 //! `cargo run -- config docs > docs/configuration.md`.
 
-use super::declare::{Key, Section, Typed, number, number_or, number_unless, one_of, sections, text};
+use super::declare::{Key, Section, Typed, flag, number, number_or, number_unless, one_of, sections, text};
 use super::value::Value;
 use crate::admission::names::check_tenant;
 use crate::admission::pattern::Pattern;
@@ -133,10 +133,39 @@ sections! {
         /// Bytes that the system queues unsent for one client before it calls the socket full.
         /// Small: slow readers are noticed early and cost little. Large: fewer wake-ups.
         notsent_lowat_bytes: u64 = number("bytes", 1_024, 64 << 20, 64 * 1_024);
+        /// Small messages leave at once, and do not wait until earlier ones are acknowledged.
+        nodelay: bool = flag(true);
         /// Send buffer of a socket; the system doubles it. `auto`: the system sizes it as it goes.
         send_buffer_bytes: Option<u64> = number_or("auto", "bytes", 2_048, 64 << 20);
         /// Receive buffer of a socket; the system doubles it. `auto`: the system sizes it as it goes.
         receive_buffer_bytes: Option<u64> = number_or("auto", "bytes", 1_024, 64 << 20);
+    }
+
+    /// One turn of a shard: how long it looks, and how much it does before it looks again.
+    turn: Turn {
+        /// How long a shard goes on looking for work, without sleeping, after the last that it had.
+        /// Costs a processor for that long, and spares messages the way through the scheduler.
+        busy_poll_us: u64 = number("microseconds", 0, us(limits::BUSY_POLL_MAX), 0);
+        /// Connections that are read from before others have their turn, each once.
+        reads_per_turn: u64 =
+            number("connections", 1, limits::READS_PER_TURN_MAX as u64, limits::READS_PER_TURN as u64);
+        /// Connections that are written to before others have their turn.
+        writes_per_turn: u64 =
+            number("connections", 2, limits::WRITES_PER_TURN_MAX as u64, limits::WRITES_PER_TURN as u64);
+        /// How many of these may be members of a large room; fewer than `writes_per_turn`. Smaller:
+        /// others wait less for a large room. Larger: fewer looks.
+        crowd_writes_per_turn: u64 =
+            number("connections", 1, limits::WRITES_PER_TURN_MAX as u64 - 1, limits::CROWD_WRITES_PER_TURN as u64);
+        /// What one read takes of a connection at most: the size of a shard's one buffer.
+        read_bytes: u64 = number(
+            "bytes",
+            limits::READ_BYTES_PER_TURN_MIN as u64,
+            limits::READ_BYTES_PER_TURN_MAX as u64,
+            limits::READ_BYTES_PER_TURN as u64,
+        );
+        /// How long the writes to a large room wait for more messages that could leave with them.
+        /// Small rooms, and replies, never wait. Whole milliseconds while the shard is otherwise idle.
+        coalesce_us: u64 = number("microseconds", 0, us(limits::COALESCE_MAX), 0);
     }
 
     /// What a shard may hold.
@@ -162,6 +191,10 @@ sections! {
 
 const fn ms(duration: Duration) -> u64 {
     duration.as_millis() as u64
+}
+
+const fn us(duration: Duration) -> u64 {
+    duration.as_micros() as u64
 }
 
 /// All keys, in the order of the tree.

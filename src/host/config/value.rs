@@ -9,6 +9,7 @@ use toml::de::DeValue;
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub enum Value {
+    Flag(bool),
     Number(u64),
     Text(String),
 }
@@ -25,6 +26,7 @@ impl Key {
     pub fn of_toml(&self, given: &DeValue<'_>) -> Result<Value, Wrong> {
         match given {
             DeValue::String(text) => self.of_string(text),
+            DeValue::Boolean(flag) if matches!(self.spec.allowed, Allowed::Flag) => Ok(Value::Flag(*flag)),
             _ if self.spec.is_secret => Err(self.wrong(&"not a text in quotes")),
             DeValue::Integer(digits) => match i128::from_str_radix(digits.as_str(), digits.radix()) {
                 Ok(number) => self.of_number(number),
@@ -40,8 +42,9 @@ impl Key {
 
     /// A value of the environment or of an option, where all is text.
     pub fn of_text(&self, given: &str) -> Result<Value, Wrong> {
-        match (&self.spec.allowed, given.parse()) {
-            (Allowed::Number { .. }, Ok(number)) => self.of_number(number),
+        match (&self.spec.allowed, given.parse(), given.parse()) {
+            (Allowed::Number { .. }, Ok(number), _) => self.of_number(number),
+            (Allowed::Flag, _, Ok(flag)) => Ok(Value::Flag(flag)),
             _ => self.of_string(given),
         }
     }
@@ -58,6 +61,7 @@ impl Key {
 
     fn of_string(&self, given: &str) -> Result<Value, Wrong> {
         let is_allowed = match self.spec.allowed {
+            Allowed::Flag => false,
             Allowed::Number { word, .. } => word == Some(given),
             Allowed::OneOf(words) => words.contains(&given),
             Allowed::Text { fits, .. } => fits(given),
@@ -72,7 +76,7 @@ impl Key {
     fn wrong(&self, is: &dyn fmt::Display) -> Wrong {
         let advice = match &self.spec.allowed {
             _ if self.spec.is_secret => "make one with: head -c 32 /dev/urandom | base64".into(),
-            Allowed::Number { .. } | Allowed::OneOf(_) => {
+            Allowed::Flag | Allowed::Number { .. } | Allowed::OneOf(_) => {
                 format!("for example: {} = {}", self.name(), self.spec.default.value())
             }
             Allowed::Text { example, .. } => format!("for example: {} = {}", self.name(), Quoted(example)),
@@ -84,6 +88,7 @@ impl Key {
 impl fmt::Display for Allowed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Allowed::Flag => out.write_str("true or false"),
             Allowed::Number { unit, least, most, word } => {
                 write!(out, "a whole number of {unit} from {least} to {most}")?;
                 word.map_or(Ok(()), |word| write!(out, ", or {}", Quoted(word)))
@@ -110,6 +115,7 @@ impl fmt::Display for Allowed {
 impl fmt::Display for Value {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Value::Flag(flag) => write!(out, "{flag}"),
             Value::Number(number) => write!(out, "{number}"),
             Value::Text(text) => write!(out, "{}", Quoted(text)),
         }
@@ -143,6 +149,7 @@ mod tests {
         for key in keys() {
             let given = key.spec.default.value();
             let again = match &given {
+                Value::Flag(_) => key.of_text(&given.to_string()),
                 Value::Number(number) => key.of_number(i128::from(*number)),
                 Value::Text(text) => key.of_string(text),
             };
