@@ -23,8 +23,10 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 pub fn run(sources: Sources, loaded: Loaded) -> Result<(), Failed> {
     let started = Instant::now();
-    if let Err(error) = process::raise_descriptors() {
-        log::warn!("the limit on open files stays as it is: {error}");
+    match process::raise_descriptors() {
+        Ok(limit) => process::widen_descriptors(limit)
+            .unwrap_or_else(|error| log::warn!("the table of open files grows while clients come: {error}")),
+        Err(error) => log::warn!("the limit on open files stays as it is: {error}"),
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::failure(format!("the service thread cannot start: {error}")))?;

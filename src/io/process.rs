@@ -1,7 +1,12 @@
 //! What the process asks of its system for its threads. Invariant: all of it is for speed or comfort;
 //! whoever is refused goes on without.
 
+use crate::io::socket;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Descriptors that the system has places for from the start: eight bytes each of its memory.
+const DESCRIPTORS_READY: u64 = 1 << 20;
 
 /// Binds this thread to one processor.
 pub fn pin(cpu: usize) -> io::Result<()> {
@@ -64,6 +69,22 @@ pub fn raise_descriptors() -> io::Result<u64> {
     }
 }
 
+/// Has the system make its table of open files as large as it will ever be, at most
+/// [`DESCRIPTORS_READY`]. Before other threads exist: later, each doubling of the table waits until
+/// every processor has let go of the old one, and accepting stands still for tens of milliseconds.
+pub fn widen_descriptors(limit: u64) -> io::Result<()> {
+    let last = limit.min(DESCRIPTORS_READY).saturating_sub(1) as libc::c_int;
+    let event = socket::event()?;
+    // SAFETY: takes integers, and the descriptor is ours.
+    let highest = unsafe { libc::fcntl(event.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) };
+    if highest < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has just made it, and nobody else knows of it. The table stays as it is.
+    drop(unsafe { OwnedFd::from_raw_fd(highest) });
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +114,14 @@ mod tests {
     #[test]
     fn the_soft_limit_on_files_becomes_the_hard_one() {
         assert_eq!(raise_descriptors().unwrap(), raise_descriptors().unwrap());
+    }
+
+    #[test]
+    fn the_table_of_files_is_as_large_as_the_limit() {
+        let limit = raise_descriptors().unwrap();
+        widen_descriptors(limit).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        assert!(size.trim().parse::<u64>().unwrap() >= limit.min(DESCRIPTORS_READY));
     }
 }
