@@ -101,7 +101,7 @@ fn a_user_that_is_revoked_is_closed_on_every_shard_and_let_in_by_a_newer_token_o
 
 #[test]
 fn a_missing_key_is_asked_for_and_counts_once_it_is_there() {
-    let key = || Key::secret(SECRET, &[Algorithm::Hs256]).unwrap();
+    let key = || Key::secret(SECRET, &[Algorithm::HS256]).unwrap();
     let verifier = |keys| Verifier::new(TokenSettings::default(), Arc::new(KeySet::new(keys).unwrap()));
     let wanted = Arc::default();
     let gateway = gateway(Choice::Auto, verifier(Vec::new()), &wanted);

@@ -1,124 +1,31 @@
 //! The keys that tokens are checked with.
 //! Invariant: a key serves only algorithms of its own kind, bound to it when it was made. What a
 //! token's header says chooses among keys and never how a key is used: a public key is no secret.
+//!
+//! Keys are read and signatures are checked by `jsonwebtoken`. It takes any bytes for a key and
+//! looks at them when a signature comes; whether a key can ever serve is asked here, when it is made.
 
 use crate::base::limits::{JWKS_BYTES_MAX, KEY_ID_BYTES_MAX, KEYS_MAX, KEYS_TRIED_MAX, SECRET_BYTES_MIN};
-use aws_lc_rs::hmac;
-use aws_lc_rs::rsa::PublicKey;
-use aws_lc_rs::signature::{self as public, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
-use base64::Engine;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    RsaPublicKeyComponents,
+};
+pub use jsonwebtoken::Algorithm;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{AlgorithmFamily, DecodingKey, DecodingKeyKind, crypto};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// How a token is signed, `RFC 7518` section 3.1 and `RFC 8037`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Algorithm {
-    Hs256,
-    Hs384,
-    Hs512,
-    Rs256,
-    Rs384,
-    Rs512,
-    Ps256,
-    Ps384,
-    Ps512,
-    Es256,
-    Es384,
-    EdDsa,
-}
-
-impl Algorithm {
-    pub const ALL: [Algorithm; 12] = [
-        Algorithm::Hs256,
-        Algorithm::Hs384,
-        Algorithm::Hs512,
-        Algorithm::Rs256,
-        Algorithm::Rs384,
-        Algorithm::Rs512,
-        Algorithm::Ps256,
-        Algorithm::Ps384,
-        Algorithm::Ps512,
-        Algorithm::Es256,
-        Algorithm::Es384,
-        Algorithm::EdDsa,
-    ];
-    const SECRET: &[Algorithm] = &[Algorithm::Hs256, Algorithm::Hs384, Algorithm::Hs512];
-    const RSA: &[Algorithm] =
-        &[Algorithm::Rs256, Algorithm::Rs384, Algorithm::Rs512, Algorithm::Ps256, Algorithm::Ps384, Algorithm::Ps512];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Algorithm::Hs256 => "HS256",
-            Algorithm::Hs384 => "HS384",
-            Algorithm::Hs512 => "HS512",
-            Algorithm::Rs256 => "RS256",
-            Algorithm::Rs384 => "RS384",
-            Algorithm::Rs512 => "RS512",
-            Algorithm::Ps256 => "PS256",
-            Algorithm::Ps384 => "PS384",
-            Algorithm::Ps512 => "PS512",
-            Algorithm::Es256 => "ES256",
-            Algorithm::Es384 => "ES384",
-            Algorithm::EdDsa => "EdDSA",
-        }
-    }
-
-    /// Names are compared as they stand; `none` is no algorithm.
-    pub fn parse(name: &str) -> Option<Algorithm> {
-        Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
-    }
-
-    const fn of_secret(self) -> Option<hmac::Algorithm> {
-        match self {
-            Algorithm::Hs256 => Some(hmac::HMAC_SHA256),
-            Algorithm::Hs384 => Some(hmac::HMAC_SHA384),
-            Algorithm::Hs512 => Some(hmac::HMAC_SHA512),
-            _ => None,
-        }
-    }
-
-    const fn of_rsa(self) -> Option<&'static RsaParameters> {
-        match self {
-            Algorithm::Rs256 => Some(&public::RSA_PKCS1_2048_8192_SHA256),
-            Algorithm::Rs384 => Some(&public::RSA_PKCS1_2048_8192_SHA384),
-            Algorithm::Rs512 => Some(&public::RSA_PKCS1_2048_8192_SHA512),
-            Algorithm::Ps256 => Some(&public::RSA_PSS_2048_8192_SHA256),
-            Algorithm::Ps384 => Some(&public::RSA_PSS_2048_8192_SHA384),
-            Algorithm::Ps512 => Some(&public::RSA_PSS_2048_8192_SHA512),
-            _ => None,
-        }
-    }
-}
-
 /// RSA keys below this are too weak to be told apart from guessed ones, `RFC 7518` section 3.3.
-const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
-const P256_POINT_BYTES: usize = 65;
-const P384_POINT_BYTES: usize = 97;
-const ED25519_BYTES: usize = 32;
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
 
-/// One key: who it belongs to, and how signatures by it are checked.
+/// One key: who it belongs to, and what it serves.
 pub struct Key {
     id: Option<Box<str>>,
     issuer: Option<Box<str>>,
-    checks: Vec<(Algorithm, Check)>,
-}
-
-enum Check {
-    /// Boxed: it is twenty times the other.
-    Secret(Box<hmac::Key>),
-    Public(ParsedPublicKey),
-}
-
-impl Check {
-    fn holds(&self, message: &[u8], signature: &[u8]) -> bool {
-        match self {
-            Check::Secret(key) => hmac::verify(key, message, signature).is_ok(),
-            Check::Public(key) => key.verify_sig(message, signature).is_ok(),
-        }
-    }
+    decoding: DecodingKey,
+    algorithms: Vec<Algorithm>,
 }
 
 impl Key {
@@ -127,47 +34,70 @@ impl Key {
         if secret.len() < SECRET_BYTES_MIN {
             return Err(KeyRefused::ShortSecret { bytes: secret.len() });
         }
-        let check = |algorithm: &Algorithm| {
-            let of_secret = algorithm.of_secret().ok_or(KeyRefused::NotOfThisKind { algorithm: *algorithm })?;
-            Ok((*algorithm, Check::Secret(Box::new(hmac::Key::new(of_secret, secret)))))
-        };
-        Key::of(algorithms.iter().map(check).collect::<Result<_, _>>()?)
+        if let Some(algorithm) = algorithms.iter().find(|algorithm| algorithm.family() != AlgorithmFamily::Hmac) {
+            return Err(KeyRefused::NotOfThisKind { algorithm: *algorithm });
+        }
+        Key::of(DecodingKey::from_secret(secret), algorithms)
     }
 
     /// A public key: `PUBLIC KEY` (RSA, P-256, P-384 or Ed25519) or `RSA PUBLIC KEY`.
     pub fn pem(text: &str) -> Result<Key, KeyRefused> {
-        let (label, der) = pem(text).ok_or(KeyRefused::NotPem)?;
-        match label {
+        // The library would take a private key and a certificate too, and has one word for whatever is wrong.
+        let block = pem::parse(text).map_err(|_| KeyRefused::NotPem)?;
+        match block.tag() {
             "PUBLIC KEY" | "RSA PUBLIC KEY" => {}
-            label if label.ends_with("PRIVATE KEY") => return Err(KeyRefused::Private),
+            tag if tag.ends_with("PRIVATE KEY") => return Err(KeyRefused::Private),
             "CERTIFICATE" => return Err(KeyRefused::Certificate),
             _ => return Err(KeyRefused::NotPem),
         }
-        if let Ok(key) = PublicKey::from_der(&der) {
-            if !RSA_BYTES.contains(&key.modulus_len()) {
-                return Err(KeyRefused::RsaSize { bits: key.modulus_len() * 8 });
+        let text = text.as_bytes();
+        let read = DecodingKey::from_rsa_pem(text)
+            .or_else(|_| DecodingKey::from_ec_pem(text))
+            .or_else(|_| DecodingKey::from_ed_pem(text));
+        let decoding = read.map_err(|_| KeyRefused::Unusable)?;
+        Key::public(&Jwk::from_decoding_key(&decoding, None).map_err(|_| KeyRefused::Unusable)?)
+    }
+
+    /// A public key for all that its kind allows.
+    fn public(jwk: &Jwk) -> Result<Key, KeyRefused> {
+        let decoding = DecodingKey::from_jwk(jwk).map_err(|_| KeyRefused::Unusable)?;
+        match (&jwk.algorithm, decoding.kind()) {
+            (AlgorithmParameters::RSA(_), DecodingKeyKind::RsaModulusExponent { n, e }) => Key::rsa(n, e),
+            (AlgorithmParameters::EllipticCurve(point), DecodingKeyKind::SecretOrDer(bytes)) => {
+                let (algorithm, is_point) = match point.curve {
+                    EllipticCurve::P256 => (Algorithm::ES256, ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes)),
+                    EllipticCurve::P384 => (Algorithm::ES384, ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, bytes)),
+                    _ => return Err(KeyRefused::Unusable),
+                };
+                is_point.map_err(|_| KeyRefused::Unusable)?;
+                Key::of(decoding, &[algorithm])
             }
-            return Key::rsa(|parameters| ParsedPublicKey::new(parameters, &der).ok());
+            (AlgorithmParameters::OctetKeyPair(point), DecodingKeyKind::SecretOrDer(bytes))
+                if point.curve == EllipticCurve::Ed25519 =>
+            {
+                ParsedPublicKey::new(&ED25519, bytes).map_err(|_| KeyRefused::Unusable)?;
+                Key::of(decoding, &[Algorithm::EdDSA])
+            }
+            _ => Err(KeyRefused::Unusable),
         }
-        let of_curve = [
-            (Algorithm::Es256, ParsedPublicKey::new(&public::ECDSA_P256_SHA256_FIXED, &der)),
-            (Algorithm::Es384, ParsedPublicKey::new(&public::ECDSA_P384_SHA384_FIXED, &der)),
-            (Algorithm::EdDsa, ParsedPublicKey::new(&public::ED25519, &der)),
-        ];
-        let found = of_curve.into_iter().find_map(|(algorithm, key)| Some((algorithm, Check::Public(key.ok()?))));
-        Key::of(found.into_iter().collect())
     }
 
-    fn rsa(parse: impl Fn(&'static RsaParameters) -> Option<ParsedPublicKey>) -> Result<Key, KeyRefused> {
-        let check = |algorithm: &Algorithm| Some((*algorithm, Check::Public(parse(algorithm.of_rsa()?)?)));
-        Key::of(Algorithm::RSA.iter().filter_map(check).collect())
+    fn rsa(n: &[u8], e: &[u8]) -> Result<Key, KeyRefused> {
+        let (n, e) = (number(n), number(e));
+        let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
+        if !RSA_BITS.contains(&bits) {
+            return Err(KeyRefused::RsaSize { bits });
+        }
+        let parsed = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256);
+        parsed.map_err(|_| KeyRefused::Unusable)?;
+        Key::of(DecodingKey::from_rsa_raw_components(n, e), AlgorithmFamily::Rsa.algorithms())
     }
 
-    fn of(checks: Vec<(Algorithm, Check)>) -> Result<Key, KeyRefused> {
-        if checks.is_empty() {
+    fn of(decoding: DecodingKey, algorithms: &[Algorithm]) -> Result<Key, KeyRefused> {
+        if algorithms.is_empty() {
             return Err(KeyRefused::Unusable);
         }
-        Ok(Key { id: None, issuer: None, checks })
+        Ok(Key { id: None, issuer: None, decoding, algorithms: algorithms.to_vec() })
     }
 
     /// The `kid` of tokens that it signs. Without one it is tried whatever a token's `kid` says.
@@ -184,8 +114,8 @@ impl Key {
 
     /// Serves no other algorithms than these from now on.
     pub fn only(mut self, algorithms: &[Algorithm]) -> Result<Key, KeyRefused> {
-        self.checks.retain(|(algorithm, _)| algorithms.contains(algorithm));
-        if self.checks.is_empty() {
+        self.algorithms.retain(|algorithm| algorithms.contains(algorithm));
+        if self.algorithms.is_empty() {
             return Err(KeyRefused::Unusable);
         }
         Ok(self)
@@ -194,17 +124,13 @@ impl Key {
     pub fn issuer(&self) -> Option<&str> {
         self.issuer.as_deref()
     }
-
-    fn check(&self, wanted: Algorithm) -> Option<&Check> {
-        self.checks.iter().find(|(algorithm, _)| *algorithm == wanted).map(|(_, check)| check)
-    }
 }
 
 impl fmt::Debug for Key {
     /// Without the key itself.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let algorithms: Vec<_> = self.checks.iter().map(|(algorithm, _)| algorithm).collect();
-        write!(out, "Key {{ id: {:?}, issuer: {:?}, algorithms: {algorithms:?} }}", self.id, self.issuer)
+        let Key { id, issuer, algorithms, .. } = self;
+        write!(out, "Key {{ id: {id:?}, issuer: {issuer:?}, algorithms: {algorithms:?} }}")
     }
 }
 
@@ -224,6 +150,8 @@ pub enum Unsigned {
     /// Without a `kid`, more keys could be meant than are tried.
     Ambiguous,
     WrongSignature,
+    /// The signature is not base64.
+    Malformed,
 }
 
 impl KeySet {
@@ -242,29 +170,34 @@ impl KeySet {
         self.keys.is_empty()
     }
 
-    /// The key that signed `message`. At most `KEYS_TRIED_MAX` signatures are checked.
+    /// The key that signed `message`; `signature` is in base64, as in the token. At most
+    /// `KEYS_TRIED_MAX` signatures are checked.
     pub fn signer(
         &self,
         algorithm: Algorithm,
         id: Option<&str>,
         message: &[u8],
-        signature: &[u8],
+        signature: &str,
     ) -> Result<&Key, Unsigned> {
         let is_known = self.keys.iter().any(|key| key.id.as_deref() == id);
         let may_be_meant = |key: &&Key| id.is_none() || key.id.is_none() || key.id.as_deref() == id;
-        let meant = self.keys.iter().filter(may_be_meant);
-        let mut candidates = meant.filter_map(|key| Some((key, key.check(algorithm)?)));
+        let serves = |key: &&Key| may_be_meant(key) && key.algorithms.contains(&algorithm);
+        let candidates = self.keys.iter().filter(serves);
         match candidates.clone().count() {
             0 if self.is_empty() || id.is_some() && !is_known => return Err(Unsigned::UnknownKey),
             0 => return Err(Unsigned::WrongAlgorithm),
             1..=KEYS_TRIED_MAX => {}
             _ => return Err(Unsigned::Ambiguous),
         }
-        match candidates.find(|(_, check)| check.holds(message, signature)) {
-            Some((key, _)) => Ok(key),
-            None if id.is_some() && !is_known => Err(Unsigned::UnknownKey),
-            None => Err(Unsigned::WrongSignature),
+        for key in candidates {
+            match crypto::verify(signature, message, &key.decoding, algorithm) {
+                Ok(true) => return Ok(key),
+                Ok(false) => {}
+                // The key is of the algorithm's kind, so nothing else is left that the library refuses.
+                Err(_) => return Err(Unsigned::Malformed),
+            }
         }
+        Err(if id.is_some() && !is_known { Unsigned::UnknownKey } else { Unsigned::WrongSignature })
     }
 }
 
@@ -291,102 +224,57 @@ pub fn jwks(json: &[u8], secrets: Secrets) -> Result<(Vec<Key>, usize), KeyRefus
     }
     let number = keys.len();
     // Issuers publish what we cannot use beside what we can: one odd key must not cost the others.
-    let read = |raw: Box<RawValue>| serde_json::from_str::<Jwk>(raw.get()).ok()?.key(secrets);
+    let read = |raw: Box<RawValue>| of_jwk(serde_json::from_str(raw.get()).ok()?, secrets);
     let usable: Vec<Key> = keys.into_iter().filter_map(read).collect();
     let others = number - usable.len();
     Ok((usable, others))
 }
 
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    #[serde(rename = "use")]
-    purpose: Option<String>,
-    key_ops: Option<Vec<String>>,
-    alg: Option<String>,
-    kid: Option<String>,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-    k: Option<String>,
-}
-
-impl Jwk {
-    /// `None`: not usable here.
-    fn key(&self, secrets: Secrets) -> Option<Key> {
-        let is_for_signatures = self.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
-            && self.key_ops.as_ref().is_none_or(|operations| operations.iter().any(|name| name == "verify"));
-        if !is_for_signatures || self.kid.as_ref().is_some_and(|id| id.len() > KEY_ID_BYTES_MAX) {
-            return None;
+/// `None`: not usable here.
+fn of_jwk(mut jwk: Jwk, secrets: Secrets) -> Option<Key> {
+    let said = &jwk.common;
+    let is_for_signatures = said.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature)
+        && said.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+    if !is_for_signatures || said.key_id.as_ref().is_some_and(|id| id.len() > KEY_ID_BYTES_MAX) {
+        return None;
+    }
+    unpad(&mut jwk.algorithm);
+    let key = match &jwk.algorithm {
+        AlgorithmParameters::OctetKey(_) if secrets == Secrets::Ignored => return None,
+        AlgorithmParameters::OctetKey(_) => {
+            let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+            Key::secret(decoding.try_get_as_bytes().ok()?, AlgorithmFamily::Hmac.algorithms())
         }
-        let key = match (self.kty.as_str(), self.crv.as_deref()) {
-            ("RSA", _) => {
-                let (n, e) = (number(&self.n)?, number(&self.e)?);
-                let is_sound = RSA_BYTES.contains(&n.len());
-                let parts = is_sound.then_some(RsaPublicKeyComponents { n, e })?;
-                Key::rsa(|parameters| parts.to_parsed_public_key(parameters).ok())
-            }
-            ("EC", Some("P-256")) => self.point(Algorithm::Es256, &public::ECDSA_P256_SHA256_FIXED, P256_POINT_BYTES),
-            ("EC", Some("P-384")) => self.point(Algorithm::Es384, &public::ECDSA_P384_SHA384_FIXED, P384_POINT_BYTES),
-            ("OKP", Some("Ed25519")) => {
-                let x = bytes(&self.x).filter(|x| x.len() == ED25519_BYTES)?;
-                let key = ParsedPublicKey::new(&public::ED25519, &x).ok()?;
-                Key::of(vec![(Algorithm::EdDsa, Check::Public(key))])
-            }
-            ("oct", _) if secrets == Secrets::Taken => Key::secret(&bytes(&self.k)?, Algorithm::SECRET),
-            _ => return None,
-        };
-        let key = match &self.alg {
-            Some(name) => key.ok()?.only(&[Algorithm::parse(name)?]).ok()?,
-            None => key.ok()?,
-        };
-        Some(match &self.kid {
-            Some(id) => key.with_id(id),
-            None => key,
-        })
-    }
-
-    fn point(
-        &self,
-        algorithm: Algorithm,
-        of_curve: &'static public::EcdsaVerificationAlgorithm,
-        len: usize,
-    ) -> Result<Key, KeyRefused> {
-        let point = || {
-            let point = [vec![4], bytes(&self.x)?, bytes(&self.y)?].concat();
-            let is_whole = point.len() == len;
-            ParsedPublicKey::new(of_curve, is_whole.then_some(point)?).ok()
-        };
-        Key::of(point().into_iter().map(|key| (algorithm, Check::Public(key))).collect())
-    }
+        _ => Key::public(&jwk),
+    };
+    let key = match jwk.common.key_algorithm {
+        Some(named) => key.ok()?.only(&[named.try_into().ok()?]).ok()?,
+        None => key.ok()?,
+    };
+    Some(match &jwk.common.key_id {
+        Some(id) => key.with_id(id),
+        None => key,
+    })
 }
 
-/// Key sets in the wild have padding where the standard has none.
-const BASE64_OF_KEYS: GeneralPurpose = GeneralPurpose::new(
-    &URL_SAFE,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-fn bytes(text: &Option<String>) -> Option<Vec<u8>> {
-    BASE64_OF_KEYS.decode(text.as_ref()?).ok()
+/// Key sets in the wild have padding where the standard, and the library with it, has none.
+fn unpad(parameters: &mut AlgorithmParameters) {
+    let texts: [Option<&mut String>; 2] = match parameters {
+        AlgorithmParameters::RSA(key) => [Some(&mut key.n), Some(&mut key.e)],
+        AlgorithmParameters::EllipticCurve(key) => [Some(&mut key.x), Some(&mut key.y)],
+        AlgorithmParameters::OctetKeyPair(key) => [Some(&mut key.x), None],
+        AlgorithmParameters::OctetKey(key) => [Some(&mut key.value), None],
+        _ => [None, None],
+    };
+    for text in texts.into_iter().flatten() {
+        text.truncate(text.trim_end_matches('=').len());
+    }
 }
 
 /// Big-endian, less the zeros in front that some issuers leave there.
-fn number(text: &Option<String>) -> Option<Vec<u8>> {
-    let bytes = bytes(text)?;
+fn number(bytes: &[u8]) -> &[u8] {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-    Some(bytes[zeros..].to_vec())
-}
-
-/// Label and content of the first block of `text`.
-fn pem(text: &str) -> Option<(&str, Vec<u8>)> {
-    let (_, begun) = text.split_once("-----BEGIN ")?;
-    let (label, rest) = begun.split_once("-----")?;
-    let (body, _) = rest.split_once("-----END ")?;
-    let digits: String = body.chars().filter(|char| !char.is_ascii_whitespace()).collect();
-    Some((label, general_purpose::STANDARD.decode(digits).ok()?))
+    &bytes[zeros..]
 }
 
 /// Why a key or a key set is not taken. What is said never holds a byte of it.
@@ -412,7 +300,7 @@ impl fmt::Display for KeyRefused {
                 "the secret has {bytes} bytes and needs {SECRET_BYTES_MIN}; make one with: head -c 32 /dev/urandom | base64"
             ),
             KeyRefused::NotOfThisKind { algorithm } => {
-                write!(out, "a shared secret does not serve {}; use HS256, HS384 or HS512", algorithm.as_str())
+                write!(out, "a shared secret does not serve {algorithm:?}; use HS256, HS384 or HS512")
             }
             KeyRefused::NotPem => {
                 out.write_str("this is no public key in PEM; it begins with -----BEGIN PUBLIC KEY-----")
@@ -440,77 +328,137 @@ impl std::error::Error for KeyRefused {}
 mod tests {
     use super::*;
     use crate::admission::token::{TokenRefused, TokenSettings, Verifier};
-    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::hmac;
+    use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-    use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair};
-    use jsonwebtoken::jwk::Jwk as TheirJwk;
-    use jsonwebtoken::{EncodingKey, Header, encode};
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+        RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+        RsaEncoding,
+    };
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
     use serde_json::{Value, json};
     use std::sync::{Arc, OnceLock};
 
     const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
     const NOW: u64 = 1_763_690_000;
 
-    /// A key pair as an issuer has it: what signs, and what it publishes.
+    /// A key pair as an issuer has it: what signs, without the library under test, and what it publishes.
     struct Pair {
-        signing: EncodingKey,
+        signing: Signing,
         algorithms: &'static [Algorithm],
         public_pem: Option<String>,
         jwk: Value,
     }
 
-    fn theirs(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
-        algorithm.as_str().parse().unwrap()
+    enum Signing {
+        Secret(Vec<u8>),
+        Rsa(RsaKeyPair),
+        Ec(EcdsaKeyPair),
+        Ed(Ed25519KeyPair),
+    }
+
+    fn signed_by_secret(algorithm: Algorithm, secret: &[u8], message: &[u8]) -> Vec<u8> {
+        let algorithm = match algorithm {
+            Algorithm::HS256 => hmac::HMAC_SHA256,
+            Algorithm::HS384 => hmac::HMAC_SHA384,
+            Algorithm::HS512 => hmac::HMAC_SHA512,
+            other => panic!("{other:?}"),
+        };
+        hmac::sign(&hmac::Key::new(algorithm, secret), message).as_ref().to_vec()
+    }
+
+    impl Signing {
+        fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Vec<u8> {
+            match self {
+                Signing::Secret(secret) => signed_by_secret(algorithm, secret, message),
+                Signing::Rsa(pair) => {
+                    let encoding: &'static dyn RsaEncoding = match algorithm {
+                        Algorithm::RS256 => &RSA_PKCS1_SHA256,
+                        Algorithm::RS384 => &RSA_PKCS1_SHA384,
+                        Algorithm::RS512 => &RSA_PKCS1_SHA512,
+                        Algorithm::PS256 => &RSA_PSS_SHA256,
+                        Algorithm::PS384 => &RSA_PSS_SHA384,
+                        Algorithm::PS512 => &RSA_PSS_SHA512,
+                        other => panic!("{other:?}"),
+                    };
+                    let mut signature = vec![0; pair.public_modulus_len()];
+                    pair.sign(encoding, &SystemRandom::new(), message, &mut signature).unwrap();
+                    signature
+                }
+                Signing::Ec(pair) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+                Signing::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+            }
+        }
+    }
+
+    /// A token as any issuer writes it.
+    fn token(algorithm: Algorithm, kid: Option<&str>, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+        let mut header = json!({ "alg": format!("{algorithm:?}"), "typ": "JWT" });
+        if let Some(kid) = kid {
+            header["kid"] = json!(kid);
+        }
+        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let message = format!("{}.{}", part(&header), part(claims));
+        let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes()));
+        format!("{message}.{signature}")
     }
 
     fn pem_of(label: &str, der: &[u8]) -> String {
-        let digits = general_purpose::STANDARD.encode(der);
+        let digits = STANDARD.encode(der);
         let lines: Vec<&str> = digits.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
-    }
-
-    fn pair(signing: EncodingKey, algorithms: &'static [Algorithm], public_der: Option<&[u8]>) -> Pair {
-        let mut jwk = json!(TheirJwk::from_encoding_key(&signing, theirs(algorithms[0])).unwrap());
-        jwk.as_object_mut().unwrap().remove("alg");
-        Pair { signing, algorithms, public_pem: public_der.map(|der| pem_of("PUBLIC KEY", der)), jwk }
     }
 
     /// One pair of each kind. RSA keys take long to make, so all tests share them.
     fn pairs() -> &'static [Pair] {
         static PAIRS: OnceLock<Vec<Pair>> = OnceLock::new();
         PAIRS.get_or_init(|| {
+            let text = |bytes: &[u8]| json!(URL_SAFE_NO_PAD.encode(bytes));
+            let public =
+                |key: &dyn AsDer<PublicKeyX509Der<'static>>| Some(pem_of("PUBLIC KEY", key.as_der().unwrap().as_ref()));
             let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-            let rsa_public = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(rsa.public_key()).unwrap();
-            let rsa_private = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
-            let rsa_private = pem_of("PRIVATE KEY", rsa_private.as_ref());
-            let ec = |signing, checking, algorithms| {
-                let made = EcdsaKeyPair::generate(signing).unwrap();
-                let private = made.to_pkcs8v1().unwrap();
-                let public = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(made.public_key()).unwrap();
-                let _: &public::EcdsaVerificationAlgorithm = checking;
-                pair(EncodingKey::from_ec_der(private.as_ref()), algorithms, Some(public.as_ref()))
+            let rsa_pem = public(rsa.public_key());
+            let read = DecodingKey::from_rsa_pem(rsa_pem.as_ref().unwrap().as_bytes()).unwrap();
+            let ec = |curve: &str, signing, algorithms| {
+                let pair = EcdsaKeyPair::generate(signing).unwrap();
+                let (x, y) = pair.public_key().as_ref()[1..].split_at((pair.public_key().as_ref().len() - 1) / 2);
+                let jwk = json!({"kty": "EC", "crv": curve, "x": text(x), "y": text(y)});
+                let public_pem = public(pair.public_key());
+                Pair { signing: Signing::Ec(pair), algorithms, public_pem, jwk }
             };
             let ed = Ed25519KeyPair::generate().unwrap();
-            let ed_private = ed.to_pkcs8v1().unwrap();
-            let ed_public = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(ed.public_key()).unwrap();
             vec![
-                pair(EncodingKey::from_secret(SECRET), Algorithm::SECRET, None),
-                pair(
-                    EncodingKey::from_rsa_pem(rsa_private.as_bytes()).unwrap(),
-                    Algorithm::RSA,
-                    Some(rsa_public.as_ref()),
-                ),
-                ec(&public::ECDSA_P256_SHA256_FIXED_SIGNING, &public::ECDSA_P256_SHA256_FIXED, &[Algorithm::Es256]),
-                ec(&public::ECDSA_P384_SHA384_FIXED_SIGNING, &public::ECDSA_P384_SHA384_FIXED, &[Algorithm::Es384]),
-                pair(EncodingKey::from_ed_der(ed_private.as_ref()), &[Algorithm::EdDsa], Some(ed_public.as_ref())),
+                Pair {
+                    signing: Signing::Secret(SECRET.to_vec()),
+                    algorithms: AlgorithmFamily::Hmac.algorithms(),
+                    public_pem: None,
+                    jwk: json!({"kty": "oct", "k": text(SECRET)}),
+                },
+                Pair {
+                    signing: Signing::Rsa(rsa),
+                    algorithms: AlgorithmFamily::Rsa.algorithms(),
+                    public_pem: rsa_pem,
+                    jwk: json!(Jwk::from_decoding_key(&read, None).unwrap()),
+                },
+                ec("P-256", &ECDSA_P256_SHA256_FIXED_SIGNING, &[Algorithm::ES256]),
+                ec("P-384", &ECDSA_P384_SHA384_FIXED_SIGNING, &[Algorithm::ES384]),
+                Pair {
+                    jwk: json!({"kty": "OKP", "crv": "Ed25519", "x": text(ed.public_key().as_ref())}),
+                    public_pem: public(ed.public_key()),
+                    signing: Signing::Ed(ed),
+                    algorithms: &[Algorithm::EdDSA],
+                },
             ]
         })
     }
 
     impl Pair {
         fn token(&self, algorithm: Algorithm, kid: Option<&str>) -> String {
-            let header = Header { kid: kid.map(Into::into), ..Header::new(theirs(algorithm)) };
-            encode(&header, &json!({"sub": "alice", "iss": "https://id.example"}), &self.signing).unwrap()
+            let claims = json!({"sub": "alice", "iss": "https://id.example"});
+            token(algorithm, kid, &claims, |message| self.signing.sign(algorithm, message))
         }
 
         fn jwk(&self, change: impl FnOnce(&mut Value)) -> Value {
@@ -522,7 +470,7 @@ mod tests {
         fn key(&self) -> Key {
             match &self.public_pem {
                 Some(pem) => Key::pem(pem).unwrap(),
-                None => Key::secret(SECRET, Algorithm::SECRET).unwrap(),
+                None => Key::secret(SECRET, AlgorithmFamily::Hmac.algorithms()).unwrap(),
             }
         }
     }
@@ -542,12 +490,11 @@ mod tests {
                 let token = signer.token(*algorithm, None);
                 for (other, pair) in pairs().iter().enumerate() {
                     let expected = if other == nth { Ok(()) } else { Err(TokenRefused::WrongAlgorithm) };
-                    let name = algorithm.as_str();
-                    assert_eq!(verify(vec![pair.key()], &token), expected, "{name} by PEM or secret {other}");
+                    assert_eq!(verify(vec![pair.key()], &token), expected, "{algorithm:?} by PEM or secret {other}");
                     assert_eq!(
                         verify(set_of(std::slice::from_ref(&pair.jwk)), &token),
                         expected,
-                        "{name} by JWK {other}"
+                        "{algorithm:?} by JWK {other}"
                     );
                 }
             }
@@ -558,12 +505,12 @@ mod tests {
     fn no_byte_of_a_public_key_serves_as_a_secret() {
         for pair in &pairs()[1..] {
             let pem = pair.public_pem.as_ref().unwrap();
-            let (_, der) = super::pem(pem).unwrap();
+            let der = pem::parse(pem).unwrap().into_contents();
             for secret in [pem.as_bytes(), pem.trim_end().as_bytes(), &der, pair.jwk.to_string().as_bytes()] {
-                for algorithm in Algorithm::SECRET {
+                for algorithm in AlgorithmFamily::Hmac.algorithms() {
                     let claims = json!({"sub": "mallory"});
-                    let header = Header::new(theirs(*algorithm));
-                    let forged = encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap();
+                    let sign = |message: &[u8]| signed_by_secret(*algorithm, secret, message);
+                    let forged = token(*algorithm, None, &claims, sign);
                     assert_eq!(verify(vec![pair.key()], &forged), Err(TokenRefused::WrongAlgorithm));
                     // Beside a secret, only the secret is tried.
                     let both = vec![pair.key(), pairs()[0].key()];
@@ -577,53 +524,54 @@ mod tests {
     fn a_key_set_names_the_algorithm_that_its_key_serves() {
         let rsa = &pairs()[1];
         let keys = || set_of(&[rsa.jwk(|jwk| jwk["alg"] = json!("PS256"))]);
-        assert_eq!(verify(keys(), &rsa.token(Algorithm::Ps256, None)), Ok(()));
-        assert_eq!(verify(keys(), &rsa.token(Algorithm::Rs256, None)), Err(TokenRefused::WrongAlgorithm));
-        let only = rsa.key().only(&[Algorithm::Rs512]).unwrap();
-        assert_eq!(verify(vec![only], &rsa.token(Algorithm::Rs256, None)), Err(TokenRefused::WrongAlgorithm));
-        assert_eq!(rsa.key().only(&[Algorithm::Hs256]).unwrap_err(), KeyRefused::Unusable);
+        assert_eq!(verify(keys(), &rsa.token(Algorithm::PS256, None)), Ok(()));
+        assert_eq!(verify(keys(), &rsa.token(Algorithm::RS256, None)), Err(TokenRefused::WrongAlgorithm));
+        let only = rsa.key().only(&[Algorithm::RS512]).unwrap();
+        assert_eq!(verify(vec![only], &rsa.token(Algorithm::RS256, None)), Err(TokenRefused::WrongAlgorithm));
+        assert_eq!(rsa.key().only(&[Algorithm::HS256]).unwrap_err(), KeyRefused::Unusable);
     }
 
     #[test]
     fn keys_are_found_by_their_ids() {
-        let (one, two) = (EncodingKey::from_secret(b"1"), &pairs()[2]);
+        let (one, two) = (Signing::Secret(b"1".to_vec()), &pairs()[2]);
         let other = Pair { signing: one, algorithms: &[], public_pem: None, jwk: Value::Null };
         let keys = || vec![two.key().with_id("a"), pairs()[4].key().with_id("b")];
-        assert_eq!(verify(keys(), &two.token(Algorithm::Es256, Some("a"))), Ok(()));
-        assert_eq!(verify(keys(), &two.token(Algorithm::Es256, None)), Ok(()), "one key of that algorithm");
-        assert_eq!(verify(keys(), &two.token(Algorithm::Es256, Some("b"))), Err(TokenRefused::WrongAlgorithm));
-        assert_eq!(verify(keys(), &two.token(Algorithm::Es256, Some("c"))), Err(TokenRefused::UnknownKey));
-        assert_eq!(verify(Vec::new(), &two.token(Algorithm::Es256, None)), Err(TokenRefused::UnknownKey));
+        assert_eq!(verify(keys(), &two.token(Algorithm::ES256, Some("a"))), Ok(()));
+        assert_eq!(verify(keys(), &two.token(Algorithm::ES256, None)), Ok(()), "one key of that algorithm");
+        assert_eq!(verify(keys(), &two.token(Algorithm::ES256, Some("b"))), Err(TokenRefused::WrongAlgorithm));
+        assert_eq!(verify(keys(), &two.token(Algorithm::ES256, Some("c"))), Err(TokenRefused::UnknownKey));
+        assert_eq!(verify(Vec::new(), &two.token(Algorithm::ES256, None)), Err(TokenRefused::UnknownKey));
         let nameless = || vec![pairs()[0].key()];
-        assert_eq!(verify(nameless(), &pairs()[0].token(Algorithm::Hs256, Some("x"))), Ok(()), "any id is its own");
-        assert_eq!(verify(nameless(), &other.token(Algorithm::Hs256, Some("x"))), Err(TokenRefused::UnknownKey));
-        assert_eq!(verify(nameless(), &other.token(Algorithm::Hs256, None)), Err(TokenRefused::WrongSignature));
+        assert_eq!(verify(nameless(), &pairs()[0].token(Algorithm::HS256, Some("x"))), Ok(()), "any id is its own");
+        assert_eq!(verify(nameless(), &other.token(Algorithm::HS256, Some("x"))), Err(TokenRefused::UnknownKey));
+        assert_eq!(verify(nameless(), &other.token(Algorithm::HS256, None)), Err(TokenRefused::WrongSignature));
     }
 
     #[test]
     fn without_an_id_a_few_keys_are_tried_and_not_many() {
-        let secret = |nth: usize| Key::secret(format!("{nth:032}").as_bytes(), Algorithm::SECRET).unwrap();
+        let secret =
+            |nth: usize| Key::secret(format!("{nth:032}").as_bytes(), AlgorithmFamily::Hmac.algorithms()).unwrap();
         let keys = |others: usize| (0..others).map(secret).chain([pairs()[0].key()]).enumerate();
         let named = |others| keys(others).map(|(nth, key)| key.with_id(&nth.to_string())).collect::<Vec<_>>();
-        let token = pairs()[0].token(Algorithm::Hs256, None);
+        let token = pairs()[0].token(Algorithm::HS256, None);
         assert_eq!(verify(named(KEYS_TRIED_MAX - 1), &token), Ok(()));
         assert_eq!(verify(named(KEYS_TRIED_MAX), &token), Err(TokenRefused::AmbiguousKey));
         let id = KEYS_TRIED_MAX.to_string();
-        assert_eq!(verify(named(KEYS_TRIED_MAX), &pairs()[0].token(Algorithm::Hs256, Some(&id))), Ok(()));
+        assert_eq!(verify(named(KEYS_TRIED_MAX), &pairs()[0].token(Algorithm::HS256, Some(&id))), Ok(()));
     }
 
     #[test]
     fn a_key_speaks_for_its_own_issuer_alone() {
         let ed = &pairs()[4];
         let keys = |issuer: &str| vec![ed.key().with_issuer(issuer)];
-        let token = ed.token(Algorithm::EdDsa, None);
+        let token = ed.token(Algorithm::EdDSA, None);
         assert_eq!(verify(keys("https://id.example"), &token), Ok(()));
         assert_eq!(verify(keys("https://other.example"), &token), Err(TokenRefused::WrongIssuer));
         // Two issuers may give their keys the same id.
         let stranger =
             set_of(std::slice::from_ref(&pairs()[2].jwk)).remove(0).with_id("1").with_issuer("https://other.example");
         let both = vec![stranger, ed.key().with_id("1").with_issuer("https://id.example")];
-        assert_eq!(verify(both, &ed.token(Algorithm::EdDsa, Some("1"))), Ok(()));
+        assert_eq!(verify(both, &ed.token(Algorithm::EdDSA, Some("1"))), Ok(()));
     }
 
     #[test]
@@ -643,7 +591,7 @@ mod tests {
             rsa.jwk(|jwk| jwk["alg"] = json!("none")),
             rsa.jwk(|jwk| jwk["key_ops"] = json!(["encrypt"])),
             rsa.jwk(|jwk| jwk["n"] = json!("%%%")),
-            rsa.jwk(|jwk| jwk["n"] = json!(BASE64_OF_KEYS.encode([0xFF; 128]))),
+            rsa.jwk(|jwk| jwk["n"] = json!(URL_SAFE_NO_PAD.encode([0xFF; 128]))),
             rsa.jwk(|jwk| jwk["kid"] = json!("k".repeat(KEY_ID_BYTES_MAX + 1))),
             json!({"kty": "oct", "k": "AAAA"}),
         ];
@@ -652,7 +600,69 @@ mod tests {
         let set = json!({ "keys": keys }).to_string();
         let (usable, others) = super::jwks(set.as_bytes(), Secrets::Taken).unwrap();
         assert_eq!((usable.len(), others), (1, odd.len()));
-        assert_eq!(verify(usable, &rsa.token(Algorithm::Rs256, None)), Ok(()));
+        assert_eq!(verify(usable, &rsa.token(Algorithm::RS256, None)), Ok(()));
+    }
+
+    #[test]
+    fn padding_and_zeros_in_front_do_not_make_another_key() {
+        let padded = |text: &Value, zeros: usize| {
+            let bytes = URL_SAFE_NO_PAD.decode(text.as_str().unwrap()).unwrap();
+            json!(URL_SAFE.encode([vec![0; zeros], bytes].concat()))
+        };
+        for (nth, member, zeros) in [(0, "k", 0), (1, "n", 0), (1, "n", 1), (1, "e", 1), (2, "x", 0), (4, "x", 0)] {
+            let pair = &pairs()[nth];
+            let keys = set_of(&[pair.jwk(|jwk| jwk[member] = padded(&jwk[member], zeros))]);
+            assert_eq!(verify(keys, &pair.token(pair.algorithms[0], None)), Ok(()), "{nth} {member} {zeros}");
+        }
+    }
+
+    #[test]
+    fn a_point_that_is_not_on_its_curve_is_no_key() {
+        for nth in [2, 3] {
+            let off = pairs()[nth].jwk(|jwk| jwk["x"] = jwk["y"].clone());
+            assert_eq!(set_of(&[off]).len(), 0);
+            let other = pairs()[nth].jwk(|jwk| jwk["crv"] = json!(if nth == 2 { "P-384" } else { "P-256" }));
+            assert_eq!(set_of(&[other]).len(), 0);
+        }
+        let mixed = pairs()[4].jwk(|jwk| jwk["crv"] = json!("P-256"));
+        assert_eq!(set_of(&[mixed]).len(), 0);
+    }
+
+    /// `RFC 7515` appendix A.1 and A.3, `RFC 8037` appendix A.4.
+    #[test]
+    fn the_examples_of_the_standards_hold() {
+        let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+        for (algorithm, jwk, message, signature) in [
+            (
+                Algorithm::HS256,
+                json!({"kty": "oct", "k": secret}),
+                format!("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{claims}"),
+                "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+            ),
+            (
+                Algorithm::ES256,
+                json!({
+                    "kty": "EC", "crv": "P-256",
+                    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+                    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+                }),
+                format!("eyJhbGciOiJFUzI1NiJ9.{claims}"),
+                "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+            ),
+            (
+                Algorithm::EdDSA,
+                json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
+                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc".into(),
+                "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+            ),
+        ] {
+            let keys = KeySet::new(set_of(&[jwk])).unwrap();
+            let signer = |message: &str, signature| keys.signer(algorithm, None, message.as_bytes(), signature).err();
+            assert_eq!(signer(&message, signature), None, "{algorithm:?}");
+            assert_eq!(signer(&format!("{message}A"), signature), Some(Unsigned::WrongSignature), "{algorithm:?}");
+            assert_eq!(signer(&message, "%"), Some(Unsigned::Malformed), "{algorithm:?}");
+        }
     }
 
     #[test]
@@ -691,14 +701,17 @@ mod tests {
         ] {
             assert_eq!(Key::pem(text).unwrap_err(), refused, "{text}");
         }
-        assert_eq!(Key::secret(b"short", Algorithm::SECRET).unwrap_err(), KeyRefused::ShortSecret { bytes: 5 });
-        let refused = Key::secret(SECRET, &[Algorithm::Rs256]).unwrap_err();
-        assert_eq!(refused, KeyRefused::NotOfThisKind { algorithm: Algorithm::Rs256 });
+        assert_eq!(
+            Key::secret(b"short", AlgorithmFamily::Hmac.algorithms()).unwrap_err(),
+            KeyRefused::ShortSecret { bytes: 5 }
+        );
+        let refused = Key::secret(SECRET, &[Algorithm::RS256]).unwrap_err();
+        assert_eq!(refused, KeyRefused::NotOfThisKind { algorithm: Algorithm::RS256 });
     }
 
     #[test]
     fn a_key_does_not_print_itself() {
         let shown = format!("{:?}", pairs()[0].key().with_id("main"));
-        assert_eq!(shown, r#"Key { id: Some("main"), issuer: None, algorithms: [Hs256, Hs384, Hs512] }"#);
+        assert_eq!(shown, r#"Key { id: Some("main"), issuer: None, algorithms: [HS256, HS384, HS512] }"#);
     }
 }

@@ -13,9 +13,9 @@ use crate::base::limits::{
     LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX, TOKEN_EXPIRING, TOKEN_ID_BYTES_MAX,
 };
 use crate::wire::codes::ErrorCode;
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::EncodingKey;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -138,7 +138,7 @@ impl Verifier {
 
     /// HS256 with one shared `secret`. Times may be off by `leeway_s` either way.
     pub fn hs256(secret: &[u8], leeway_s: u64) -> Result<Verifier, KeyRefused> {
-        let keys = KeySet::new(vec![Key::secret(secret, &[Algorithm::Hs256])?])?;
+        let keys = KeySet::new(vec![Key::secret(secret, &[Algorithm::HS256])?])?;
         Ok(Verifier::new(TokenSettings { leeway_s, ..TokenSettings::default() }, Arc::new(keys)))
     }
 
@@ -220,13 +220,14 @@ impl Verifier {
         if !self.takes_header_type(header.typ.as_deref()) {
             return Err(TokenRefused::WrongType);
         }
-        let algorithm = Algorithm::parse(&header.alg).ok_or(TokenRefused::WrongAlgorithm)?;
-        let signer = self.keys.signer(algorithm, header.kid.as_deref(), message.as_bytes(), &decoded(signature)?);
+        let algorithm = header.alg.parse::<Algorithm>().map_err(|_| TokenRefused::WrongAlgorithm)?;
+        let signer = self.keys.signer(algorithm, header.kid.as_deref(), message.as_bytes(), signature);
         let key = signer.map_err(|unsigned| match unsigned {
             Unsigned::UnknownKey => TokenRefused::UnknownKey,
             Unsigned::WrongAlgorithm => TokenRefused::WrongAlgorithm,
             Unsigned::Ambiguous => TokenRefused::AmbiguousKey,
             Unsigned::WrongSignature => TokenRefused::WrongSignature,
+            Unsigned::Malformed => TokenRefused::Malformed,
         })?;
         Ok((decoded(body)?, key))
     }
@@ -275,6 +276,8 @@ impl Verifier {
     }
 }
 
+/// What of a token's header counts here. The library's reader calls a token by an algorithm that it
+/// does not know unreadable, and would take apart whatever else a stranger put in.
 #[derive(Deserialize)]
 struct Header<'a> {
     #[serde(borrow)]
@@ -415,11 +418,9 @@ pub struct RoomClaims {
 
 /// Signs `claims` with HS256: for the command line and for tests.
 pub fn sign_hs256(secret: &[u8], claims: &Claims) -> String {
-    let body = serde_json::to_vec(claims).expect("strings and numbers always become JSON");
-    let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
-    let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(body));
-    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
-    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    let header = jsonwebtoken::Header::new(Algorithm::HS256);
+    jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret))
+        .expect("strings and numbers always become JSON, and HMAC takes a key of any length")
 }
 
 /// Why a token is refused. None of these can be helped by sending the same token again, save
@@ -527,6 +528,7 @@ fn patterns(texts: Option<Vec<String>>) -> Option<Option<Box<[Pattern]>>> {
 mod tests {
     use super::*;
     use crate::admission::names::RoomName;
+    use aws_lc_rs::hmac;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -558,9 +560,8 @@ mod tests {
     /// A token with any header and body, signed rightly with HS256 by the raw primitive.
     fn signed(header: &str, body: &str) -> String {
         let message = format!("{}.{}", base64(header.as_bytes()), base64(body.as_bytes()));
-        let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
-        format!("{message}.{signature}")
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message.as_bytes());
+        format!("{message}.{}", base64(signature.as_ref()))
     }
 
     fn base64(bytes: &[u8]) -> String {

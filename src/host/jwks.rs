@@ -56,7 +56,7 @@ impl Default for KeySettings {
     fn default() -> Self {
         KeySettings {
             tokens: TokenSettings::default(),
-            secret_algorithms: vec![Algorithm::Hs256],
+            secret_algorithms: vec![Algorithm::HS256],
             keys: Vec::new(),
             sources: Vec::new(),
             refresh: Duration::from_secs(600),
@@ -420,7 +420,7 @@ impl Shelf {
 fn made(key: &NamedKey) -> Result<Key, KeyRefused> {
     let made = match (&key.material, &key.algorithms) {
         (Material::Secret(secret), algorithms) => {
-            Key::secret(secret, algorithms.as_deref().unwrap_or(&[Algorithm::Hs256]))?
+            Key::secret(secret, algorithms.as_deref().unwrap_or(&[Algorithm::HS256]))?
         }
         (Material::Pem(text), None) => Key::pem(text)?,
         (Material::Pem(text), Some(algorithms)) => Key::pem(text)?.only(algorithms)?,

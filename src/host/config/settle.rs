@@ -6,7 +6,6 @@ use super::profiles::BENCH;
 use super::sources::Effective;
 use super::tree::{self, Tree, cpu_numbers, items};
 use super::value::Quoted;
-use crate::admission::keys::Algorithm;
 use crate::admission::pattern::Pattern;
 use crate::admission::token::{Anonymous, ClaimPaths, TokenSettings};
 use crate::base::limits::SHARDS_MAX;
@@ -205,7 +204,7 @@ fn keys(tree: &Tree) -> KeySettings {
     let url = given(&jwt.jwks_url).and_then(|url| Place::url(url).ok());
     KeySettings {
         tokens,
-        secret_algorithms: items(&jwt.secret_algorithms).filter_map(Algorithm::parse).collect(),
+        secret_algorithms: items(&jwt.secret_algorithms).filter_map(|name| name.parse().ok()).collect(),
         keys: given(&jwt.public_key_file).map(public_key).into_iter().collect(),
         sources: file.into_iter().chain(url).map(source).collect(),
         refresh: Duration::from_millis(jwt.refresh_ms),
