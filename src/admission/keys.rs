@@ -690,8 +690,15 @@ mod tests {
             "RSA PUBLIC KEY",
             &[&[0x30, 0x81, 0x89, 2, 0x81, 0x81, 0][..], &[0xC5; 128], &[2, 3, 1, 0, 1]].concat(),
         );
+        let of_bitcoin = [
+            "-----BEGIN PUBLIC KEY-----",
+            "MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAEZVq/2bi3SdnqZjg0nGfveUD1io+dToIh",
+            "JV8avPo9w4NGLwLREASD5MuW3/VODgJis5OLfpxqGbYdSfdT+gg/JQ==",
+            "-----END PUBLIC KEY-----",
+        ];
         for (text, refused) in [
             ("", KeyRefused::NotPem),
+            (&of_bitcoin.join("\n"), KeyRefused::Unusable),
             ("-----BEGIN PUBLIC KEY-----\n%\n-----END PUBLIC KEY-----", KeyRefused::NotPem),
             (&pem_of("PUBLIC KEY", b"no key"), KeyRefused::Unusable),
             (&pem_of("PRIVATE KEY", b"k"), KeyRefused::Private),
@@ -707,6 +714,24 @@ mod tests {
         );
         let refused = Key::secret(SECRET, &[Algorithm::RS256]).unwrap_err();
         assert_eq!(refused, KeyRefused::NotOfThisKind { algorithm: Algorithm::RS256 });
+    }
+
+    #[test]
+    fn damaged_public_keys_are_read_without_harm() {
+        for pair in &pairs()[1..] {
+            let der = pem::parse(pair.public_pem.as_ref().unwrap()).unwrap().into_contents();
+            for at in 0..der.len() {
+                for damage in [0x01, 0x20, 0x80, 0xFF] {
+                    let mut damaged = der.clone();
+                    damaged[at] ^= damage;
+                    if let Ok(key) = Key::pem(&pem_of("PUBLIC KEY", &damaged)) {
+                        // Names of the kind and such may change and mean the same; a family may not.
+                        assert_eq!(key.decoding.family(), pair.key().decoding.family(), "byte {at}, {damage:#x}");
+                    }
+                }
+                assert!(Key::pem(&pem_of("PUBLIC KEY", &der[..at])).is_err(), "cut to {at} bytes");
+            }
+        }
     }
 
     #[test]
