@@ -140,9 +140,12 @@ pub const READS_PER_TURN_MAX: usize = 4_096;
 pub const WRITES_PER_TURN: usize = 256;
 pub const WRITES_PER_TURN_MAX: usize = 4_096;
 /// Members of a room on one shard from which on they are a crowd, and how many of a crowd are
-/// written to before the edge looks at who else has something to read or write.
-pub const CROWD_MIN: usize = 256;
-pub const CROWD_WRITES_PER_TURN: usize = 64;
+/// written to before the edge looks at who else has something to read or write: what it finds for
+/// the same crowd joins the writes that are still to come.
+pub const CROWD_MIN: usize = 64;
+pub const CROWD_WRITES_PER_TURN: usize = 32;
+/// Who has more than this to write waits with the crowds, bytes: a write costs the same up to about here.
+pub const BULKY_BYTES: usize = 4_096;
 /// How long a shard may look for work without sleeping, and a crowd's writes wait for more to join.
 pub const BUSY_POLL_MAX: Duration = Duration::from_millis(10);
 pub const COALESCE_MAX: Duration = Duration::from_millis(20);

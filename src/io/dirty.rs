@@ -1,4 +1,5 @@
-//! Connections to write to, in two queues: those that one message to a crowd made so, and the rest.
+//! Connections to write to, in two queues: those that one message to a crowd made so, or that have as
+//! much to write as a crowd has, and the rest.
 //! Invariant: in every flush the crowd has its few places and the rest all others, so a room of
 //! thousands does not hold up who writes to a small one, nor is it held up for good. A crowd that is
 //! held, for more to join its writes, has no places until it is let go.
@@ -40,7 +41,8 @@ impl Dirty {
         self.crowd.extend(effects.dirty_by_crowd.drain(..));
     }
 
-    /// Lists one that had its turn and has more than a write names: as many bytes as a crowd.
+    /// Lists one that had its turn and has as many bytes as a crowd: more than a write names, or more
+    /// than the rest wait for.
     pub fn list_again(&mut self, conn: ConnId) {
         self.crowd.push_back(conn);
     }
@@ -54,11 +56,12 @@ impl Dirty {
         self.is_crowd_held = false;
     }
 
-    /// Takes those of one flush off, the rest before the crowd.
-    pub fn next_flush(&mut self) -> impl Iterator<Item = ConnId> {
+    /// Takes those of one flush off, the rest before the crowd, each with whether it is of the crowd.
+    pub fn next_flush(&mut self) -> impl Iterator<Item = (ConnId, bool)> {
         let of_crowd = if self.is_crowd_held { 0 } else { self.crowd.len().min(self.crowd_writes_max) };
         let of_rest = self.rest.len().min(self.writes_max - of_crowd);
-        self.rest.drain(..of_rest).chain(self.crowd.drain(..of_crowd))
+        let rest = self.rest.drain(..of_rest).map(|conn| (conn, false));
+        rest.chain(self.crowd.drain(..of_crowd).map(|conn| (conn, true)))
     }
 }
 
@@ -89,7 +92,7 @@ mod tests {
         let mut dirty = dirty(0, 18_000);
         assert_eq!(dirty.next_flush().count(), CROWD_WRITES_PER_TURN);
         dirty.list(&mut Effects { dirty: conns(0..2), ..Effects::default() });
-        let flush: Vec<_> = dirty.next_flush().collect();
+        let flush: Vec<_> = dirty.next_flush().map(|(conn, _)| conn).collect();
         assert_eq!(flush[..2], conns(0..2));
         assert_eq!(flush.len(), 2 + CROWD_WRITES_PER_TURN);
     }
@@ -99,7 +102,7 @@ mod tests {
         let mut dirty = dirty(2, 3);
         dirty.hold_crowd();
         assert!(dirty.is_due());
-        assert_eq!(dirty.next_flush().collect::<Vec<_>>(), conns(0..2));
+        assert_eq!(dirty.next_flush().map(|(conn, _)| conn).collect::<Vec<_>>(), conns(0..2));
         assert!(!dirty.is_due() && dirty.has_crowd());
         dirty.let_crowd_go();
         assert_eq!(dirty.next_flush().count(), 3);
@@ -112,11 +115,12 @@ mod tests {
             let (mut had_rest, mut had_crowd) = (Vec::new(), Vec::new());
             while dirty.is_due() {
                 let left = (rest as usize - had_rest.len(), crowd as usize - had_crowd.len());
-                let (of_crowd, of_rest): (Vec<_>, Vec<_>) = dirty.next_flush().partition(is_of_crowd);
+                let (of_crowd, of_rest): (Vec<_>, Vec<_>) = dirty.next_flush().partition(|(_, is_of_crowd)| *is_of_crowd);
+                prop_assert!(of_crowd.iter().all(|(conn, _)| is_of_crowd(conn)));
                 prop_assert_eq!(of_crowd.len(), left.1.min(CROWD_WRITES_PER_TURN));
                 prop_assert_eq!(of_rest.len(), left.0.min(WRITES_PER_TURN - of_crowd.len()));
-                had_rest.extend(of_rest);
-                had_crowd.extend(of_crowd);
+                had_rest.extend(of_rest.into_iter().map(|(conn, _)| conn));
+                had_crowd.extend(of_crowd.into_iter().map(|(conn, _)| conn));
             }
             prop_assert_eq!(had_rest, conns(0..rest));
             prop_assert_eq!(had_crowd, conns(1_000_000..1_000_000 + crowd));

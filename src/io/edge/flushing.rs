@@ -3,7 +3,7 @@
 //! could not be written whole waits until its socket says that it takes more.
 
 use super::{Edge, State};
-use crate::base::limits::WRITE_BYTES_MAX;
+use crate::base::limits::{BULKY_BYTES, WRITE_BYTES_MAX};
 use crate::base::time::Instant;
 use crate::io::dirty::Dirty;
 use crate::io::egress::{Egress, Sent};
@@ -27,7 +27,7 @@ pub(super) struct Flushing {
     /// Since when the first that is listed waits, of the crowd and of the rest.
     crowd_since: Option<Instant>,
     rest_since: Option<Instant>,
-    /// Connections of the present flush that have more than one write names.
+    /// Connections of the present flush that have more than one write names, or than the rest wait for.
     again: Vec<ConnId>,
     sent: Vec<Sent>,
     /// Keeps the memory of the list of pieces between writes.
@@ -115,10 +115,15 @@ impl Edge {
             flushing.let_go(now.at);
             let lags = flushing.waited_since();
             let Flushing { dirty, again, sent, pieces, joined, .. } = flushing;
-            for conn in dirty.next_flush() {
+            for (conn, is_of_crowd) in dirty.next_flush() {
                 // Listed twice at most: by the core, and for more than one write takes.
                 let is_ready = |row: &&mut Row| !row.is_mute && !row.is_blocked && !row.is_offered;
                 let Some(row) = rows.get_mut(conn).filter(is_ready) else { continue };
+                if !is_of_crowd && shard.queued(conn) > BULKY_BYTES {
+                    // Thousands of readers that fall behind at once are a crowd too.
+                    again.push(conn);
+                    continue;
+                }
                 let mut named = recycle(std::mem::take(pieces));
                 let bytes = shard.gather(conn, &mut named, WRITE_BYTES_MAX);
                 if bytes > 0 {
@@ -289,6 +294,26 @@ mod tests {
             flushing.dirty.next_flush().count()
         };
         assert_eq!([1, 2, 3, 100].map(of_one_flush), [7, 3, 2, 1]);
+    }
+
+    #[test]
+    fn who_has_much_to_read_waits_with_the_crowd() {
+        let tuning = Tuning { writes_per_turn: 40, crowd_writes_per_turn: 3, ..Tuning::default() };
+        let edge = edge_tuned(Driver::Epoll, tuning);
+        let opened: Vec<_> = (0..12).map(|user| open(&edge, &format!("user{user}"))).collect();
+        opened[..10].iter().for_each(|(conn, _)| join(&edge, *conn, "chat:bulky"));
+        opened[10..].iter().for_each(|(conn, _)| join(&edge, *conn, "chat:small"));
+        while edge.flush(&mut Recorder::default()) {}
+        let mut egress = Direct::default();
+        let mut writes = || {
+            let before = counters(&edge).writes;
+            edge.flush(&mut egress);
+            counters(&edge).writes - before
+        };
+        (0..BULKY_BYTES / 64).for_each(|_| publish(&edge, opened[0].0, "chat:bulky"));
+        publish(&edge, opened[10].0, "chat:small");
+        assert_eq!(writes(), 2, "the small room, though it was listed last");
+        assert_eq!([writes(), writes(), writes(), writes(), writes()], [3, 3, 3, 1, 0]);
     }
 
     #[test]
