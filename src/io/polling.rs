@@ -49,19 +49,15 @@ async fn look(edge: &Rc<Edge>) {
 mod tests {
     use super::*;
     use crate::io::control::Control;
-    use crate::io::edge::sample::{PONG, edge_tuned, open};
-    use crate::io::runtime::{self, Driver};
+    use crate::io::edge::sample::{PONG, edge_tuned, on_each_driver, open, turning};
+    use crate::io::runtime::Driver;
+    use crate::io::socket;
     use crate::io::tuning::Tuning;
-    use crate::io::{reader, socket};
     use std::os::fd::AsRawFd;
     use std::time::Duration;
 
     fn start(driver: Driver, busy_poll: Duration) -> Rc<Edge> {
-        let edge = edge_tuned(driver, Tuning { busy_poll, ..Tuning::default() });
-        let keeper = Rc::clone(&edge);
-        monoio::spawn(async move { keeper.turn.keep(driver).await });
-        monoio::spawn(reader::watch(Rc::clone(&edge)));
-        monoio::spawn(reader::run(Rc::clone(&edge)));
+        let edge = turning(edge_tuned(driver, Tuning { busy_poll, ..Tuning::default() }));
         monoio::spawn(run(Rc::clone(&edge)));
         edge
     }
@@ -72,64 +68,55 @@ mod tests {
 
     #[test]
     fn a_shard_looks_on_after_work_and_then_sleeps() {
-        for driver in runtime::usable() {
-            runtime::block_on(driver, async move {
-                let edge = start(driver, Duration::from_millis(1));
-                for _ in 0..100 {
-                    edge.turn.next().await;
-                }
-                assert_eq!(polls(&edge), 0, "{driver:?}: nothing has happened yet");
-                let (_, peer) = open(&edge, "alice");
-                socket::send(peer.as_raw_fd(), &PONG).unwrap();
-                // It ends: else this never does. Then the bell is armed, so a ring is heard.
-                let bell = edge.doors[0].bell();
-                while polls(&edge) == 0 || !bell.ring() {
-                    monoio::time::sleep(Duration::from_millis(1)).await;
-                }
-                let before = polls(&edge);
-                monoio::time::sleep(Duration::from_millis(20)).await;
-                assert_eq!(polls(&edge), before, "{driver:?}: it sleeps");
-                assert_eq!(edge.counters.borrow().reads, 1);
-            })
-            .unwrap();
-        }
+        on_each_driver(async |driver| {
+            let edge = start(driver, Duration::from_millis(1));
+            for _ in 0..100 {
+                edge.turn.next().await;
+            }
+            assert_eq!(polls(&edge), 0, "{driver:?}: nothing has happened yet");
+            let (_, peer) = open(&edge, "alice");
+            socket::send(peer.as_raw_fd(), &PONG).unwrap();
+            // It ends: else this never does. Then the bell is armed, so a ring is heard.
+            let bell = edge.doors[0].bell();
+            while polls(&edge) == 0 || !bell.ring() {
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let before = polls(&edge);
+            monoio::time::sleep(Duration::from_millis(20)).await;
+            assert_eq!(polls(&edge), before, "{driver:?}: it sleeps");
+            assert_eq!(edge.counters.borrow().reads, 1);
+        });
     }
 
     #[test]
     fn what_is_left_while_a_shard_looks_is_found_without_a_ring() {
-        for driver in runtime::usable() {
-            runtime::block_on(driver, async move {
-                let edge = start(driver, Duration::from_secs(3_600));
-                let _peer = open(&edge, "alice");
-                while polls(&edge) == 0 {
-                    monoio::time::sleep(Duration::from_millis(1)).await;
-                }
-                let door = &edge.doors[0];
-                assert!(!door.bell().ring(), "{driver:?}: nobody sleeps");
-                let (sender, answers) = std::sync::mpsc::channel();
-                let left = door.try_leave(Control::Report(Box::new(move |report| drop(sender.send(report)))));
-                assert!(left.is_ok());
-                while answers.try_recv().is_err() {
-                    monoio::time::sleep(Duration::from_millis(1)).await;
-                }
-            })
-            .unwrap();
-        }
+        on_each_driver(async |driver| {
+            let edge = start(driver, Duration::from_secs(3_600));
+            let _peer = open(&edge, "alice");
+            while polls(&edge) == 0 {
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let door = &edge.doors[0];
+            assert!(!door.bell().ring(), "{driver:?}: nobody sleeps");
+            let (sender, answers) = std::sync::mpsc::channel();
+            let left = door.try_leave(Control::Report(Box::new(move |report| drop(sender.send(report)))));
+            assert!(left.is_ok());
+            while answers.try_recv().is_err() {
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
     }
 
     #[test]
     fn without_busy_polling_nobody_looks() {
-        for driver in runtime::usable() {
-            runtime::block_on(driver, async move {
-                let edge = start(driver, Duration::ZERO);
-                let (_, peer) = open(&edge, "alice");
-                socket::send(peer.as_raw_fd(), &PONG).unwrap();
-                while edge.counters.borrow().reads == 0 {
-                    monoio::time::sleep(Duration::from_millis(1)).await;
-                }
-                assert_eq!(polls(&edge), 0, "{driver:?}");
-            })
-            .unwrap();
-        }
+        on_each_driver(async |driver| {
+            let edge = start(driver, Duration::ZERO);
+            let (_, peer) = open(&edge, "alice");
+            socket::send(peer.as_raw_fd(), &PONG).unwrap();
+            while edge.counters.borrow().reads == 0 {
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(polls(&edge), 0, "{driver:?}");
+        });
     }
 }

@@ -187,14 +187,12 @@ fn recycle<'a>(mut pieces: Vec<&[u8]>) -> Vec<&'a [u8]> {
 mod tests {
     use super::*;
     use crate::base::limits::CROWD_MIN;
-    use crate::io::edge::sample::{counters, edge, edge_tuned, join, open, publish};
+    use crate::io::edge::sample::{counters, edge, edge_tuned, join, on_each_driver, open, publish, turning};
     use crate::io::egress::Direct;
-    use crate::io::flusher;
     use crate::io::ring::Ring;
     use crate::io::runtime::{self, Driver};
     use std::os::fd::RawFd;
     use std::os::unix::net::UnixStream;
-    use std::rc::Rc;
 
     /// Takes all that it is offered, and remembers it.
     #[derive(Default)]
@@ -340,23 +338,17 @@ mod tests {
 
     #[test]
     fn a_crowd_that_waits_is_let_go_in_time() {
-        for driver in runtime::usable() {
-            runtime::block_on(driver, async move {
-                let edge = edge_tuned(driver, Tuning { coalesce: Duration::from_millis(1), ..Tuning::default() });
-                let opened = crowd(&edge);
-                let keeper = Rc::clone(&edge);
-                monoio::spawn(async move { keeper.turn.keep(driver).await });
-                monoio::spawn(flusher::run(Rc::clone(&edge)));
-                monoio::spawn(flusher::release(Rc::clone(&edge)));
-                let before = counters(&edge).writes;
-                publish(&edge, opened[9].0, "chat:large");
-                while counters(&edge).writes - before < CROWD_MIN as u64 {
-                    monoio::time::sleep(Duration::from_millis(1)).await;
-                }
-                assert_eq!(edge.until_let_go(), None, "{driver:?}");
-            })
-            .unwrap();
-        }
+        on_each_driver(async |driver| {
+            let edge = edge_tuned(driver, Tuning { coalesce: Duration::from_millis(1), ..Tuning::default() });
+            let opened = crowd(&edge);
+            let edge = turning(edge);
+            let before = counters(&edge).writes;
+            publish(&edge, opened[9].0, "chat:large");
+            while counters(&edge).writes - before < CROWD_MIN as u64 {
+                monoio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(edge.until_let_go(), None, "{driver:?}");
+        });
     }
 
     #[test]

@@ -325,50 +325,41 @@ impl Edge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::edge::sample::{PONG, edge, join, open, publish};
+    use crate::io::edge::sample::{PONG, edge, join, on_each_driver, open, publish, turning};
     use crate::io::egress::Direct;
-    use crate::io::{flusher, reader, runtime};
     use std::os::fd::AsRawFd;
 
     #[test]
     fn a_turn_lasts_from_the_first_thing_done_to_the_next_wait() {
-        for driver in runtime::usable() {
-            runtime::block_on(driver, async move {
-                let edge = edge(driver);
-                let keeper = Rc::clone(&edge);
-                monoio::spawn(async move { keeper.turn.keep(driver).await });
-                monoio::spawn(reader::watch(Rc::clone(&edge)));
-                monoio::spawn(reader::run(Rc::clone(&edge)));
-                monoio::spawn(flusher::run(Rc::clone(&edge)));
-                let tester = Rc::clone(&edge);
-                monoio::spawn(async move {
-                    let turns = || tester.report().times.turns().len();
-                    let pause = || monoio::time::sleep(Duration::from_millis(1));
-                    let (_, peer) = open(&tester, "alice");
-                    while turns() == 0 {
-                        pause().await;
-                    }
-                    // What the new socket says at first has been seen.
-                    while tester.counters.borrow().looks == 0 {
-                        pause().await;
-                    }
+        on_each_driver(async |driver| {
+            let edge = turning(edge(driver));
+            let tester = Rc::clone(&edge);
+            monoio::spawn(async move {
+                let turns = || tester.report().times.turns().len();
+                let pause = || monoio::time::sleep(Duration::from_millis(1));
+                let (_, peer) = open(&tester, "alice");
+                while turns() == 0 {
                     pause().await;
-                    let before = turns();
+                }
+                // What the new socket says at first has been seen.
+                while tester.counters.borrow().looks == 0 {
                     pause().await;
-                    assert_eq!(turns(), before, "{driver:?}: nothing was done");
-                    socket::send(peer.as_raw_fd(), &PONG).unwrap();
-                    while tester.counters.borrow().reads == 0 {
-                        pause().await;
-                    }
+                }
+                pause().await;
+                let before = turns();
+                pause().await;
+                assert_eq!(turns(), before, "{driver:?}: nothing was done");
+                socket::send(peer.as_raw_fd(), &PONG).unwrap();
+                while tester.counters.borrow().reads == 0 {
                     pause().await;
-                    let taken = turns() - before;
-                    assert!((1..=2).contains(&taken), "{driver:?}: {taken} turns for one read");
-                    tester.stop.raise();
-                });
-                edge.run().await;
-            })
-            .unwrap();
-        }
+                }
+                pause().await;
+                let taken = turns() - before;
+                assert!((1..=2).contains(&taken), "{driver:?}: {taken} turns for one read");
+                tester.stop.raise();
+            });
+            edge.run().await;
+        });
     }
 
     #[test]

@@ -175,46 +175,37 @@ fn feed(
 mod tests {
     use crate::admission::token::{Claims, sign_hs256};
     use crate::base::limits::{DISCARD_BYTES_MAX, READ_BYTES_PER_TURN};
-    use crate::io::edge::sample::{CLOSE, PONG, SECRET, counters, edge, edge_tuned, open};
-    use crate::io::reader;
-    use crate::io::runtime::{self, Driver};
+    use crate::io::edge::sample::{CLOSE, PONG, SECRET, counters, edge, edge_tuned, on_each_driver, open, turning};
+    use crate::io::runtime::Driver;
     use crate::io::socket::{self, Shut};
     use crate::io::tuning::Tuning;
     use crate::wire::dialect::NATIVE_JSON;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
-    use std::rc::Rc;
 
     #[test]
     fn an_idle_shard_is_not_looked_at_again_and_again() {
-        for driver in runtime::usable() {
-            runtime::block_on(driver, async move {
-                let edge = edge(driver);
-                let keeper = Rc::clone(&edge);
-                monoio::spawn(async move { keeper.turn.keep(driver).await });
-                monoio::spawn(reader::watch(Rc::clone(&edge)));
-                monoio::spawn(reader::run(Rc::clone(&edge)));
-                let opened: Vec<_> = (0..50).map(|user| open(&edge, &format!("user{user}"))).collect();
-                let turns = async |number: usize| {
-                    for _ in 0..number {
-                        edge.turn.next().await;
-                    }
-                };
-                turns(20).await;
-                let fresh = counters(&edge);
-                turns(200).await;
-                assert_eq!(counters(&edge).looks, fresh.looks, "{driver:?}: nobody said anything");
-                let (_, peer) = &opened[7];
-                socket::send(peer.as_raw_fd(), &PONG).unwrap();
-                turns(20).await;
-                let heard = counters(&edge);
-                assert_eq!((heard.reads, heard.bytes_in), (1, PONG.len() as u64), "{driver:?}");
-                assert!(heard.looks - fresh.looks <= 2, "{driver:?}: {} looks for one read", heard.looks - fresh.looks);
-                turns(200).await;
-                assert_eq!(counters(&edge).looks, heard.looks, "{driver:?}");
-            })
-            .unwrap();
-        }
+        on_each_driver(async |driver| {
+            let edge = turning(edge(driver));
+            let opened: Vec<_> = (0..50).map(|user| open(&edge, &format!("user{user}"))).collect();
+            let turns = async |number: usize| {
+                for _ in 0..number {
+                    edge.turn.next().await;
+                }
+            };
+            turns(20).await;
+            let fresh = counters(&edge);
+            turns(200).await;
+            assert_eq!(counters(&edge).looks, fresh.looks, "{driver:?}: nobody said anything");
+            let (_, peer) = &opened[7];
+            socket::send(peer.as_raw_fd(), &PONG).unwrap();
+            turns(20).await;
+            let heard = counters(&edge);
+            assert_eq!((heard.reads, heard.bytes_in), (1, PONG.len() as u64), "{driver:?}");
+            assert!(heard.looks - fresh.looks <= 2, "{driver:?}: {} looks for one read", heard.looks - fresh.looks);
+            turns(200).await;
+            assert_eq!(counters(&edge).looks, heard.looks, "{driver:?}");
+        });
     }
 
     #[test]

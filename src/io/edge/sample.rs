@@ -10,8 +10,9 @@ use crate::io::counters::Counters;
 use crate::io::crowd::Crowd;
 use crate::io::lanes::weave;
 use crate::io::readiness::Readiness;
-use crate::io::runtime::Driver;
+use crate::io::runtime::{self, Driver};
 use crate::io::tuning::Tuning;
+use crate::io::{flusher, reader};
 use crate::kernel::Limits;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::placement::Placement;
@@ -55,6 +56,24 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         sharers: 1,
         lanes: weave(1, 8).pop().expect("one shard"),
     })
+}
+
+/// Runs a test on every driver that this machine allows.
+pub fn on_each_driver(test: impl AsyncFn(Driver)) {
+    for driver in runtime::usable() {
+        runtime::block_on(driver, test(driver)).unwrap();
+    }
+}
+
+/// Has the edge turn, read and write by itself, as on a thread of its own.
+pub fn turning(edge: Rc<Edge>) -> Rc<Edge> {
+    let keeper = Rc::clone(&edge);
+    monoio::spawn(async move { keeper.turn.keep(keeper.driver).await });
+    monoio::spawn(reader::watch(Rc::clone(&edge)));
+    monoio::spawn(reader::run(Rc::clone(&edge)));
+    monoio::spawn(flusher::run(Rc::clone(&edge)));
+    monoio::spawn(flusher::release(Rc::clone(&edge)));
+    edge
 }
 
 pub fn open(edge: &Edge, user: &str) -> (ConnId, UnixStream) {
