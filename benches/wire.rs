@@ -3,6 +3,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringroom::wire::assembler::{Assembler, Event, MessageLimits};
+use ringroom::wire::deflate::Inflater;
 use ringroom::wire::encode::{self, Push};
 use ringroom::wire::envelope;
 use ringroom::wire::frame;
@@ -130,7 +131,8 @@ fn assembler(criterion: &mut Criterion) {
                 |(assembler, read)| {
                     let mut at = 0;
                     let mut bytes = 0;
-                    while let Some(event) = assembler.next(read, &mut at).expect("well formed") {
+                    let mut inflater = Inflater::default();
+                    while let Some(event) = assembler.next(read, &mut at, &mut inflater).expect("well formed") {
                         if let Event::Text(text) = event {
                             bytes += text.len();
                         }

@@ -12,6 +12,10 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 64;
 /// From the first byte of a connection to the end of its head.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Messages below this are sent uncompressed, bytes: most of a small one is its header on the wire anyway.
+pub const DEFLATE_BYTES_MIN: usize = 1_024;
+/// What a shard keeps of the memory that inflated messages took.
+pub const INFLATED_BYTES_KEPT: usize = 64 * 1024;
 /// Nesting of JSON that a client sends.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Fields of a request's data that are noted as the message is checked; who reads more walks on.

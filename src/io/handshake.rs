@@ -12,7 +12,7 @@ use crate::io::edge::Edge;
 use crate::io::socket::{self, Shut};
 use crate::io::turn;
 use crate::wire::codes::{CloseCode, ErrorCode};
-use crate::wire::dialect::NATIVE_JSON;
+use crate::wire::dialect::{DialectId, NATIVE_JSON};
 use crate::wire::frame;
 use crate::wire::handshake::{self as wire, Token, TokenSource};
 use crate::wire::http::{self, Head, HeadScan};
@@ -53,6 +53,7 @@ enum Verdict {
 
 struct Admit {
     answer: Vec<u8>,
+    dialect: DialectId,
     identity: Identity,
     /// Where the head ends.
     head_len: usize,
@@ -164,12 +165,13 @@ fn upgrade(edge: &Edge, head: &Head<'_>) -> Verdict {
         return refuse(edge, "origin", 403, ErrorCode::Forbidden, message);
     }
     let answer = wire::accepted(&upgrade);
+    let dialect = upgrade.deflate.map_or(NATIVE_JSON, |deflate| NATIVE_JSON.compressed(deflate.window));
     let verified = match &upgrade.token {
         Some(Token { text, .. }) => edge.verify(text),
         None => edge.anonymous(head.query_value(LABEL_QUERY).as_deref()).ok_or(TokenRefused::Missing),
     };
     match verified {
-        Ok(identity) => Verdict::Admit(Box::new(Admit { answer, identity, head_len: head.len })),
+        Ok(identity) => Verdict::Admit(Box::new(Admit { answer, dialect, identity, head_len: head.len })),
         Err(refused) => {
             // Browsers show a page nothing of a refused upgrade, but the code of a close.
             edge.refuse(refused.reason());
@@ -211,13 +213,13 @@ async fn finish(edge: &Rc<Edge>, stream: &TcpStream, answer: &[u8]) {
 
 /// Opens the connection here, or hands it to its user's home.
 async fn admit_home(edge: &Rc<Edge>, candidate: Candidate, admit: Admit, bytes: Vec<u8>) {
-    let Admit { answer, identity, head_len } = admit;
+    let Admit { answer, dialect, identity, head_len } = admit;
     // Almost always nothing, which then owns no memory for the life of the connection.
     let rest = bytes[head_len..].to_vec();
     drop(bytes);
     let (counted, before) = edge.crowd.enter(identity.tenant(), &identity.user);
     let home = edge.placement.of_user(identity.tenant(), &identity.user);
-    let welcome = Welcome { answer, rest, identity, dialect: NATIVE_JSON, counted };
+    let welcome = Welcome { answer, rest, identity, dialect, counted };
     if home == edge.id || u32::from(before) >= USER_CONNS_MOVED_MAX {
         return open(edge, candidate, welcome).await;
     }

@@ -29,6 +29,8 @@ pub struct Row {
     pub is_readable: bool,
     /// Behind what it has is its end, so a short read does not mean that there is no more.
     pub is_ended: bool,
+    /// Its messages may come compressed.
+    may_compress: bool,
     /// Among those whose turn to be read comes.
     is_queued: bool,
     /// What a read began and did not end.
@@ -66,7 +68,7 @@ pub enum Received {
 
 impl Row {
     /// `rest` came before.
-    pub fn new(conn: ConnId, socket: OwnedFd, rest: Vec<u8>) -> Row {
+    pub fn new(conn: ConnId, socket: OwnedFd, may_compress: bool, rest: Vec<u8>) -> Row {
         let mut row = Row {
             conn,
             socket,
@@ -77,11 +79,13 @@ impl Row {
             is_blocked: false,
             is_readable: false,
             is_ended: false,
+            may_compress,
             is_queued: false,
             under_way: None,
             counted: None,
         };
-        row.keep(UnderWay { held: rest, ..UnderWay::default() });
+        let under_way = UnderWay { held: rest, ..row.resume() };
+        row.keep(under_way);
         row
     }
 
@@ -119,7 +123,11 @@ impl Row {
 
     /// Takes what an earlier read began.
     pub fn resume(&mut self) -> UnderWay {
-        self.under_way.take().map_or_else(UnderWay::default, |under_way| *under_way)
+        let fresh = || {
+            let limits = MessageLimits { may_compress: self.may_compress, ..MessageLimits::default() };
+            UnderWay { assembler: Assembler::new(limits), held: Vec::new() }
+        };
+        self.under_way.take().map_or_else(fresh, |under_way| *under_way)
     }
 
     /// Remembers what a read did not end, if it left anything.
@@ -144,12 +152,6 @@ impl Row {
 
     pub fn leave_queue(&mut self) {
         self.is_queued = false;
-    }
-}
-
-impl Default for UnderWay {
-    fn default() -> Self {
-        UnderWay { assembler: Assembler::new(MessageLimits::default()), held: Vec::new() }
     }
 }
 
@@ -202,6 +204,7 @@ impl Drop for Rows {
 mod tests {
     use super::*;
     use crate::base::table::Key;
+    use crate::wire::deflate::Inflater;
     use std::os::unix::net::UnixStream;
 
     fn conn(slot: u32, generation: u32) -> ConnId {
@@ -210,7 +213,7 @@ mod tests {
 
     fn row(conn: ConnId) -> (Row, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Row::new(conn, ours.into(), Vec::new()), theirs)
+        (Row::new(conn, ours.into(), false, Vec::new()), theirs)
     }
 
     #[test]
@@ -274,14 +277,16 @@ mod tests {
     #[test]
     fn only_what_is_under_way_owns_memory() {
         let (mut row, _theirs) = row(conn(0, 0));
-        row.keep(UnderWay::default());
+        let nothing = row.resume();
+        row.keep(nothing);
         assert!(row.under_way.is_none());
-        row.keep(UnderWay { held: vec![1], ..UnderWay::default() });
+        let nothing = row.resume();
+        row.keep(UnderWay { held: vec![1], ..nothing });
         assert!(row.has_more());
         assert_eq!(row.resume().held, [1]);
         assert!(!row.has_more());
         let mut under_way = row.resume();
-        assert_eq!(under_way.assembler.next(&mut [0x81], &mut 0), Ok(None));
+        assert_eq!(under_way.assembler.next(&mut [0x81], &mut 0, &mut Inflater::default()), Ok(None));
         row.keep(under_way);
         assert!(row.under_way.is_some() && !row.has_more(), "half a header is kept and waits for the rest");
     }

@@ -6,6 +6,7 @@
 use crate::base::time::Instant;
 use crate::kernel::budget::{Account, COUNTS_BYTES};
 use crate::kernel::ids::{ConnAt, Place};
+use crate::wire::deflate::{Deflater, Window};
 use crate::wire::dialect::{self, DialectId, DialectSet};
 use crate::wire::encode::Push;
 use crate::wire::frame;
@@ -45,6 +46,13 @@ pub struct Entry {
     forms: Box<[Form]>,
 }
 
+/// What entries are encoded with: reused from one to the next.
+#[derive(Default)]
+pub struct Encoder {
+    scratch: Vec<u8>,
+    pub deflater: Deflater,
+}
+
 #[derive(Debug)]
 struct Form {
     dialect: DialectId,
@@ -53,22 +61,35 @@ struct Form {
 
 impl Entry {
     /// Encodes `push` in native JSON, which is what is kept for later, and in every dialect of
-    /// `wanted`. `scratch` is reused between entries.
-    pub fn encode(push: &Push<'_>, label: Label, wanted: DialectSet, scratch: &mut Vec<u8>) -> Entry {
+    /// `wanted`, compressed where that pays.
+    pub fn encode(push: &Push<'_>, label: Label, wanted: DialectSet, encoder: &mut Encoder) -> Entry {
         let Label { place, class, excluded, at } = label;
-        let mut dialects = wanted;
-        dialects.insert(dialect::NATIVE_JSON);
-        let encode = |dialect| {
+        let Encoder { scratch, deflater } = encoder;
+        let mut plain = DialectSet::EMPTY;
+        plain.insert(dialect::NATIVE_JSON);
+        wanted.iter().for_each(|dialect| plain.insert(dialect.plain()));
+        // One of each plain form, and no more where nobody reads compressed ones.
+        let mut forms = Vec::with_capacity(plain.union(wanted).iter().count());
+        for dialect in plain.iter() {
             scratch.clear();
             dialect::encode_push(dialect, scratch, push);
-            Form { dialect, bytes: Arc::from(scratch.as_slice()) }
-        };
-        Entry { place, class, excluded, at, forms: dialects.iter().map(encode).collect() }
+            forms.push(Form { dialect, bytes: Arc::from(scratch.as_slice()) });
+            for window in [Window::Full, Window::Small] {
+                let dialect = dialect.compressed(window);
+                if wanted.contains(dialect)
+                    && let Some(frame) = deflater.frame(scratch, window)
+                {
+                    forms.push(Form { dialect, bytes: Arc::from(frame) });
+                }
+            }
+        }
+        Entry { place, class, excluded, at, forms: forms.into() }
     }
 
     /// The frame for receivers of `dialect`, if the home knew that there are any.
     pub fn form(&self, dialect: DialectId) -> Option<&Arc<[u8]>> {
-        self.forms.iter().find(|form| form.dialect == dialect).map(|form| &form.bytes)
+        let form = |dialect| self.forms.iter().find(|form| form.dialect == dialect).map(|form| &form.bytes);
+        form(dialect).or_else(|| form(dialect.plain()))
     }
 
     /// The push as a JSON object, without its frame header.
@@ -176,7 +197,11 @@ impl Frames {
         if self.first.0 == dialect {
             return Some(&self.first.1);
         }
-        self.rest.iter().find(|(spoken, _)| *spoken == dialect).map(|(_, frame)| frame)
+        self.find(dialect).or_else(|| self.find(dialect.plain()))
+    }
+
+    fn find(&self, dialect: DialectId) -> Option<&Shared> {
+        std::iter::once(&self.first).chain(&self.rest).find(|(spoken, _)| *spoken == dialect).map(|(_, frame)| frame)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Shared> {
@@ -207,7 +232,7 @@ mod tests {
                 data: data.as_bytes(),
             };
             let label = Label { place: None, class: Class::Logged, excluded: None, at: Instant::ZERO };
-            let entry = Entry::encode(&push, label, DialectSet::default(), &mut Vec::new());
+            let entry = Entry::encode(&push, label, DialectSet::default(), &mut Encoder::default());
             let json = format!("{{\"event\":\"e\",\"room\":\"r\",\"seq\":1,\"data\":{data}}}");
             assert_eq!(std::str::from_utf8(entry.json()), Ok(json.as_str()));
         }

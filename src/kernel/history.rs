@@ -175,6 +175,7 @@ fn place(entry: &Entry) -> Place {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::kernel::entry::Encoder;
     use crate::kernel::entry::{Class, Label};
     use crate::wire::dialect::DialectSet;
     use crate::wire::encode::Push;
@@ -194,7 +195,7 @@ pub(crate) mod tests {
         };
         let place = Some(Place { mid: Mid(seq as u128 * 3), seq: Seq(seq) });
         let label = Label { place, class: Class::Logged, excluded: None, at };
-        Arc::new(Entry::encode(&push, label, DialectSet::default(), &mut Vec::new()))
+        Arc::new(Entry::encode(&push, label, DialectSet::default(), &mut Encoder::default()))
     }
 
     #[derive(Clone, Debug)]

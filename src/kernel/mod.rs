@@ -45,6 +45,7 @@ use budget::Memory;
 use calls::Calls;
 use conns::Conns;
 use counters::Counters;
+use entry::Encoder;
 use facts::Fact;
 use ids::{ConnId, RoomId, ShardId};
 use lanes::Lanes;
@@ -121,7 +122,7 @@ pub struct Kernel {
     pub verifier: Arc<Verifier>,
     pub revocations: Revocations,
     keyed: Keyed,
-    scratch: Vec<u8>,
+    pub encoder: Encoder,
 }
 
 /// How a shard is made.
@@ -160,7 +161,7 @@ impl Kernel {
             verifier: Arc::default(),
             revocations: Revocations::default(),
             keyed,
-            scratch: Vec::new(),
+            encoder: Encoder::default(),
             limits: config.limits,
         }
     }

@@ -83,7 +83,7 @@ impl Kernel {
             data: draft.data,
         };
         let label = Label { place: Some(place), class: Class::Logged, excluded: draft.excluded, at: now.at };
-        let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.scratch));
+        let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.encoder));
         row.head = place.seq;
         row.history_mut().push(entry.clone(), &self.memory.account);
         if let Some((user, cid)) = draft.from.zip(draft.cid) {
@@ -118,7 +118,7 @@ impl Kernel {
             data,
         };
         let label = Label { place: None, class: Class::Transient, excluded, at: now.at };
-        let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.scratch));
+        let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.encoder));
         self.send_entry(room, &entry, effects);
     }
 

@@ -290,7 +290,9 @@ impl Shard {
             (Ok(told), Some(id)) => {
                 self.frame.clear();
                 encode::reply_ok(&mut self.frame, id, told.json(&mut self.receipt));
-                let reply = Frame::logged(&self.kernel.memory.account, &self.frame);
+                let Some(row) = self.kernel.conns.row(conn) else { return };
+                let frame = self.kernel.encoder.deflater.best(&self.frame, row.dialect.window());
+                let reply = Frame::logged(&self.kernel.memory.account, frame);
                 self.kernel.push_to(now, conn, &reply, effects);
             }
             (Ok(_), None) => {}

@@ -1,4 +1,5 @@
-//! From the bytes of a client to its WebSocket messages (`RFC 6455` section 5).
+//! From the bytes of a client to its WebSocket messages (`RFC 6455` section 5), inflated where they came
+//! compressed (`RFC 7692` section 7.2.2).
 //!
 //! Invariant: what is kept is at most one frame header, one partial message of at most
 //! `message_bytes` and one partial control frame; between messages nothing is kept and no heap is
@@ -6,20 +7,24 @@
 //! that lies whole in a read is unmasked where it lies and handed on without a copy.
 
 use super::codes::CloseCode;
-use super::frame::{self, BINARY, CLOSE, CONTINUATION, CONTROL_BYTES_MAX, PING, TEXT};
+use super::deflate::Inflater;
+use super::frame::{self, BINARY, CLOSE, COMPRESSED, CONTINUATION, CONTROL_BYTES_MAX, PING, TEXT};
 use crate::base::limits::{FRAGMENTS_MAX, MESSAGE_BYTES_MAX};
 use std::ops::Range;
 
-/// How large a message may be.
+/// What messages may be like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MessageLimits {
+    /// As they are sent, and as they inflate.
     pub message_bytes: usize,
     pub fragments: u32,
+    /// Whether the handshake agreed on permessage-deflate.
+    pub may_compress: bool,
 }
 
 impl Default for MessageLimits {
     fn default() -> MessageLimits {
-        MessageLimits { message_bytes: MESSAGE_BYTES_MAX, fragments: FRAGMENTS_MAX }
+        MessageLimits { message_bytes: MESSAGE_BYTES_MAX, fragments: FRAGMENTS_MAX, may_compress: false }
     }
 }
 
@@ -68,7 +73,7 @@ struct Partial {
     header_len: usize,
     /// A frame whose payload was cut off.
     frame: Option<Frame>,
-    /// The opcode of the message under way, if one is.
+    /// The opcode of the message under way, if one is, with [`COMPRESSED`] where that is so.
     message_opcode: Option<u8>,
     message: Vec<u8>,
     /// The part of a text that is known to be UTF-8; at most three bytes less than the whole.
@@ -101,6 +106,7 @@ const HEADER_BYTES_MAX: usize = 14;
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     is_final: bool,
+    /// With [`COMPRESSED`] where a compressed message begins.
     opcode: u8,
     key: [u8; 4],
     len: usize,
@@ -129,7 +135,12 @@ impl Assembler {
     /// The next event of `input`, the bytes of one read, from `at` on, which moves behind it. `None`
     /// says that all was taken; ask until then, since it is also when the memory of the last event
     /// is given back. Unmasks inside `input`.
-    pub fn next<'a>(&'a mut self, input: &'a mut [u8], at: &mut usize) -> Result<Option<Event<'a>>, FrameError> {
+    pub fn next<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        at: &mut usize,
+        inflater: &'a mut Inflater,
+    ) -> Result<Option<Event<'a>>, FrameError> {
         self.give_back();
         let Some(found) = self.find(input, at)? else { return Ok(None) };
         let partial = &mut self.partial;
@@ -138,7 +149,14 @@ impl Assembler {
             Found::Message { opcode } => (opcode, partial.as_mut().map_or(&mut [], |partial| &mut partial.message)),
             Found::Control { opcode } => (opcode, partial.as_mut().map_or(&mut [], |partial| &mut partial.control)),
         };
-        Ok(Some(match opcode {
+        let payload = match opcode & COMPRESSED {
+            0 => payload,
+            _ => inflater.message(payload, self.limits.message_bytes)?,
+        };
+        if opcode == TEXT | COMPRESSED && simdutf8::basic::from_utf8(payload).is_err() {
+            return Err(BAD_UTF8);
+        }
+        Ok(Some(match opcode & !COMPRESSED {
             TEXT => Event::Text(payload),
             BINARY => Event::Binary(payload),
             PING => Event::Ping(payload),
@@ -193,12 +211,12 @@ impl Assembler {
         }
         let cut_off = self.partial.as_deref_mut().filter(|partial| partial.header_len > 0);
         let parsed = match cut_off {
-            None => parse_header(fresh, self.limits.message_bytes)?,
+            None => parse_header(fresh, &self.limits)?,
             Some(partial) => {
                 let had = partial.header_len;
                 let copied = fresh.len().min(HEADER_BYTES_MAX - had);
                 partial.header[had..had + copied].copy_from_slice(&fresh[..copied]);
-                let parsed = parse_header(&partial.header[..had + copied], self.limits.message_bytes)?;
+                let parsed = parse_header(&partial.header[..had + copied], &self.limits)?;
                 match parsed {
                     Some((frame, len)) => {
                         partial.header_len = 0;
@@ -337,12 +355,15 @@ const TOO_LARGE: FrameError = FrameError { code: CloseCode::TooLarge, reason: "t
 
 /// Reads the frame header at the start of `bytes`; `None` where it is cut off. Every byte is judged
 /// as soon as it is there.
-fn parse_header(bytes: &[u8], len_max: usize) -> Result<Option<(Frame, usize)>, FrameError> {
+fn parse_header(bytes: &[u8], limits: &MessageLimits) -> Result<Option<(Frame, usize)>, FrameError> {
     let Some(first) = bytes.first() else { return Ok(None) };
     let is_final = first & 0x80 != 0;
     let opcode = first & 0x0F;
     let is_control = opcode & 0x8 != 0;
-    if first & 0x70 != 0 {
+    // Only a message's first frame says that it is compressed.
+    let may_be_compressed = limits.may_compress && matches!(opcode, TEXT | BINARY);
+    let compressed = if may_be_compressed { first & COMPRESSED } else { 0 };
+    if first & 0x70 != compressed {
         return Err(protocol("a reserved bit is set"));
     }
     if matches!(opcode, 0x3..=0x7 | 0xB..=0xF) {
@@ -377,11 +398,11 @@ fn parse_header(bytes: &[u8], len_max: usize) -> Result<Option<(Frame, usize)>, 
         return Err(protocol("a length that is not in its shortest form"));
     }
     let len = usize::try_from(len).map_err(|_| TOO_LARGE)?;
-    if !is_control && len > len_max {
+    if !is_control && len > limits.message_bytes {
         return Err(TOO_LARGE);
     }
     let Some(key) = bytes.get(key_at..).and_then(|rest| rest.first_chunk()) else { return Ok(None) };
-    Ok(Some((Frame { is_final, opcode, key: *key, len, taken: 0 }, key_at + 4)))
+    Ok(Some((Frame { is_final, opcode: opcode | compressed, key: *key, len, taken: 0 }, key_at + 4)))
 }
 
 /// Reads the payload of a close frame, `RFC 6455` section 5.5.1.
@@ -435,7 +456,8 @@ mod tests {
     fn feed(assembler: &mut Assembler, input: &[u8], events: &mut Vec<Owned>) -> Result<(), FrameError> {
         let mut input = input.to_vec();
         let mut at = 0;
-        while let Some(event) = assembler.next(&mut input, &mut at)? {
+        let mut inflater = Inflater::default();
+        while let Some(event) = assembler.next(&mut input, &mut at, &mut inflater)? {
             events.push(owned(event));
         }
         assert_eq!(at, input.len(), "all was taken");
@@ -445,7 +467,26 @@ mod tests {
     /// All events of a stream that arrives in one read.
     fn events(input: &[u8]) -> Result<Vec<Owned>, FrameError> {
         let mut events = Vec::new();
-        feed(&mut Assembler::new(MessageLimits::default()), input, &mut events).map(|()| events)
+        feed(&mut Assembler::new(COMPRESSING), input, &mut events).map(|()| events)
+    }
+
+    /// After a handshake that agreed on compression.
+    const COMPRESSING: MessageLimits =
+        MessageLimits { message_bytes: MESSAGE_BYTES_MAX, fragments: FRAGMENTS_MAX, may_compress: true };
+
+    /// What a client sends of a compressed message, less its frames.
+    fn deflated(message: &[u8]) -> Vec<u8> {
+        let mut context = flate2::Compress::new(flate2::Compression::default(), false);
+        let mut out = Vec::with_capacity(message.len() + 100);
+        context.compress_vec(message, &mut out, flate2::FlushCompress::Sync).expect("it compresses");
+        out.truncate(out.len() - 4);
+        out
+    }
+
+    fn compressed(opcode: u8, is_final: bool, payload: &[u8]) -> Vec<u8> {
+        let mut frame = plain(opcode, is_final, payload);
+        frame[0] |= COMPRESSED;
+        frame
     }
 
     fn code(input: &[u8]) -> Result<Vec<Owned>, CloseCode> {
@@ -476,6 +517,7 @@ mod tests {
     #[derive(Clone, Debug)]
     struct Sent {
         message: Owned,
+        is_compressed: bool,
         cuts: Vec<prop::sample::Index>,
         controls: Vec<(bool, Vec<u8>)>,
         key: [u8; 4],
@@ -495,11 +537,18 @@ mod tests {
         let control = (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..=125));
         (
             prop_oneof![text, binary],
+            any::<bool>(),
             proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
             proptest::collection::vec(control, 0..3),
             any::<[u8; 4]>(),
         )
-            .prop_map(|(message, cuts, controls, key)| Sent { message, cuts, controls, key })
+            .prop_map(|(message, is_compressed, cuts, controls, key)| Sent {
+                message,
+                is_compressed,
+                cuts,
+                controls,
+                key,
+            })
     }
 
     impl Sent {
@@ -510,6 +559,7 @@ mod tests {
                 Owned::Binary(bytes) => (BINARY, bytes),
                 other => unreachable!("{other:?} is no message"),
             };
+            let payload = if self.is_compressed { &deflated(payload) } else { payload };
             let mut cuts: Vec<usize> = self.cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
             cuts.sort_unstable();
             cuts.push(payload.len());
@@ -521,7 +571,11 @@ mod tests {
                     expected.push(if *is_ping { Owned::Ping(control.clone()) } else { Owned::Pong(control.clone()) });
                 }
                 let opcode = if place == 0 { opcode } else { CONTINUATION };
-                bytes.extend(client_frame(opcode, place + 1 == cuts.len(), self.key, &payload[start..*cut]));
+                let mut frame = client_frame(opcode, place + 1 == cuts.len(), self.key, &payload[start..*cut]);
+                if place == 0 && self.is_compressed {
+                    frame[0] |= COMPRESSED;
+                }
+                bytes.extend(frame);
                 start = *cut;
             }
             expected.push(self.message.clone());
@@ -538,7 +592,7 @@ mod tests {
             prop_assert_eq!(events(&bytes), Ok(expected.clone()));
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([bytes.len()]).collect();
             cuts.sort_unstable();
-            let mut assembler = Assembler::new(MessageLimits::default());
+            let mut assembler = Assembler::new(COMPRESSING);
             let (mut found, mut start) = (Vec::new(), 0);
             for cut in cuts {
                 prop_assert_eq!(feed(&mut assembler, &bytes[start..cut], &mut found), Ok(()));
@@ -552,7 +606,7 @@ mod tests {
         fn a_stream_byte_by_byte_has_the_same_events(sent in proptest::collection::vec(sent(), 1..3)) {
             let (mut bytes, mut expected) = (Vec::new(), Vec::new());
             sent.iter().for_each(|sent| sent.write(&mut bytes, &mut expected));
-            let mut assembler = Assembler::new(MessageLimits::default());
+            let mut assembler = Assembler::new(COMPRESSING);
             let mut found = Vec::new();
             for byte in bytes {
                 prop_assert_eq!(feed(&mut assembler, &[byte], &mut found), Ok(()));
@@ -564,7 +618,7 @@ mod tests {
         fn no_bytes_make_the_assembler_panic_or_hold_more_than_came(
             reads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..8), opcodes: Vec<u8>,
         ) {
-            let mut assembler = Assembler::new(MessageLimits { message_bytes: 300, fragments: 3 });
+            let mut assembler = Assembler::new(MessageLimits { message_bytes: 300, fragments: 3, may_compress: true });
             let mut came = 0;
             for (read, opcode) in reads.iter().zip(opcodes.iter().cycle()) {
                 // Noise alone rarely gets past the first two bytes.
@@ -601,7 +655,8 @@ mod tests {
         let mut input = plain(TEXT, true, b"hello");
         let place = input[6..].as_ptr();
         let mut assembler = Assembler::new(MessageLimits::default());
-        let Ok(Some(Event::Text(text))) = assembler.next(&mut input, &mut 0) else { panic!("a text") };
+        let mut inflater = Inflater::default();
+        let Ok(Some(Event::Text(text))) = assembler.next(&mut input, &mut 0, &mut inflater) else { panic!("a text") };
         assert_eq!((&*text, text.as_ptr()), (&b"hello"[..], place));
         assert_eq!(assembler.bytes_held(), 0);
     }
@@ -611,7 +666,6 @@ mod tests {
         let rsv = |bit: u8| vec![0x81 | bit, 0x80];
         let mut cases = vec![
             (vec![0x81, 0x05], "no mask"),
-            (rsv(0x40), "first reserved bit"),
             (rsv(0x20), "second reserved bit"),
             (rsv(0x10), "third reserved bit"),
             (vec![0x09, 0x80], "a fragmented ping"),
@@ -632,6 +686,33 @@ mod tests {
     }
 
     #[test]
+    fn only_the_first_frame_of_a_message_says_that_it_is_compressed() {
+        let hello = deflated(b"Hello");
+        assert_eq!(code(&compressed(TEXT, true, &hello)), Ok(vec![Owned::Text(b"Hello".to_vec())]));
+        let (first, rest) = hello.split_at(2);
+        for (frames, name) in [
+            (vec![compressed(TEXT, false, first), compressed(CONTINUATION, true, rest)], "a continuation"),
+            (vec![compressed(PING, true, b"")], "a ping"),
+            (vec![compressed(CLOSE, true, b"")], "a close"),
+        ] {
+            assert_eq!(code(&frames.concat()), Err(CloseCode::Protocol), "{name}");
+        }
+        let mut never_agreed = Assembler::new(MessageLimits::default());
+        let refused = feed(&mut never_agreed, &compressed(TEXT, true, &hello), &mut Vec::new());
+        assert_eq!(refused.map_err(|error| error.code), Err(CloseCode::Protocol));
+    }
+
+    #[test]
+    fn a_compressed_message_keeps_the_bounds_of_what_it_inflates_to() {
+        let text = |payload: &[u8]| code(&compressed(TEXT, true, &deflated(payload)));
+        assert_eq!(text(&[b'a'; MESSAGE_BYTES_MAX]).map(|events| events.len()), Ok(1));
+        assert_eq!(text(&[b'a'; MESSAGE_BYTES_MAX + 1]), Err(CloseCode::TooLarge));
+        assert_eq!(text(b"a\xFFb"), Err(CloseCode::BadPayload));
+        assert_eq!(code(&compressed(BINARY, true, &deflated(b"\xFF"))), Ok(vec![Owned::Binary(vec![0xFF])]));
+        assert_eq!(code(&compressed(TEXT, true, b"\x06")), Err(CloseCode::BadPayload));
+    }
+
+    #[test]
     fn an_announced_length_is_judged_before_a_byte_is_kept_for_it() {
         let limit = MESSAGE_BYTES_MAX as u64;
         for (len, opcode) in [(limit + 1, 0x82), (u64::MAX >> 1, 0x81), (u64::from(u32::MAX) + 1, 0x82)] {
@@ -646,7 +727,7 @@ mod tests {
 
     #[test]
     fn a_message_may_have_as_many_bytes_and_fragments_as_its_limits_say() {
-        let limits = MessageLimits { message_bytes: 10, fragments: 3 };
+        let limits = MessageLimits { message_bytes: 10, fragments: 3, may_compress: false };
         let with_limits = |frames: &[Vec<u8>]| {
             let mut events = Vec::new();
             feed(&mut Assembler::new(limits), &frames.concat(), &mut events)

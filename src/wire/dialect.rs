@@ -1,7 +1,9 @@
 //! Dialects: the forms in which a push can be written. A push is encoded once for each dialect
-//! that its receivers speak, never once for each receiver. Invariant: a process has at most
-//! `DIALECTS_MAX`, so a set of them is one word.
+//! that its receivers speak, never once for each receiver. Invariants: a process has at most
+//! `DIALECTS_MAX`, so a set of them is one word; whoever speaks a compressed dialect also reads its
+//! plain one (`RFC 7692` section 6: each message says by itself whether it is compressed).
 
+use super::deflate::Window;
 use super::encode::{self, Push};
 use crate::base::limits::DIALECTS_MAX;
 use std::ops::Range;
@@ -15,10 +17,35 @@ pub struct DialectId(pub(crate) u8);
 /// The protocol's own envelope as a JSON text frame.
 pub const NATIVE_JSON: DialectId = DialectId(0);
 
+/// Each form comes plain and compressed for each window, in this order.
+const VARIANTS: u8 = 3;
+
 impl DialectId {
     /// The place in a table of dialects.
     pub fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// The same form, compressed where it pays.
+    pub const fn compressed(self, window: Window) -> DialectId {
+        match window {
+            Window::Full => DialectId(self.plain().0 + 1),
+            Window::Small => DialectId(self.plain().0 + 2),
+        }
+    }
+
+    /// The same form, never compressed.
+    pub const fn plain(self) -> DialectId {
+        DialectId(self.0 - self.0 % VARIANTS)
+    }
+
+    /// `None`: never compressed.
+    pub const fn window(self) -> Option<Window> {
+        match self.0 % VARIANTS {
+            0 => None,
+            1 => Some(Window::Full),
+            _ => Some(Window::Small),
+        }
     }
 }
 
@@ -57,10 +84,10 @@ impl DialectSet {
     }
 }
 
-/// Appends `push` as a receiver that speaks `dialect` reads it, transport framing included; returns
-/// where its `data` lies inside `out`.
+/// Appends `push` as a receiver that speaks `dialect` reads it, uncompressed, transport framing included;
+/// returns where its `data` lies inside `out`.
 pub fn encode_push(dialect: DialectId, out: &mut Vec<u8>, push: &Push<'_>) -> Range<usize> {
-    match dialect {
+    match dialect.plain() {
         NATIVE_JSON => encode::push(out, push),
         DialectId(unknown) => unreachable!("dialect {unknown} was never interned"),
     }

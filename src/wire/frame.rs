@@ -9,6 +9,8 @@ pub const BINARY: u8 = 0x2;
 pub const CLOSE: u8 = 0x8;
 pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xA;
+/// Beside the opcode of a message's first frame: it is compressed (`RFC 7692` section 6).
+pub const COMPRESSED: u8 = 0x40;
 
 /// The payload of a control frame, bytes.
 pub const CONTROL_BYTES_MAX: usize = 125;
@@ -26,9 +28,9 @@ pub fn header_len(len: usize) -> usize {
     }
 }
 
-/// Appends the header of a whole (FIN set), unmasked frame.
+/// Appends the header of a whole (FIN set), unmasked frame. `opcode` may have [`COMPRESSED`] beside it.
 pub fn header(out: &mut Vec<u8>, opcode: u8, len: usize) {
-    debug_assert!(opcode <= 0xF);
+    debug_assert!(opcode & !COMPRESSED <= 0xF);
     let first = 0x80 | opcode;
     match len {
         0..=125 => out.extend_from_slice(&[first, len as u8]),
@@ -41,6 +43,14 @@ pub fn header(out: &mut Vec<u8>, opcode: u8, len: usize) {
             out.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
+}
+
+/// The opcode and the payload of a whole frame of ours.
+pub fn parts(frame: &[u8]) -> (u8, &[u8]) {
+    // The header's length follows from the whole: each length has one shortest header.
+    let header =
+        [2, 4, 10].into_iter().find(|header| frame.len().checked_sub(*header).map(header_len) == Some(*header));
+    (frame[0] & 0xF, &frame[header.expect("a frame of ours has the shortest header")..])
 }
 
 /// Appends a close frame. A reason that does not fit is cut between two characters.

@@ -11,6 +11,7 @@
 //!    answered; offer a real one beside it, since browsers fail a connection that answers none.
 
 use super::codes::ErrorCode;
+use super::extension::Deflate;
 use super::http::{self, Head};
 use super::json;
 use std::borrow::Cow;
@@ -83,6 +84,8 @@ pub struct Upgrade<'a> {
     pub accept: String,
     /// The offered subprotocol that is spoken; `None` where none was offered.
     pub subprotocol: Option<&'static str>,
+    /// The offered compression that is spoken.
+    pub deflate: Option<Deflate>,
     pub token: Option<Token<'a>>,
 }
 
@@ -158,7 +161,7 @@ pub fn upgrade<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refused> {
     }
     let subprotocol = subprotocol(head)?;
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-    Ok(Upgrade { accept, subprotocol, token: Token::of(head) })
+    Ok(Upgrade { accept, subprotocol, deflate: Deflate::of(head), token: Token::of(head) })
 }
 
 /// The value of a header that is there exactly once.
@@ -205,6 +208,9 @@ pub fn accepted(upgrade: &Upgrade<'_>) -> Vec<u8> {
     if let Some(subprotocol) = upgrade.subprotocol {
         http::put_header(&mut out, "Sec-WebSocket-Protocol", subprotocol);
     }
+    if let Some(deflate) = upgrade.deflate {
+        http::put_header(&mut out, "Sec-WebSocket-Extensions", &deflate.answer());
+    }
     out.extend_from_slice(b"\r\n");
     out
 }
@@ -214,6 +220,7 @@ mod tests {
     use super::*;
     use crate::wire::assembler::{Assembler, Event, MessageLimits};
     use crate::wire::codes::CloseCode;
+    use crate::wire::deflate::Inflater;
     use crate::wire::frame;
     use crate::wire::http::parse_head;
 
@@ -390,7 +397,8 @@ mod tests {
         let server = client.get_mut();
         let mut at = server.head_len.expect("answered");
         let mut assembler = Assembler::new(MessageLimits::default());
-        let event = assembler.next(&mut server.received, &mut at);
+        let mut inflater = Inflater::default();
+        let event = assembler.next(&mut server.received, &mut at, &mut inflater);
         assert_eq!(event, Ok(Some(Event::Text(&mut b"hello".to_owned()))));
     }
 }

@@ -2,9 +2,11 @@
 
 pub mod assembler;
 pub mod codes;
+pub mod deflate;
 pub mod dialect;
 pub mod encode;
 pub mod envelope;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
 pub mod http;

@@ -33,6 +33,7 @@ use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
 use crate::kernel::placement::Placement;
 use crate::shard::{Input, Shard};
+use crate::wire::deflate::Inflater;
 use flushing::Flushing;
 use mailing::Mailing;
 use std::cell::{Cell, RefCell};
@@ -119,6 +120,7 @@ struct State {
     flushing: Flushing,
     mailing: Mailing,
     timing: Timing,
+    inflater: Inflater,
     /// Where the thread stands in its turn.
     phase: Phase,
 }
@@ -144,6 +146,7 @@ impl Edge {
             flushing: Flushing::new(&parts.tuning, parts.sharers),
             mailing: Mailing::new(parts.lanes, Arc::clone(&parts.doors)),
             timing: Timing::new(parts.clock.origin().clone()),
+            inflater: Inflater::default(),
             phase: Phase::Idle,
         };
         let edge = Rc::new(Edge {

@@ -11,6 +11,7 @@ use crate::kernel::effects::Effects;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Shard};
 use crate::wire::assembler::{Assembler, Event};
+use crate::wire::deflate::Inflater;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -79,7 +80,7 @@ impl Edge {
     fn read_from(&self, conn: ConnId) -> Standing {
         let input = &mut **self.input.borrow_mut();
         self.within(|state, now| {
-            let State { shard, effects, rows, unread, timing, .. } = state;
+            let State { shard, effects, rows, unread, timing, inflater, .. } = state;
             let Some(row) = rows.get_mut(conn) else { return Standing::Closing };
             row.leave_queue();
             match row.standing {
@@ -103,7 +104,8 @@ impl Edge {
                             Received::End => return Standing::Reset,
                         },
                     };
-                    match feed(timing, shard, now, conn, &mut under_way.assembler, bytes, effects) {
+                    let mut mouth = Mouth { timing, shard, effects, inflater };
+                    match mouth.feed(now, conn, &mut under_way.assembler, bytes) {
                         Fed::All => {}
                         Fed::Paused(at) => under_way.held = bytes[at..].to_vec(),
                         Fed::Ending => row.standing = Standing::Closing,
@@ -133,41 +135,44 @@ impl Edge {
     }
 }
 
-/// Gives the core the events of `bytes`, until it wants no more.
-fn feed(
-    timing: &mut Timing,
-    shard: &mut Shard,
-    now: Now,
-    conn: ConnId,
-    assembler: &mut Assembler,
-    bytes: &mut [u8],
-    effects: &mut Effects,
-) -> Fed {
-    let mut at = 0;
-    loop {
-        if !shard.is_reading(conn) {
-            return if at == bytes.len() { Fed::All } else { Fed::Paused(at) };
+/// Where what was read goes.
+struct Mouth<'a> {
+    timing: &'a mut Timing,
+    shard: &'a mut Shard,
+    effects: &'a mut Effects,
+    inflater: &'a mut Inflater,
+}
+
+impl Mouth<'_> {
+    /// Gives the core the events of `bytes`, until it wants no more.
+    fn feed(&mut self, now: Now, conn: ConnId, assembler: &mut Assembler, bytes: &mut [u8]) -> Fed {
+        let Mouth { timing, shard, effects, inflater } = self;
+        let mut at = 0;
+        loop {
+            if !shard.is_reading(conn) {
+                return if at == bytes.len() { Fed::All } else { Fed::Paused(at) };
+            }
+            let event = match assembler.next(bytes, &mut at, inflater) {
+                Ok(Some(event)) => event,
+                Ok(None) => return Fed::All,
+                Err(error) => {
+                    let failed = Input::Failed { conn, code: error.code, reason: error.reason };
+                    timing.step(shard, now, failed, effects);
+                    return Fed::Ending;
+                }
+            };
+            let step = match event {
+                Event::Text(message) => Input::Text { conn, message },
+                Event::Binary(_) => Input::Binary { conn },
+                Event::Ping(payload) => Input::Ping { conn, payload },
+                Event::Pong(_) => Input::Pong { conn },
+                Event::Close { code, .. } => {
+                    timing.step(shard, now, Input::PeerClose { conn, code }, effects);
+                    return Fed::Ending;
+                }
+            };
+            timing.step(shard, now, step, effects);
         }
-        let event = match assembler.next(bytes, &mut at) {
-            Ok(Some(event)) => event,
-            Ok(None) => return Fed::All,
-            Err(error) => {
-                let failed = Input::Failed { conn, code: error.code, reason: error.reason };
-                timing.step(shard, now, failed, effects);
-                return Fed::Ending;
-            }
-        };
-        let step = match event {
-            Event::Text(message) => Input::Text { conn, message },
-            Event::Binary(_) => Input::Binary { conn },
-            Event::Ping(payload) => Input::Ping { conn, payload },
-            Event::Pong(_) => Input::Pong { conn },
-            Event::Close { code, .. } => {
-                timing.step(shard, now, Input::PeerClose { conn, code }, effects);
-                return Fed::Ending;
-            }
-        };
-        timing.step(shard, now, step, effects);
     }
 }
 

@@ -1,0 +1,423 @@
+//! Messages compressed and inflated by permessage-deflate (`RFC 7692` section 7.2), whole and each by
+//! itself: one context a shard serves all its connections, since none is carried from message to message.
+//! Invariant: what is inflated never grows past the bound of a message, however much it would become.
+
+use super::assembler::FrameError;
+use super::codes::CloseCode;
+use super::frame;
+use crate::base::limits::{DEFLATE_BYTES_MIN, INFLATED_BYTES_KEPT};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+/// See `benches/wire.rs`: the first level that finds matches; higher ones cost more than they save.
+const LEVEL: u32 = 1;
+/// What a flush ends with, and a message does not have (`RFC 7692` section 7.2.1).
+const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
+/// A stored block of nothing, which a flush adds, and its header.
+const FLUSH_BYTES_MAX: usize = 16;
+
+/// How far back a compressed message may refer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Window {
+    /// 32 KiB, which every client takes that does not say otherwise.
+    Full,
+    /// 256 bytes: for clients that ask for less, which are few, and that is what any of them can do.
+    Small,
+}
+
+/// Compresses frames.
+#[derive(Default)]
+pub struct Deflater {
+    /// Made when first needed: 300 KB and 30 KB.
+    full: Option<Box<Compress>>,
+    small: Option<Box<Compress>>,
+    header: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Deflater {
+    /// The frame as a receiver reads it best that has agreed on `window`.
+    pub fn best<'a>(&'a mut self, plain: &'a [u8], window: Option<Window>) -> &'a [u8] {
+        window.and_then(|window| self.frame(plain, window)).unwrap_or(plain)
+    }
+
+    /// The frame, plain and whole as [`frame::header`] begins it, compressed; `None` where that does
+    /// not pay: it is sent as it is.
+    pub fn frame(&mut self, plain: &[u8], window: Window) -> Option<&[u8]> {
+        let (opcode, payload) = frame::parts(plain);
+        if payload.len() < DEFLATE_BYTES_MIN {
+            return None;
+        }
+        let context = match window {
+            Window::Full => self.full.get_or_insert_with(|| context(15)),
+            // Distances of a window of 512 stay under 256, so it serves those with 8 bits too.
+            Window::Small => self.small.get_or_insert_with(|| context(9)),
+        };
+        context.reset();
+        // Room for the header, and for no more than would still pay.
+        self.out.clear();
+        self.out.resize(frame::HEADER_BYTES_MAX, 0);
+        self.out.reserve_exact(payload.len() + FLUSH_BYTES_MAX);
+        let status = context.compress_vec(payload, &mut self.out, FlushCompress::Sync);
+        let is_whole = context.total_in() == payload.len() as u64 && self.out.len() < self.out.capacity();
+        if !matches!(status, Ok(Status::Ok)) || !is_whole || !self.out.ends_with(&TAIL) {
+            return None;
+        }
+        self.out.truncate(self.out.len() - TAIL.len());
+        let len = self.out.len() - frame::HEADER_BYTES_MAX;
+        if len >= payload.len() {
+            return None;
+        }
+        let start = frame::HEADER_BYTES_MAX - frame::header_len(len);
+        self.header.clear();
+        frame::header(&mut self.header, frame::COMPRESSED | opcode, len);
+        self.out[start..frame::HEADER_BYTES_MAX].copy_from_slice(&self.header);
+        Some(&self.out[start..])
+    }
+}
+
+fn context(window_bits: u8) -> Box<Compress> {
+    Box::new(Compress::new_with_window_bits(Compression::new(LEVEL), false, window_bits))
+}
+
+/// Inflates messages.
+#[derive(Default)]
+pub struct Inflater {
+    /// Made when first needed: 50 KB.
+    context: Option<Box<Decompress>>,
+    message: Vec<u8>,
+}
+
+impl Inflater {
+    /// The message that `compressed` is, at most `bytes_max` long.
+    pub fn message(&mut self, compressed: &[u8], bytes_max: usize) -> Result<&mut [u8], FrameError> {
+        let context = self.context.get_or_insert_with(|| Box::new(Decompress::new(false)));
+        context.reset(false);
+        self.message.clear();
+        if self.message.capacity() > INFLATED_BYTES_KEPT {
+            self.message = Vec::new();
+        }
+        let mut streams = 1;
+        for mut rest in [compressed, &TAIL] {
+            // All that was read may have become less than it stands for, for want of room.
+            while !rest.is_empty() || self.message.len() == self.message.capacity() {
+                let room = room(&self.message, rest.len(), bytes_max).ok_or(TOO_LARGE)?;
+                self.message.reserve_exact(room);
+                let before = context.total_in();
+                let status = context.decompress_vec(rest, &mut self.message, FlushDecompress::Sync);
+                rest = &rest[(context.total_in() - before) as usize..];
+                match status {
+                    Ok(Status::Ok) => {}
+                    // The last block of a stream: another stream may follow, or nothing.
+                    Ok(Status::StreamEnd) if streams < STREAMS_MAX => {
+                        streams += 1;
+                        context.reset(false);
+                    }
+                    // Nothing more comes of it.
+                    Ok(Status::BufError) if rest.is_empty() => break,
+                    Ok(Status::StreamEnd | Status::BufError) | Err(_) => return Err(NOT_DEFLATE),
+                }
+            }
+        }
+        match self.message.len() <= bytes_max {
+            true => Ok(&mut self.message),
+            false => Err(TOO_LARGE),
+        }
+    }
+}
+
+/// For how many bytes to make room behind `message`; `None`: it is longer than it may be. One more
+/// than is allowed shows that there are more.
+fn room(message: &[u8], compressed: usize, bytes_max: usize) -> Option<usize> {
+    let more = message.len().max(4 * compressed).max(INFLATED_BYTES_MIN);
+    (bytes_max + 1).checked_sub(message.len()).filter(|left| *left > 0).map(|left| more.min(left))
+}
+
+const INFLATED_BYTES_MIN: usize = 1_024;
+/// Streams in one message: a client needs one.
+const STREAMS_MAX: usize = 16;
+const TOO_LARGE: FrameError = FrameError { code: CloseCode::TooLarge, reason: "the message inflates to too much" };
+const NOT_DEFLATE: FrameError = FrameError { code: CloseCode::BadPayload, reason: "a message that does not inflate" };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::{BINARY, COMPRESSED, TEXT};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const MAX: usize = 1 << 20;
+
+    fn framed(opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        frame::header(&mut out, opcode, payload.len());
+        out.extend_from_slice(payload);
+        out
+    }
+
+    /// JSON as chats send it, about `bytes` long.
+    fn chat(bytes: usize) -> Vec<u8> {
+        let mut text = String::from("[");
+        for number in 0u64.. {
+            if text.len() >= bytes {
+                break;
+            }
+            let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            text += &format!(r#"{{"id":{mixed},"from":"user{}","text":"hello number {number}"}},"#, mixed % 97);
+        }
+        text.into_bytes()
+    }
+
+    /// What a client makes of a compressed frame, with a window of its own size.
+    fn inflated(frame: &[u8], window_bits: u8) -> Vec<u8> {
+        assert_eq!(frame[0] & COMPRESSED, COMPRESSED);
+        let plain: Vec<u8> = std::iter::once(frame[0] & !COMPRESSED).chain(frame[1..].iter().copied()).collect();
+        let (_, payload) = frame::parts(&plain);
+        let mut context = Decompress::new_with_window_bits(false, window_bits);
+        let mut out = Vec::with_capacity(MAX);
+        for part in [payload, &TAIL] {
+            // A few bytes at a time, so that nothing but the window reaches back.
+            for piece in part.chunks(16) {
+                context.decompress_vec(piece, &mut out, FlushDecompress::Sync).expect("it inflates");
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_compressed_frame_is_the_same_message_and_smaller() {
+        let mut deflater = Deflater::default();
+        for (opcode, bytes) in [(TEXT, 1_024), (BINARY, 70_000), (TEXT, 900_000), (TEXT, 1_100)] {
+            let payload = chat(bytes);
+            let plain = framed(opcode, &payload);
+            let frame = deflater.frame(&plain, Window::Full).expect("it pays").to_vec();
+            assert!(frame.len() < plain.len() / 2, "{} of {}", frame.len(), plain.len());
+            assert_eq!(frame[0], 0x80 | COMPRESSED | opcode);
+            assert_eq!(inflated(&frame, 15), payload);
+        }
+    }
+
+    #[test]
+    fn what_is_small_or_does_not_shrink_is_left_plain() {
+        let mut deflater = Deflater::default();
+        let noise: Vec<u8> =
+            (0..8_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n).to_le_bytes()).collect();
+        let noise: Vec<u8> = noise.chunks(4).map(|four| four[0] ^ four[3].rotate_left(3)).collect();
+        assert!(deflater.frame(&framed(TEXT, &chat(400)), Window::Full).is_none());
+        assert!(deflater.frame(&framed(BINARY, &noise), Window::Full).is_none());
+        assert!(deflater.frame(&framed(TEXT, &chat(2_000)), Window::Full).is_some(), "and the next one is well");
+    }
+
+    proptest! {
+        #[test]
+        fn what_one_side_compresses_the_other_inflates(
+            seeds in proptest::collection::vec("[a-f]{0,9}", 1..9), times in 1usize..400, is_small: bool,
+        ) {
+            let payload = seeds.concat().repeat(times).into_bytes();
+            let window = if is_small { Window::Small } else { Window::Full };
+            let plain = framed(TEXT, &payload);
+            if let Some(frame) = Deflater::default().frame(&plain, window) {
+                prop_assert!(frame.len() < plain.len());
+                prop_assert_eq!(inflated(frame, if is_small { 9 } else { 15 }), payload);
+            }
+        }
+
+        #[test]
+        fn distances_of_the_small_window_stay_within_eight_bits(seeds in proptest::collection::vec("[a-z0-9]{1,40}", 1..40)) {
+            // What repeats at every distance around 256 and far beyond.
+            let payload = (0..60).map(|n| seeds[n * 7 % seeds.len()].as_str()).collect::<String>().repeat(6).into_bytes();
+            let plain = framed(TEXT, &payload);
+            if let Some(frame) = Deflater::default().frame(&plain, Window::Small) {
+                let plain: Vec<u8> = std::iter::once(frame[0] & !COMPRESSED).chain(frame[1..].iter().copied()).collect();
+                prop_assert!(farthest(frame::parts(&plain).1) <= 256);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_inflating_panic_or_go_on(bytes: Vec<u8>) {
+            if let Ok(message) = Inflater::default().message(&bytes, 10_000) {
+                prop_assert!(message.len() <= 10_000);
+            }
+        }
+    }
+
+    /// The greatest distance in a stream of stored and fixed blocks and dynamic ones: walked by hand,
+    /// since decoders do not tell (`RFC 1951`).
+    fn farthest(stream: &[u8]) -> usize {
+        Bits { stream, at: 0 }.farthest()
+    }
+
+    struct Bits<'a> {
+        stream: &'a [u8],
+        at: usize,
+    }
+
+    impl Bits<'_> {
+        fn take(&mut self, count: usize) -> usize {
+            (0..count).fold(0, |value, place| {
+                let bit = self.stream.get(self.at / 8).map_or(0, |byte| byte >> (self.at % 8) & 1);
+                self.at += 1;
+                value | usize::from(bit) << place
+            })
+        }
+
+        fn farthest(&mut self) -> usize {
+            let mut farthest = 0;
+            while self.at + 3 <= self.stream.len() * 8 {
+                let (_, kind) = (self.take(1), self.take(2));
+                match kind {
+                    // The stored block of a flush, whose length was cut off with the tail.
+                    0 => break,
+                    1 => {
+                        let lengths: Vec<usize> = (0..288)
+                            .map(|symbol| match symbol {
+                                0..=143 => 8,
+                                144..=255 => 9,
+                                256..=279 => 7,
+                                _ => 8,
+                            })
+                            .collect();
+                        farthest = farthest.max(self.block(&lengths, &[5; 30]));
+                    }
+                    2 => {
+                        let (literals, distances, orders) = (self.take(5) + 257, self.take(5) + 1, self.take(4) + 4);
+                        const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+                        let mut of_codes = [0; 19];
+                        for place in &ORDER[..orders] {
+                            of_codes[*place] = self.take(3);
+                        }
+                        let of_codes = codes(&of_codes);
+                        let mut lengths: Vec<usize> = Vec::new();
+                        while lengths.len() < literals + distances {
+                            match self.symbol(&of_codes) {
+                                16 => {
+                                    let (last, times) = (lengths[lengths.len() - 1], self.take(2) + 3);
+                                    lengths.extend(std::iter::repeat_n(last, times));
+                                }
+                                17 => lengths.extend(std::iter::repeat_n(0, self.take(3) + 3)),
+                                18 => lengths.extend(std::iter::repeat_n(0, self.take(7) + 11)),
+                                len => lengths.push(len),
+                            }
+                        }
+                        let (literals, distances) = lengths.split_at(literals);
+                        farthest = farthest.max(self.block(literals, distances));
+                    }
+                    _ => panic!("no such block"),
+                }
+            }
+            farthest
+        }
+
+        fn block(&mut self, literals: &[usize], distances: &[usize]) -> usize {
+            let (literals, distances) = (&codes(literals), &codes(distances));
+            let mut farthest = 0;
+            loop {
+                match self.symbol(literals) {
+                    0..=255 => {}
+                    256 => return farthest,
+                    symbol => {
+                        let extra = match symbol {
+                            257..=264 | 285 => 0,
+                            symbol => (symbol - 261) / 4,
+                        };
+                        self.take(extra);
+                        let code = self.symbol(distances);
+                        let distance = match code {
+                            0..=3 => code + 1,
+                            _ => {
+                                let extra = code / 2 - 1;
+                                ((2 + code % 2) << extra) + 1 + self.take(extra)
+                            }
+                        };
+                        farthest = farthest.max(distance);
+                    }
+                }
+            }
+        }
+
+        /// The next symbol, bit by bit.
+        fn symbol(&mut self, codes: &Codes) -> usize {
+            let mut code = 0;
+            (1..=15)
+                .find_map(|len| {
+                    code = code << 1 | self.take(1);
+                    codes.get(&(len, code)).copied()
+                })
+                .expect("a code of the stream")
+        }
+    }
+
+    /// The symbol of each (length, code).
+    type Codes = BTreeMap<(usize, usize), usize>;
+
+    /// The canonical code with these lengths (`RFC 1951` section 3.2.2).
+    fn codes(lengths: &[usize]) -> Codes {
+        let mut codes = Codes::new();
+        let mut code = 0;
+        for len in 1..=15 {
+            for symbol in (0..lengths.len()).filter(|symbol| lengths[*symbol] == len) {
+                codes.insert((len, code), symbol);
+                code += 1;
+            }
+            code <<= 1;
+        }
+        codes
+    }
+
+    /// What a client sends, with the end of its stream as `flush` makes it.
+    fn compressed(payload: &[u8], flush: FlushCompress) -> Vec<u8> {
+        let mut context = Compress::new(Compression::best(), false);
+        let mut out = Vec::with_capacity(payload.len() + 1_000);
+        context.compress_vec(payload, &mut out, flush).expect("it compresses");
+        if matches!(flush, FlushCompress::Sync) {
+            out.truncate(out.len() - TAIL.len());
+        }
+        out
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc_inflate_to_hello() {
+        let mut inflater = Inflater::default();
+        for example in [
+            &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
+            &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],
+            &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
+            &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
+        ] {
+            assert_eq!(inflater.message(example, MAX).as_deref(), Ok(&b"Hello"[..]));
+        }
+    }
+
+    #[test]
+    fn messages_of_every_size_inflate_up_to_the_bound() {
+        let mut inflater = Inflater::default();
+        for len in [0, 1, 1_023, 1_024, 4_096, 100_000, MAX - 1, MAX] {
+            for flush in [FlushCompress::Sync, FlushCompress::Finish] {
+                let payload = &chat(MAX + 100)[..len];
+                let message = inflater.message(&compressed(payload, flush), MAX);
+                assert!(message.as_deref() == Ok(payload), "{len} bytes, {flush:?}");
+            }
+        }
+        let larger = &chat(MAX + 100)[..MAX + 1];
+        assert_eq!(inflater.message(&compressed(larger, FlushCompress::Sync), MAX), Err(TOO_LARGE));
+    }
+
+    #[test]
+    fn a_bomb_ends_at_the_bound_and_takes_no_more_memory() {
+        let bomb = compressed(&vec![0; 8 << 20], FlushCompress::Sync);
+        assert!(bomb.len() < 20_000);
+        let mut inflater = Inflater::default();
+        assert_eq!(inflater.message(&bomb, MAX), Err(TOO_LARGE));
+        assert!(inflater.message.capacity() <= 2 * MAX, "{} bytes", inflater.message.capacity());
+        assert_eq!(inflater.message(&compressed(b"after", FlushCompress::Sync), MAX).as_deref(), Ok(&b"after"[..]));
+    }
+
+    #[test]
+    fn what_is_no_stream_is_refused_and_harms_nothing_after_it() {
+        let mut inflater = Inflater::default();
+        // A reserved block, a stored block whose lengths disagree, ends without an end.
+        for wrong in [&[0x06][..], &[0x00, 1, 0, 1, 0], &[0x03, 0x00].repeat(STREAMS_MAX + 1)] {
+            assert_eq!(inflater.message(wrong, MAX), Err(NOT_DEFLATE), "{wrong:?}");
+        }
+        assert_eq!(inflater.message(&compressed(b"after", FlushCompress::Sync), MAX).as_deref(), Ok(&b"after"[..]));
+    }
+}
