@@ -14,7 +14,7 @@ use crate::io::turn;
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::{DialectId, NATIVE_JSON};
 use crate::wire::frame;
-use crate::wire::handshake::{self as wire, Token, TokenSource};
+use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head, HeadScan};
 use monoio::net::TcpStream;
 use std::io;
@@ -147,6 +147,7 @@ fn refuse(edge: &Edge, reason: &'static str, status: u16, code: ErrorCode, messa
 
 fn upgrade(edge: &Edge, head: &Head<'_>) -> Verdict {
     let upgrade = match wire::upgrade(head) {
+        Ok(upgrade) if !edge.compresses() => Upgrade { deflate: None, ..upgrade },
         Ok(upgrade) => upgrade,
         Err(refused) => {
             edge.refuse("upgrade");

@@ -4,6 +4,7 @@
 //! per dialect; a frame is charged to its shard's account for as long as it lives.
 
 use crate::base::time::Instant;
+use crate::kernel::Limits;
 use crate::kernel::budget::{Account, COUNTS_BYTES};
 use crate::kernel::ids::{ConnAt, Place};
 use crate::wire::deflate::{Deflater, Window};
@@ -51,6 +52,14 @@ pub struct Entry {
 pub struct Encoder {
     scratch: Vec<u8>,
     pub deflater: Deflater,
+}
+
+impl Encoder {
+    pub fn new(limits: &Limits) -> Encoder {
+        let mut encoder = Encoder::default();
+        encoder.deflater.set_bytes_min(limits.deflate_bytes_min);
+        encoder
+    }
 }
 
 #[derive(Debug)]

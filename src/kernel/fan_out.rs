@@ -38,14 +38,23 @@ impl Kernel {
         let is_crowd = row.members().len() >= CROWD_MIN;
         let dirty = if is_crowd { &mut effects.dirty_by_crowd } else { &mut effects.dirty };
         let mut queued = 0;
+        // Members of a room mostly speak alike.
+        let mut last = None;
         for member in row.members() {
             let (conn, row) = self.conns.member_mut(member.slot);
             if excluded == Some(conn) {
                 continue;
             }
-            let Some(frame) = frames.form(row.dialect) else {
-                debug_assert!(false, "the home knows every dialect of its members");
-                continue;
+            let frame = match last {
+                Some((dialect, frame)) if dialect == row.dialect => frame,
+                _ => {
+                    let Some(frame) = frames.form(row.dialect) else {
+                        debug_assert!(false, "the home knows every dialect of its members");
+                        continue;
+                    };
+                    last = Some((row.dialect, frame));
+                    frame
+                }
             };
             match queue(conn, row, frame, dirty) {
                 Pushed::Queued => queued += 1,

@@ -70,6 +70,8 @@ pub struct Limits {
     pub lane_entries: u32,
     /// What one shard holds for readers at most, bytes (see `budget`).
     pub memory_bytes: usize,
+    /// Messages of as many bytes are compressed for clients that can; `None`: for nobody new.
+    pub deflate_bytes_min: Option<usize>,
 }
 
 impl Default for Limits {
@@ -81,6 +83,7 @@ impl Default for Limits {
             idle_time_max: limits::IDLE_TIME_MAX,
             lane_entries: limits::LANE_ENTRIES_MAX as u32,
             memory_bytes: limits::MEMORY_BYTES,
+            deflate_bytes_min: Some(limits::DEFLATE_BYTES_MIN),
         }
     }
 }
@@ -161,9 +164,15 @@ impl Kernel {
             verifier: Arc::default(),
             revocations: Revocations::default(),
             keyed,
-            encoder: Encoder::default(),
+            encoder: Encoder::new(&config.limits),
             limits: config.limits,
         }
+    }
+
+    /// What holds from now on, for timers as they are next set.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.encoder.deflater.set_bytes_min(limits.deflate_bytes_min);
+        self.limits = limits;
     }
 
     /// No timer fires before this.

@@ -68,6 +68,7 @@ impl Shape {
                 lane_entries: lane_entries as u32,
                 window: if is_heavy { 100_000 } else { small as usize },
                 memory_bytes: memory_bytes as usize,
+                compresses: random.below(2) == 0,
                 seed: random.next(),
                 fault,
             },

@@ -18,6 +18,7 @@ use crate::sim::decoder::{Decoder, Received};
 use crate::sim::fault::Fault;
 use crate::sim::oracle::{Check, Failure};
 use crate::wire::codes::CloseCode;
+use crate::wire::deflate::Window;
 use crate::wire::dialect::NATIVE_JSON;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -26,6 +27,8 @@ use std::time::Duration;
 
 /// What one write may take at most, as at the edge.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// Where messages are compressed, nearly all are.
+const DEFLATE_BYTES_MIN: usize = 64;
 
 /// A socket of the world, never used for a second connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -40,6 +43,9 @@ pub struct WorldShape {
     pub window: usize,
     /// What each shard may hold for readers, bytes.
     pub memory_bytes: usize,
+    /// Two of three clients agree on compression, each with another window; short messages are
+    /// compressed too.
+    pub compresses: bool,
     pub seed: u64,
     pub fault: Option<Fault>,
 }
@@ -47,7 +53,15 @@ pub struct WorldShape {
 impl Default for WorldShape {
     fn default() -> Self {
         let memory_bytes = Limits::default().memory_bytes;
-        WorldShape { shards: 2, lane_entries: 8, window: 1 << 20, memory_bytes, seed: 1, fault: None }
+        WorldShape {
+            shards: 2,
+            lane_entries: 8,
+            window: 1 << 20,
+            memory_bytes,
+            compresses: false,
+            seed: 1,
+            fault: None,
+        }
     }
 }
 
@@ -100,6 +114,7 @@ pub struct World {
     /// The socket of a slot, by shard.
     rows: Vec<Vec<Option<Link>>>,
     window: usize,
+    compresses: bool,
     sabotage: Option<Sabotage>,
     /// The largest frame that was written.
     frame_bytes_max: usize,
@@ -130,7 +145,9 @@ impl World {
                 Some(Fault::IdleRelief) => Limits::default().memory_bytes,
                 _ => shape.memory_bytes,
             };
-            let limits = Limits { lane_entries: shape.lane_entries, memory_bytes, ..Limits::default() };
+            let deflate_bytes_min = shape.compresses.then_some(DEFLATE_BYTES_MIN);
+            let lane_entries = shape.lane_entries;
+            let limits = Limits { lane_entries, memory_bytes, deflate_bytes_min, ..Limits::default() };
             let (id, seed) = (ShardId(id), shape.seed ^ u64::from(id) << 32);
             let config = ShardConfig { id, shards: shape.shards, origin: 7, seed, map_key, limits };
             Shard::new(config, features::all(), now)
@@ -147,6 +164,7 @@ impl World {
             sockets: Vec::new(),
             rows: vec![Vec::new(); shards],
             window: shape.window,
+            compresses: shape.compresses,
             sabotage: shape.fault.map(sabotage),
             frame_bytes_max: 0,
             failure: None,
@@ -182,6 +200,11 @@ impl World {
     pub fn open(&mut self, shard: ShardId, identity: Identity) -> Option<Link> {
         let conn = self.shards[shard.index()].reserve()?;
         let link = Link(self.sockets.len());
+        let dialect = match link.0 % 3 {
+            1 if self.compresses => NATIVE_JSON.compressed(Window::Full),
+            2 if self.compresses => NATIVE_JSON.compressed(Window::Small),
+            _ => NATIVE_JSON,
+        };
         self.sockets.push(Socket {
             shard,
             conn,
@@ -192,13 +215,13 @@ impl World {
             is_blocked: false,
             is_deserted: false,
             backlog: VecDeque::new(),
-            decoder: Decoder::default(),
+            decoder: Decoder::new(dialect.window()),
         });
         let rows = &mut self.rows[shard.index()];
         let slot = conn.0.slot as usize;
         rows.resize(rows.len().max(slot + 1), None);
         rows[slot] = Some(link);
-        let opening = Opening { conn, identity, dialect: NATIVE_JSON, greeting: Box::default() };
+        let opening = Opening { conn, identity, dialect, greeting: Box::default() };
         self.step(shard, Input::Open(Box::new(opening)));
         Some(link)
     }

@@ -25,8 +25,9 @@ pub enum Window {
 }
 
 /// Compresses frames.
-#[derive(Default)]
 pub struct Deflater {
+    /// Shorter payloads are left as they are.
+    bytes_min: usize,
     /// Made when first needed: 300 KB and 30 KB.
     full: Option<Box<Compress>>,
     small: Option<Box<Compress>>,
@@ -34,7 +35,18 @@ pub struct Deflater {
     out: Vec<u8>,
 }
 
+impl Default for Deflater {
+    fn default() -> Deflater {
+        Deflater { bytes_min: DEFLATE_BYTES_MIN, full: None, small: None, header: Vec::new(), out: Vec::new() }
+    }
+}
+
 impl Deflater {
+    /// `None`: nothing is compressed.
+    pub fn set_bytes_min(&mut self, bytes_min: Option<usize>) {
+        self.bytes_min = bytes_min.unwrap_or(usize::MAX);
+    }
+
     /// The frame as a receiver reads it best that has agreed on `window`.
     pub fn best<'a>(&'a mut self, plain: &'a [u8], window: Option<Window>) -> &'a [u8] {
         window.and_then(|window| self.frame(plain, window)).unwrap_or(plain)
@@ -44,7 +56,7 @@ impl Deflater {
     /// not pay: it is sent as it is.
     pub fn frame(&mut self, plain: &[u8], window: Window) -> Option<&[u8]> {
         let (opcode, payload) = frame::parts(plain);
-        if payload.len() < DEFLATE_BYTES_MIN {
+        if payload.len() < self.bytes_min {
             return None;
         }
         let context = match window {

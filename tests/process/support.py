@@ -203,7 +203,7 @@ class Client:
         self.ids = itertools.count(1)
 
     @classmethod
-    async def open(cls, gateway, user, jwt=None, how="header", ready=True, **claims):
+    async def open(cls, gateway, user, jwt=None, how="header", ready=True, extensions=None, **claims):
         self = cls()
         jwt = jwt if jwt is not None else token(user, **claims)
         url, headers, protocols = gateway.url, {}, ["ringroom.v1.json"]
@@ -222,7 +222,7 @@ class Client:
         self.user = user
         self.socket = await connect(
             url, additional_headers=headers, subprotocols=protocols, compression=None, proxy=None,
-            ping_interval=None, max_size=None, max_queue=None, close_timeout=PATIENCE_S,
+            extensions=extensions, ping_interval=None, max_size=None, max_queue=None, close_timeout=PATIENCE_S,
         )
         self.reader = asyncio.create_task(self._read())
         if ready:

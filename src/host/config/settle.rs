@@ -143,7 +143,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         },
         tuning: tuning(&tree.turn, &tree.sockets),
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
-        limits: limits(&tree.limits, &tree.memory),
+        limits: limits(&tree),
         drain_spread: Duration::from_millis(tree.drain.spread_ms),
         development: dev || secret.is_none() && !keys.has_keys(),
         secret,
@@ -153,14 +153,16 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
     Settled { config, problems, secret_missing }
 }
 
-fn limits(limits: &tree::Limits, memory: &tree::Memory) -> Limits {
+fn limits(tree: &Tree) -> Limits {
+    let limits = &tree.limits;
     Limits {
         conns_max: limits.conns_per_shard as usize,
         heartbeat: Duration::from_millis(limits.heartbeat_ms),
         heartbeat_time_out: Duration::from_millis(limits.heartbeat_time_out_ms),
         idle_time_max: limits.idle_ms.map_or(Duration::MAX, Duration::from_millis),
         lane_entries: limits.lane_entries as u32,
-        memory_bytes: memory.budget_bytes as usize,
+        memory_bytes: tree.memory.budget_bytes as usize,
+        deflate_bytes_min: tree.compression.min_bytes.map(|bytes| bytes as usize),
     }
 }
 

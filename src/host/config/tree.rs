@@ -168,6 +168,14 @@ sections! {
         coalesce_us: u64 = number("microseconds", 0, us(limits::COALESCE_MAX), 0);
     }
 
+    /// permessage-deflate (RFC 7692), for clients that offer it.
+    compression: Compression {
+        /// Messages of as many bytes are compressed, once for all their receivers, where that makes
+        /// them smaller. `never`: no offer is taken, from new connections on.
+        min_bytes: Option<u64> =
+            number_unless("never", "bytes", 64, limits::MESSAGE_BYTES_MAX as u64, limits::DEFLATE_BYTES_MIN as u64).live();
+    }
+
     /// What a shard may hold.
     memory: Memory {
         /// What one shard holds for readers at most, each frame counted once: frames that wait to be

@@ -21,6 +21,11 @@ impl Edge {
         verified
     }
 
+    /// Whether offers of compression are taken.
+    pub fn compresses(&self) -> bool {
+        self.state.borrow().shard.compresses()
+    }
+
     /// Who sends no token, where that is allowed.
     pub fn anonymous(&self, label: Option<&str>) -> Option<Identity> {
         let mut random = [0; 16];
