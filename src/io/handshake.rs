@@ -12,7 +12,7 @@ use crate::io::edge::Edge;
 use crate::io::socket::{self, Shut};
 use crate::io::turn;
 use crate::wire::codes::{CloseCode, ErrorCode};
-use crate::wire::dialect::{DialectId, NATIVE_JSON};
+use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
 use crate::wire::frame;
 use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head, HeadScan};
@@ -166,7 +166,11 @@ fn upgrade(edge: &Edge, head: &Head<'_>) -> Verdict {
         return refuse(edge, "origin", 403, ErrorCode::Forbidden, message);
     }
     let answer = wire::accepted(&upgrade);
-    let dialect = upgrade.deflate.map_or(NATIVE_JSON, |deflate| NATIVE_JSON.compressed(deflate.window));
+    let plain = match upgrade.subprotocol {
+        Some(wire::SUBPROTOCOL_MSGPACK) => NATIVE_MSGPACK,
+        _ => NATIVE_JSON,
+    };
+    let dialect = upgrade.deflate.map_or(plain, |deflate| plain.compressed(deflate.window));
     let verified = match &upgrade.token {
         Some(Token { text, .. }) => edge.verify(text),
         None => edge.anonymous(head.query_value(LABEL_QUERY).as_deref()).ok_or(TokenRefused::Missing),

@@ -9,7 +9,7 @@ use crate::kernel::budget::{Account, COUNTS_BYTES};
 use crate::kernel::ids::{ConnAt, Place};
 use crate::wire::deflate::{Deflater, Window};
 use crate::wire::dialect::{self, DialectId, DialectSet};
-use crate::wire::encode::Push;
+use crate::wire::encode::{self, Push};
 use crate::wire::frame;
 use std::ops::Range;
 use std::rc::Rc;
@@ -50,15 +50,33 @@ pub struct Entry {
 /// What entries are encoded with: reused from one to the next.
 #[derive(Default)]
 pub struct Encoder {
+    json: Vec<u8>,
     scratch: Vec<u8>,
-    pub deflater: Deflater,
+    deflater: Deflater,
 }
 
 impl Encoder {
     pub fn new(limits: &Limits) -> Encoder {
         let mut encoder = Encoder::default();
-        encoder.deflater.set_bytes_min(limits.deflate_bytes_min);
+        encoder.set_limits(limits);
         encoder
+    }
+
+    pub fn set_limits(&mut self, limits: &Limits) {
+        self.deflater.set_bytes_min(limits.deflate_bytes_min);
+    }
+
+    /// A native JSON frame as one receiver reads it best that speaks `dialect`.
+    pub fn one<'a>(&'a mut self, dialect: DialectId, json_frame: &'a [u8]) -> &'a [u8] {
+        let plain = match dialect.plain() {
+            dialect::NATIVE_JSON => json_frame,
+            other => {
+                self.scratch.clear();
+                dialect::translate(other, &mut self.scratch, json_frame);
+                &self.scratch
+            }
+        };
+        dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
     }
 }
 
@@ -73,20 +91,28 @@ impl Entry {
     /// `wanted`, compressed where that pays.
     pub fn encode(push: &Push<'_>, label: Label, wanted: DialectSet, encoder: &mut Encoder) -> Entry {
         let Label { place, class, excluded, at } = label;
-        let Encoder { scratch, deflater } = encoder;
+        let Encoder { json, scratch, deflater } = encoder;
+        json.clear();
+        encode::push(json, push);
         let mut plain = DialectSet::EMPTY;
         plain.insert(dialect::NATIVE_JSON);
         wanted.iter().for_each(|dialect| plain.insert(dialect.plain()));
         // One of each plain form, and no more where nobody reads compressed ones.
         let mut forms = Vec::with_capacity(plain.union(wanted).iter().count());
         for dialect in plain.iter() {
-            scratch.clear();
-            dialect::encode_push(dialect, scratch, push);
-            forms.push(Form { dialect, bytes: Arc::from(scratch.as_slice()) });
+            let frame = match dialect {
+                dialect::NATIVE_JSON => &*json,
+                other => {
+                    scratch.clear();
+                    dialect::translate(other, scratch, json);
+                    &*scratch
+                }
+            };
+            forms.push(Form { dialect, bytes: Arc::from(frame.as_slice()) });
             for window in [Window::Full, Window::Small] {
                 let dialect = dialect.compressed(window);
                 if wanted.contains(dialect)
-                    && let Some(frame) = deflater.frame(scratch, window)
+                    && let Some(frame) = deflater.frame(frame, window)
                 {
                     forms.push(Form { dialect, bytes: Arc::from(frame) });
                 }

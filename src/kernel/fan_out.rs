@@ -6,7 +6,7 @@ use crate::base::time::Now;
 use crate::kernel::Kernel;
 use crate::kernel::conns::{Flags, Row};
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::{Class, Entry, Frames, Shared};
+use crate::kernel::entry::{Class, Entry, Frame, Frames, Shared};
 use crate::kernel::ids::{ConnId, RoomId, ShardId};
 use crate::kernel::outbox::Pushed;
 use crate::kernel::reasons::{CloseReason, Dropped};
@@ -86,6 +86,14 @@ impl Kernel {
         for conn in overflowed {
             self.close_for(now, conn, CloseReason::OutboxBytes, effects);
         }
+    }
+
+    /// Queues a native JSON frame for one connection, in the form that it reads.
+    pub fn tell(&mut self, now: Now, conn: ConnId, json_frame: &[u8], class: Class, effects: &mut Effects) {
+        let Some(row) = self.conns.row(conn) else { return };
+        let frame = self.encoder.one(row.dialect, json_frame);
+        let frame = Frame::new(&self.memory.account, Arc::from(frame), class);
+        self.push_to(now, conn, &frame, effects);
     }
 
     /// Queues a frame for one connection; one that has no place for it is closed.

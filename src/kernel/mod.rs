@@ -171,7 +171,7 @@ impl Kernel {
 
     /// What holds from now on, for timers as they are next set.
     pub fn set_limits(&mut self, limits: Limits) {
-        self.encoder.deflater.set_bytes_min(limits.deflate_bytes_min);
+        self.encoder.set_limits(&limits);
         self.limits = limits;
     }
 

@@ -10,14 +10,12 @@ use crate::admission::token::TokenRefused;
 use crate::base::time::Now;
 use crate::kernel::conns::Flags;
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::{Class, Frame};
+use crate::kernel::entry::Class;
 use crate::kernel::ids::ConnId;
 use crate::kernel::reasons::CloseReason;
 use crate::kernel::{Kernel, Timer};
 use crate::wire::codes::{ErrorCode, WireError};
-use crate::wire::dialect;
-use crate::wire::encode::Push;
-use std::sync::Arc;
+use crate::wire::encode::{self, Push};
 use std::time::Duration;
 
 const EXPIRING: &str = "auth:expiring";
@@ -58,7 +56,7 @@ impl Kernel {
     /// Does nothing where the token was replaced meanwhile, or the wall clock went back.
     pub fn on_expiry(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
         let Some(row) = self.conns.row(conn).filter(|row| row.is_open()) else { return };
-        let (was_told, dialect) = (row.flags.has(Flags::TOLD_EXPIRING), row.dialect);
+        let was_told = row.flags.has(Flags::TOLD_EXPIRING);
         let Some(left) = self.token_time_left(now, conn) else { return };
         if left.is_zero() {
             return self.close_for(now, conn, CloseReason::TokenEnded, effects);
@@ -73,11 +71,9 @@ impl Kernel {
         let data = data.as_bytes();
         let push = Push { event: EXPIRING, room: None, seq: None, mid: None, ts: None, from: None, data };
         let mut bytes = Vec::new();
-        dialect::encode_push(dialect, &mut bytes, &push);
+        encode::push(&mut bytes, &push);
         // Not logged: what the server says unasked must not make a connection look busy.
-        let class = Class::Latest { key: EXPIRING_KEY };
-        let expiring = Frame::new(&self.memory.account, Arc::from(bytes), class);
-        self.push_to(now, conn, &expiring, effects);
+        self.tell(now, conn, &bytes, Class::Latest { key: EXPIRING_KEY }, effects);
         self.wheel.set(now.at.after(left), Timer::Expiry(conn));
     }
 

@@ -12,8 +12,8 @@ use crate::kernel::ids::ConnId;
 use crate::kernel::reasons::CloseReason;
 use crate::shard::Shard;
 use crate::wire::codes::CloseCode;
-use crate::wire::dialect;
-use crate::wire::encode::Push;
+use crate::wire::dialect::{self, DialectId};
+use crate::wire::encode::{self, Push};
 use crate::wire::frame;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,14 +23,19 @@ use std::time::Duration;
 const HEARTBEAT_KEY: u64 = 0;
 const PING_KEY: u64 = 1;
 
-/// What a heartbeat sends, made once for all that are due: the push and the ping.
-type Heartbeat = (Shared, Shared);
+/// What a heartbeat sends, made once for all that are due: the push in each form that somebody reads,
+/// and the ping.
+#[derive(Default)]
+struct Heartbeat {
+    pushes: Vec<(DialectId, Shared)>,
+    ping: Option<Shared>,
+}
 
 impl Shard {
     pub(super) fn on_tick(&mut self, now: Now, effects: &mut Effects) {
         let mut due = std::mem::take(&mut self.due);
         self.kernel.wheel.expire(now.at, &mut due);
-        let mut heartbeat = None;
+        let mut heartbeat = Heartbeat::default();
         for timer in due.drain(..) {
             match timer {
                 Timer::Heartbeat(conn) => self.on_heartbeat(now, conn, &mut heartbeat, effects),
@@ -57,7 +62,7 @@ impl Shard {
         interval - Duration::from_nanos(early)
     }
 
-    fn on_heartbeat(&mut self, now: Now, conn: ConnId, made: &mut Option<Heartbeat>, effects: &mut Effects) {
+    fn on_heartbeat(&mut self, now: Now, conn: ConnId, made: &mut Heartbeat, effects: &mut Effects) {
         let Some(row) = self.kernel.conns.row(conn).filter(|row| row.is_open()) else { return };
         let silent = seconds(now.at).saturating_sub(row.heard_s);
         let inactive = seconds(now.at).saturating_sub(row.active_s);
@@ -69,7 +74,7 @@ impl Shard {
             return self.kernel.close_for(now, conn, CloseReason::Inactive, effects);
         }
         // Browsers cannot see the ping, other clients need nothing but it. Both share a write.
-        let (push, ping) = made.get_or_insert_with(|| heartbeat(now, &self.kernel.memory.account)).clone();
+        let (push, ping) = made.of(now, row.dialect.plain(), &self.kernel.memory.account);
         self.kernel.push_to(now, conn, &ping, effects);
         self.kernel.push_to(now, conn, &push, effects);
         self.start_heartbeat(now, conn);
@@ -123,15 +128,26 @@ impl Shard {
     }
 }
 
-fn heartbeat(now: Now, account: &Rc<Account>) -> Heartbeat {
-    let data = format!(r#"{{"ts":{}}}"#, now.unix_ms);
-    let push =
-        Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data: data.as_bytes() };
-    let mut bytes = Vec::new();
-    dialect::encode_push(dialect::NATIVE_JSON, &mut bytes, &push);
-    let push = Frame::new(account, Arc::from(&bytes[..]), Class::Latest { key: HEARTBEAT_KEY });
-    bytes.clear();
-    frame::ping(&mut bytes, b"");
-    // Not logged: what the server says unasked must not make a connection look busy.
-    (push, Frame::new(account, Arc::from(&bytes[..]), Class::Latest { key: PING_KEY }))
+impl Heartbeat {
+    fn of(&mut self, now: Now, dialect: DialectId, account: &Rc<Account>) -> (Shared, Shared) {
+        // Not logged: what the server says unasked must not make a connection look busy.
+        let ping = self.ping.get_or_insert_with(|| {
+            let mut bytes = Vec::new();
+            frame::ping(&mut bytes, b"");
+            Frame::new(account, Arc::from(bytes), Class::Latest { key: PING_KEY })
+        });
+        let made = self.pushes.iter().find(|(made, _)| *made == dialect).map(|(_, push)| push.clone());
+        let push = made.unwrap_or_else(|| {
+            let data = format!(r#"{{"ts":{}}}"#, now.unix_ms);
+            let data = data.as_bytes();
+            let push = Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data };
+            let (mut json, mut bytes) = (Vec::new(), Vec::new());
+            encode::push(&mut json, &push);
+            dialect::translate(dialect, &mut bytes, &json);
+            let push = Frame::new(account, Arc::from(bytes), Class::Latest { key: HEARTBEAT_KEY });
+            self.pushes.push((dialect, push.clone()));
+            push
+        });
+        (push, ping.clone())
+    }
 }

@@ -5,7 +5,7 @@ use crate::base::time::Now;
 use crate::kernel::calls::{Answers, Asker};
 use crate::kernel::conns::Replay;
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::Frame;
+use crate::kernel::entry::Class;
 use crate::kernel::facts::Fact;
 use crate::kernel::feature::{Answer, Told};
 use crate::kernel::ids::{ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq, ShardId};
@@ -14,8 +14,7 @@ use crate::kernel::reasons::CloseReason;
 use crate::kernel::scope::RoomScope;
 use crate::shard::Shard;
 use crate::wire::codes::CloseCode;
-use crate::wire::dialect;
-use crate::wire::encode::Push;
+use crate::wire::encode::{self, Push};
 use crate::wire::envelope::Data;
 use serde_json::json;
 
@@ -187,11 +186,9 @@ impl Shard {
             from: None,
             data: &data,
         };
-        let Some(row) = self.kernel.conns.row(conn) else { return };
         self.frame.clear();
-        dialect::encode_push(row.dialect, &mut self.frame, &push);
-        let welcome = Frame::logged(&self.kernel.memory.account, &self.frame);
-        self.kernel.push_to(now, conn, &welcome, effects);
+        encode::push(&mut self.frame, &push);
+        self.kernel.tell(now, conn, &self.frame, Class::Logged, effects);
         self.kernel.watch_expiry(now, conn);
     }
 

@@ -4,12 +4,12 @@
 use crate::admission::gate::{self, Admitted, Standing};
 use crate::admission::names::{self, RoomName};
 use crate::admission::rights::Right;
-use crate::base::limits::{ROOMS_LOOKED_THROUGH_MAX, ROOMS_PER_REQUEST_MAX};
+use crate::base::limits::{INFLATED_BYTES_KEPT, MESSAGE_BYTES_MAX, ROOMS_LOOKED_THROUGH_MAX, ROOMS_PER_REQUEST_MAX};
 use crate::base::time::Now;
 use crate::kernel::calls::{Answered, Answers, Asker};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::Frame;
+use crate::kernel::entry::{Class, Frame};
 use crate::kernel::feature::{Answer, ConnRequest, Declared, DeclaredId, Home};
 use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomId, RoomRef, ShardId};
 use crate::kernel::lanes::Parked;
@@ -17,10 +17,11 @@ use crate::kernel::mail::{Ask, Request};
 use crate::kernel::reasons::CloseReason;
 use crate::kernel::scope::ConnScope;
 use crate::shard::{Opening, Shard};
-use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::codes::{CloseCode, ErrorCode, WireError};
+use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
 use crate::wire::encode;
 use crate::wire::envelope::{self, Data, RequestId};
-use crate::wire::json;
+use crate::wire::{json, msgpack};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -63,7 +64,39 @@ impl Shard {
         self.send(conn, effects);
     }
 
+    /// A whole binary message.
+    pub(super) fn on_binary(&mut self, now: Now, conn: ConnId, message: &[u8], effects: &mut Effects) {
+        if !self.speaks(conn, NATIVE_MSGPACK) {
+            let reason = "this subprotocol is JSON in text messages";
+            return self.kernel.close(now, conn, CloseCode::Unsupported, reason, effects);
+        }
+        let mut json = std::mem::take(&mut self.unpacked);
+        json.clear();
+        match msgpack::to_json(&mut json, message, MESSAGE_BYTES_MAX) {
+            Ok(()) => self.on_request_of_client(now, conn, &json, effects),
+            Err(refused) => self.refuse(now, conn, None, None, &refused.into(), effects),
+        }
+        json.clear();
+        json.shrink_to(INFLATED_BYTES_KEPT);
+        self.unpacked = json;
+    }
+
+    /// A whole text message.
     pub(super) fn on_text(&mut self, now: Now, conn: ConnId, message: &[u8], effects: &mut Effects) {
+        match self.speaks(conn, NATIVE_JSON) {
+            true => self.on_request_of_client(now, conn, message, effects),
+            false => {
+                let reason = "this subprotocol is MessagePack in binary messages";
+                self.kernel.close(now, conn, CloseCode::Unsupported, reason, effects);
+            }
+        }
+    }
+
+    fn speaks(&self, conn: ConnId, plain: DialectId) -> bool {
+        self.kernel.conns.row(conn).is_some_and(|row| row.dialect.plain() == plain)
+    }
+
+    fn on_request_of_client(&mut self, now: Now, conn: ConnId, message: &[u8], effects: &mut Effects) {
         let Some(row) = self.kernel.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
         row.heard_s = seconds(now.at);
         row.active_s = row.heard_s;
@@ -290,10 +323,7 @@ impl Shard {
             (Ok(told), Some(id)) => {
                 self.frame.clear();
                 encode::reply_ok(&mut self.frame, id, told.json(&mut self.receipt));
-                let Some(row) = self.kernel.conns.row(conn) else { return };
-                let frame = self.kernel.encoder.deflater.best(&self.frame, row.dialect.window());
-                let reply = Frame::logged(&self.kernel.memory.account, frame);
-                self.kernel.push_to(now, conn, &reply, effects);
+                self.kernel.tell(now, conn, &self.frame, Class::Logged, effects);
             }
             (Ok(_), None) => {}
             (Err(error), _) => self.refuse(now, conn, id, Some(event), &error, effects),
@@ -315,8 +345,7 @@ impl Shard {
             Some(id) => encode::reply_error(&mut self.frame, id, error),
             None => encode::error_push(&mut self.frame, event, error),
         }
-        let refusal = Frame::logged(&self.kernel.memory.account, &self.frame);
-        self.kernel.push_to(now, conn, &refusal, effects);
+        self.kernel.tell(now, conn, &self.frame, Class::Logged, effects);
     }
 }
 

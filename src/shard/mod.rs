@@ -55,6 +55,7 @@ pub enum Input<'a> {
     /// A whole binary message.
     Binary {
         conn: ConnId,
+        message: &'a [u8],
     },
     Ping {
         conn: ConnId,
@@ -123,6 +124,8 @@ pub struct Shard {
     frame: Vec<u8>,
     /// The data of a reply, and requests on their way to their homes, likewise.
     receipt: Vec<u8>,
+    /// A MessagePack message as JSON, likewise.
+    unpacked: Vec<u8>,
     requests: Requests,
     due: Vec<crate::kernel::Timer>,
     /// Calls of clients that have all their answers and no reply yet.
@@ -138,6 +141,7 @@ impl Shard {
             registry: Registry::new(features),
             frame: Vec::new(),
             receipt: Vec::new(),
+            unpacked: Vec::new(),
             requests: Requests::new(),
             due: Vec::new(),
             answered: Vec::new(),
@@ -154,10 +158,7 @@ impl Shard {
         match input {
             Input::Open(opening) => self.open(now, *opening, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
-            Input::Binary { conn } => {
-                let reason = "this subprotocol is JSON in text messages";
-                self.kernel.close(now, conn, CloseCode::Unsupported, reason, effects);
-            }
+            Input::Binary { conn, message } => self.on_binary(now, conn, message, effects),
             Input::Ping { conn, payload } => self.on_ping(now, conn, payload, effects),
             Input::Pong { conn } => self.heard(now, conn),
             Input::PeerClose { conn, code } => self.on_peer_close(now, conn, code, effects),
@@ -190,8 +191,8 @@ impl Shard {
         match input {
             Input::Open(_) => "open",
             // Until its event is known.
-            Input::Text { .. } => "text",
-            Input::Binary { .. } | Input::Failed { .. } => "refused",
+            Input::Text { .. } | Input::Binary { .. } => "text",
+            Input::Failed { .. } => "refused",
             Input::Ping { .. } => "ping",
             Input::Pong { .. } => "pong",
             Input::PeerClose { .. } => "close",

@@ -2,6 +2,8 @@
 //! tungstenite, so that our encoder is checked by another's rules.
 
 use crate::wire::deflate::Window;
+use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
+use crate::wire::msgpack;
 use flate2::{Decompress, FlushDecompress};
 use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
@@ -19,13 +21,17 @@ pub enum Received {
 pub struct Decoder {
     partial: Vec<u8>,
     /// What was agreed on.
-    window: Option<Window>,
+    dialect: DialectId,
     is_closed: bool,
 }
 
 impl Decoder {
-    pub fn new(window: Option<Window>) -> Decoder {
-        Decoder { partial: Vec::new(), window, is_closed: false }
+    pub fn new(dialect: DialectId) -> Decoder {
+        Decoder { partial: Vec::new(), dialect, is_closed: false }
+    }
+
+    pub fn dialect(&self) -> DialectId {
+        self.dialect
     }
 
     /// Takes bytes in and appends the frames that they complete. An error says what no server may
@@ -33,7 +39,7 @@ impl Decoder {
     pub fn take(&mut self, bytes: &[u8], into: &mut Vec<Received>) -> Result<(), String> {
         self.partial.extend_from_slice(bytes);
         let mut at = 0;
-        while let Some((received, len)) = next(&self.partial[at..], self.window)? {
+        while let Some((received, len)) = next(&self.partial[at..], self.dialect)? {
             if self.is_closed {
                 return Err(format!("{received:?} after the close frame"));
             }
@@ -46,7 +52,7 @@ impl Decoder {
     }
 }
 
-fn next(bytes: &[u8], window: Option<Window>) -> Result<Option<(Received, usize)>, String> {
+fn next(bytes: &[u8], dialect: DialectId) -> Result<Option<(Received, usize)>, String> {
     let mut cursor = Cursor::new(bytes);
     let header = FrameHeader::parse(&mut cursor).map_err(|error| error.to_string())?;
     let Some((header, len)) = header else { return Ok(None) };
@@ -57,7 +63,7 @@ fn next(bytes: &[u8], window: Option<Window>) -> Result<Option<(Received, usize)
         return Err(format!("a frame of a server is whole, unmasked and plain: {header:?}"));
     }
     let inflated;
-    let payload = match (header.rsv1, window, header.opcode) {
+    let payload = match (header.rsv1, dialect.window(), header.opcode) {
         (false, ..) => payload,
         (true, Some(window), OpCode::Data(_)) => {
             inflated = inflate(payload, window)?;
@@ -67,7 +73,12 @@ fn next(bytes: &[u8], window: Option<Window>) -> Result<Option<(Received, usize)
     };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string());
     let received = match header.opcode {
-        OpCode::Data(Data::Text) => Received::Text(text(payload)?),
+        OpCode::Data(Data::Text) if dialect.plain() == NATIVE_JSON => Received::Text(text(payload)?),
+        OpCode::Data(Data::Binary) if dialect.plain() == NATIVE_MSGPACK => {
+            let mut json = Vec::new();
+            msgpack::to_json(&mut json, payload, usize::MAX / 2).map_err(|refused| refused.to_string())?;
+            Received::Text(text(&json)?)
+        }
         OpCode::Control(Control::Ping) => Received::Ping(payload.to_vec()),
         OpCode::Control(Control::Pong) => Received::Pong(payload.to_vec()),
         OpCode::Control(Control::Close) => {

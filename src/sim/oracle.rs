@@ -4,6 +4,7 @@
 
 use crate::base::limits::{HISTORY_AGE_MAX, HISTORY_ENTRIES_MAX};
 use crate::base::time::Instant;
+use crate::wire::msgpack;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -72,6 +73,14 @@ pub struct Failure {
 
 type Kept = Result<(), Failure>;
 
+/// What is left of JSON that went through MessagePack: all but its spelling.
+fn packed_and_unpacked(json: &str) -> String {
+    let (mut packed, mut unpacked) = (Vec::new(), Vec::new());
+    msgpack::from_json(&mut packed, json);
+    let done = msgpack::to_json(&mut unpacked, &packed, usize::MAX / 2);
+    done.ok().and_then(|()| String::from_utf8(unpacked).ok()).unwrap_or_default()
+}
+
 fn broken<T>(check: Check, saw: impl Into<String>) -> Result<T, Failure> {
     Err(Failure { check, saw: saw.into() })
 }
@@ -100,6 +109,8 @@ struct Message {
 
 #[derive(Default)]
 pub struct Ledger {
+    /// Clients speak MessagePack too, which keeps what JSON says and not how.
+    babel: bool,
     attempts: BTreeMap<String, Attempt>,
     /// By room, epoch and seq.
     order: BTreeMap<(RoomKey, String), BTreeMap<u64, Message>>,
@@ -108,6 +119,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    pub fn new(babel: bool) -> Ledger {
+        Ledger { babel, ..Ledger::default() }
+    }
+
     pub fn attempt(&mut self, tag: &str, data: &str, from: &str, exclude_self: bool, conn: u32) {
         let attempt = self.attempts.entry(tag.to_string()).or_insert_with(|| Attempt {
             data: data.to_string(),
@@ -327,7 +342,8 @@ impl View {
         if push["from"].as_str() != Some(&attempt.from) {
             return broken(Check::Agreement, format!("{} sent what comes as {}", attempt.from, head(text)));
         }
-        if !text.ends_with(&format!("\"data\":{}}}", attempt.data)) {
+        let ends_with = |data: &str| text.ends_with(&format!("\"data\":{data}}}"));
+        if !ends_with(&attempt.data) && !(ledger.babel && ends_with(&packed_and_unpacked(&attempt.data))) {
             return broken(Check::DataIntact, format!("`{}` came as {}", head(&attempt.data), head(text)));
         }
         if attempt.exclude_self && attempt.conns.len() == 1 && attempt.conns.contains(&conn) {

@@ -68,7 +68,7 @@ impl Shape {
                 lane_entries: lane_entries as u32,
                 window: if is_heavy { 100_000 } else { small as usize },
                 memory_bytes: memory_bytes as usize,
-                compresses: random.below(2) == 0,
+                babel: random.below(2) == 0,
                 seed: random.next(),
                 fault,
             },
@@ -139,12 +139,13 @@ impl<'t> Simulation<'t> {
         };
         let clients = (0..shape.clients).map(client).collect();
         let world = World::new(&shape.world);
+        let babel = shape.world.babel;
         Simulation {
             shape,
             random,
             world,
             clients,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(babel),
             past: Vec::new(),
             conns: 0,
             stalled: BTreeMap::new(),

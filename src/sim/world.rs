@@ -19,7 +19,8 @@ use crate::sim::fault::Fault;
 use crate::sim::oracle::{Check, Failure};
 use crate::wire::codes::CloseCode;
 use crate::wire::deflate::Window;
-use crate::wire::dialect::NATIVE_JSON;
+use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
+use crate::wire::{json, msgpack};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,6 +30,15 @@ use std::time::Duration;
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// Where messages are compressed, nearly all are.
 const DEFLATE_BYTES_MIN: usize = 64;
+/// What clients speak.
+const DIALECTS: [DialectId; 6] = [
+    NATIVE_JSON,
+    NATIVE_MSGPACK,
+    NATIVE_JSON.compressed(Window::Full),
+    NATIVE_MSGPACK.compressed(Window::Full),
+    NATIVE_JSON.compressed(Window::Small),
+    NATIVE_MSGPACK.compressed(Window::Small),
+];
 
 /// A socket of the world, never used for a second connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -43,9 +53,9 @@ pub struct WorldShape {
     pub window: usize,
     /// What each shard may hold for readers, bytes.
     pub memory_bytes: usize,
-    /// Two of three clients agree on compression, each with another window; short messages are
-    /// compressed too.
-    pub compresses: bool,
+    /// Clients speak every dialect that there is, and short messages are compressed too; else all speak
+    /// plain JSON.
+    pub babel: bool,
     pub seed: u64,
     pub fault: Option<Fault>,
 }
@@ -53,15 +63,7 @@ pub struct WorldShape {
 impl Default for WorldShape {
     fn default() -> Self {
         let memory_bytes = Limits::default().memory_bytes;
-        WorldShape {
-            shards: 2,
-            lane_entries: 8,
-            window: 1 << 20,
-            memory_bytes,
-            compresses: false,
-            seed: 1,
-            fault: None,
-        }
+        WorldShape { shards: 2, lane_entries: 8, window: 1 << 20, memory_bytes, babel: false, seed: 1, fault: None }
     }
 }
 
@@ -114,7 +116,7 @@ pub struct World {
     /// The socket of a slot, by shard.
     rows: Vec<Vec<Option<Link>>>,
     window: usize,
-    compresses: bool,
+    babel: bool,
     sabotage: Option<Sabotage>,
     /// The largest frame that was written.
     frame_bytes_max: usize,
@@ -127,6 +129,12 @@ struct Sabotage {
     /// Chances to let pass before it strikes.
     spare: u64,
     has_struck: bool,
+}
+
+fn packed_from(text: &str) -> Vec<u8> {
+    let mut packed = Vec::new();
+    msgpack::from_json(&mut packed, text);
+    packed
 }
 
 /// An identity of `user` in `tenant` with one role, or none when that is empty.
@@ -145,7 +153,7 @@ impl World {
                 Some(Fault::IdleRelief) => Limits::default().memory_bytes,
                 _ => shape.memory_bytes,
             };
-            let deflate_bytes_min = shape.compresses.then_some(DEFLATE_BYTES_MIN);
+            let deflate_bytes_min = shape.babel.then_some(DEFLATE_BYTES_MIN);
             let lane_entries = shape.lane_entries;
             let limits = Limits { lane_entries, memory_bytes, deflate_bytes_min, ..Limits::default() };
             let (id, seed) = (ShardId(id), shape.seed ^ u64::from(id) << 32);
@@ -164,7 +172,7 @@ impl World {
             sockets: Vec::new(),
             rows: vec![Vec::new(); shards],
             window: shape.window,
-            compresses: shape.compresses,
+            babel: shape.babel,
             sabotage: shape.fault.map(sabotage),
             frame_bytes_max: 0,
             failure: None,
@@ -200,11 +208,7 @@ impl World {
     pub fn open(&mut self, shard: ShardId, identity: Identity) -> Option<Link> {
         let conn = self.shards[shard.index()].reserve()?;
         let link = Link(self.sockets.len());
-        let dialect = match link.0 % 3 {
-            1 if self.compresses => NATIVE_JSON.compressed(Window::Full),
-            2 if self.compresses => NATIVE_JSON.compressed(Window::Small),
-            _ => NATIVE_JSON,
-        };
+        let dialect = if self.babel { DIALECTS[link.0 % DIALECTS.len()] } else { NATIVE_JSON };
         self.sockets.push(Socket {
             shard,
             conn,
@@ -215,7 +219,7 @@ impl World {
             is_blocked: false,
             is_deserted: false,
             backlog: VecDeque::new(),
-            decoder: Decoder::new(dialect.window()),
+            decoder: Decoder::new(dialect),
         });
         let rows = &mut self.rows[shard.index()];
         let slot = conn.0.slot as usize;
@@ -321,9 +325,18 @@ impl World {
             Standing::Open | Standing::Gone => return false,
         }
         let Some(what) = socket.incoming.pop_front() else { return false };
+        let packed;
         let input = match &what {
+            // What is no JSON goes out as it is: then it is no MessagePack either.
+            FromClient::Text(text) if socket.decoder.dialect().plain() == NATIVE_MSGPACK => {
+                packed = match json::check(text.as_bytes()) {
+                    Ok(()) => packed_from(text),
+                    Err(_) => text.clone().into_bytes(),
+                };
+                Input::Binary { conn, message: &packed }
+            }
             FromClient::Text(text) => Input::Text { conn, message: text.as_bytes() },
-            FromClient::Binary => Input::Binary { conn },
+            FromClient::Binary => Input::Binary { conn, message: b"binary" },
             FromClient::Ping(payload) => Input::Ping { conn, payload },
             FromClient::Pong => Input::Pong { conn },
             FromClient::Close(code) => Input::PeerClose { conn, code: Some(*code) },

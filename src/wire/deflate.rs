@@ -47,11 +47,6 @@ impl Deflater {
         self.bytes_min = bytes_min.unwrap_or(usize::MAX);
     }
 
-    /// The frame as a receiver reads it best that has agreed on `window`.
-    pub fn best<'a>(&'a mut self, plain: &'a [u8], window: Option<Window>) -> &'a [u8] {
-        window.and_then(|window| self.frame(plain, window)).unwrap_or(plain)
-    }
-
     /// The frame, plain and whole as [`frame::header`] begins it, compressed; `None` where that does
     /// not pay: it is sent as it is.
     pub fn frame(&mut self, plain: &[u8], window: Window) -> Option<&[u8]> {

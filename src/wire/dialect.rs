@@ -4,9 +4,8 @@
 //! plain one (`RFC 7692` section 6: each message says by itself whether it is compressed).
 
 use super::deflate::Window;
-use super::encode::{self, Push};
+use super::{frame, msgpack};
 use crate::base::limits::DIALECTS_MAX;
-use std::ops::Range;
 
 const _: () = assert!(DIALECTS_MAX <= u64::BITS as usize);
 
@@ -16,6 +15,9 @@ pub struct DialectId(pub(crate) u8);
 
 /// The protocol's own envelope as a JSON text frame.
 pub const NATIVE_JSON: DialectId = DialectId(0);
+
+/// The same envelope in MessagePack, as a binary frame.
+pub const NATIVE_MSGPACK: DialectId = DialectId(VARIANTS);
 
 /// Each form comes plain and compressed for each window, in this order.
 const VARIANTS: u8 = 3;
@@ -84,11 +86,18 @@ impl DialectSet {
     }
 }
 
-/// Appends `push` as a receiver that speaks `dialect` reads it, uncompressed, transport framing included;
-/// returns where its `data` lies inside `out`.
-pub fn encode_push(dialect: DialectId, out: &mut Vec<u8>, push: &Push<'_>) -> Range<usize> {
+/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed.
+pub fn translate(dialect: DialectId, out: &mut Vec<u8>, json_frame: &[u8]) {
     match dialect.plain() {
-        NATIVE_JSON => encode::push(out, push),
+        NATIVE_JSON => out.extend_from_slice(json_frame),
+        NATIVE_MSGPACK => {
+            let (_, json) = frame::parts(json_frame);
+            let json = std::str::from_utf8(json).expect("what we wrote is text");
+            let mut packed = Vec::with_capacity(json.len());
+            msgpack::from_json(&mut packed, json);
+            frame::header(out, frame::BINARY, packed.len());
+            out.extend_from_slice(&packed);
+        }
         DialectId(unknown) => unreachable!("dialect {unknown} was never interned"),
     }
 }

@@ -19,6 +19,10 @@ use std::fmt;
 
 /// The native protocol in JSON, also spoken where none is offered.
 pub const SUBPROTOCOL_JSON: &str = "ringroom.v1.json";
+/// The same in MessagePack.
+pub const SUBPROTOCOL_MSGPACK: &str = "ringroom.v1.msgpack";
+/// What is spoken.
+const SUBPROTOCOLS: [&str; 2] = [SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK];
 /// Before a token that is offered as a subprotocol.
 pub const SUBPROTOCOL_TOKEN_PREFIX: &str = "bearer.";
 pub const TOKEN_QUERY: &str = "token";
@@ -188,10 +192,14 @@ fn subprotocol(head: &Head<'_>) -> Result<Option<&'static str>, Refused> {
     if protocols.peek().is_none() {
         return Ok(None);
     }
-    if protocols.any(|offer| offer == SUBPROTOCOL_JSON) {
-        return Ok(Some(SUBPROTOCOL_JSON));
+    // The client's first choice that is spoken (`RFC 6455` section 4.1: it names them as it prefers them).
+    match protocols.find_map(|offer| SUBPROTOCOLS.into_iter().find(|spoken| *spoken == offer)) {
+        Some(spoken) => Ok(Some(spoken)),
+        None => {
+            let reason = "no offered subprotocol is spoken here; offer ringroom.v1.json, ringroom.v1.msgpack or none";
+            Err(Refused::bad_request(reason))
+        }
     }
-    Err(Refused::bad_request("no offered subprotocol is spoken here; offer ringroom.v1.json or none"))
 }
 
 /// `RFC 9110` section 5.6.2.

@@ -524,6 +524,17 @@ fn value_end(raw: &[u8], at: usize) -> Option<usize> {
 /// What a JSON string says, or `None` where `text` is something else or holds half a surrogate
 /// pair, which JSON can spell and UTF-8 cannot.
 pub fn string(text: &str) -> Option<Cow<'_, str>> {
+    string_or(text, None)
+}
+
+/// What a JSON string says, with U+FFFD where it holds half a surrogate pair. `text` has been checked.
+pub fn string_lossy(text: &str) -> Cow<'_, str> {
+    // All escapes but those of halves are read; these take six bytes.
+    string_or(text, Some((char::REPLACEMENT_CHARACTER, 6))).unwrap_or_default()
+}
+
+/// `half`: what stands for an escape that is no character, and the bytes that it takes.
+fn string_or(text: &str, half: Option<(char, usize)>) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     let plain = plain_len(inner.as_bytes());
     if plain == inner.len() {
@@ -538,9 +549,9 @@ pub fn string(text: &str) -> Option<Cow<'_, str>> {
         if rest.is_empty() {
             return Some(Cow::Owned(text));
         }
-        let (character, len) = unescape(rest.as_bytes())?;
+        let (character, len) = unescape(rest.as_bytes()).or(half)?;
         text.push(character);
-        rest = &rest[len..];
+        rest = rest.get(len..)?;
     }
 }
 

@@ -163,7 +163,7 @@ impl Mouth<'_> {
             };
             let step = match event {
                 Event::Text(message) => Input::Text { conn, message },
-                Event::Binary(_) => Input::Binary { conn },
+                Event::Binary(message) => Input::Binary { conn, message },
                 Event::Ping(payload) => Input::Ping { conn, payload },
                 Event::Pong(_) => Input::Pong { conn },
                 Event::Close { code, .. } => {
