@@ -11,7 +11,6 @@ use crate::wire::deflate::{Deflater, Window};
 use crate::wire::dialect::{self, DialectId, DialectSet};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -127,10 +126,14 @@ impl Entry {
         form(dialect).or_else(|| form(dialect.plain()))
     }
 
+    /// The push in native JSON, as a frame.
+    pub fn json_frame(&self) -> &[u8] {
+        self.form(dialect::NATIVE_JSON).expect("every entry is encoded in native JSON")
+    }
+
     /// The push as a JSON object, without its frame header.
     pub fn json(&self) -> &[u8] {
-        let framed = self.form(dialect::NATIVE_JSON).expect("every entry is encoded in native JSON");
-        &framed[json_range(framed.len())]
+        frame::parts(self.json_frame()).1
     }
 
     /// What it weighs in a history or a page, bytes.
@@ -142,12 +145,6 @@ impl Entry {
     pub fn overhead_bytes(&self) -> usize {
         size_of::<Entry>() + COUNTS_BYTES + self.forms.len() * size_of::<Form>()
     }
-}
-
-fn json_range(framed: usize) -> Range<usize> {
-    // The header's length follows from the whole: each length has one minimal header.
-    let header = [2, 4, 10].into_iter().find(|header| frame::header_len(framed - header) == *header);
-    header.expect("a framed entry has a header")..framed
 }
 
 /// Bytes in outboxes: an entry's form or something for one connection, shared without atomics.

@@ -15,7 +15,7 @@ use crate::kernel::calls::Asker;
 use crate::kernel::conns::{Flags, Replay};
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Entry, Frame, Shared};
-use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomId, ShardId};
+use crate::kernel::ids::{CallId, ConnAt, ConnId, Mid, RoomId, ShardId};
 use crate::kernel::mail::{Ask, Page, Request};
 use crate::kernel::reasons::CloseReason;
 use crate::wire::dialect::DialectId;
@@ -23,11 +23,10 @@ use std::collections::BTreeMap;
 use std::rc::Weak;
 use std::sync::Arc;
 
-/// Frames of other shards' messages that some reader of a replay has still to take, by where their
-/// bytes are.
+/// Frames that some reader of a replay has still to take, by message and dialect.
 #[derive(Default)]
 pub struct Replayed {
-    frames: BTreeMap<usize, Weak<Frame>>,
+    frames: BTreeMap<(Mid, DialectId), Weak<Frame>>,
     /// The next look for those that are gone is due at this length.
     sweep_at: usize,
 }
@@ -36,18 +35,16 @@ pub struct Replayed {
 const SWEEP_MIN: usize = 64;
 
 impl Replayed {
-    fn frame(&mut self, bytes: &Arc<[u8]>, wrap: impl FnOnce() -> Shared) -> Shared {
-        let place = bytes.as_ptr().addr();
-        // A frame that lives keeps its bytes, and so nobody else has their place.
-        if let Some(frame) = self.frames.get(&place).and_then(Weak::upgrade) {
+    fn frame(&mut self, mid: Mid, dialect: DialectId, make: impl FnOnce() -> Shared) -> Shared {
+        if let Some(frame) = self.frames.get(&(mid, dialect)).and_then(Weak::upgrade) {
             return frame;
         }
         if self.frames.len() >= self.sweep_at {
             self.sweep();
             self.sweep_at = SWEEP_MIN.max(self.frames.len() * 2);
         }
-        let frame = wrap();
-        self.frames.insert(place, Shared::downgrade(&frame));
+        let frame = make();
+        self.frames.insert((mid, dialect), Shared::downgrade(&frame));
         frame
     }
 
@@ -154,10 +151,7 @@ impl Kernel {
         let Some(dialect) = self.conns.row(conn).map(|row| row.dialect) else { return };
         let me = ConnAt { shard: self.id, conn };
         for entry in page.entries.iter().filter(|entry| entry.excluded != Some(me)) {
-            let Some(frame) = self.replayed_frame(home, room, entry, dialect) else {
-                debug_assert!(false, "a page is encoded for its reader");
-                continue;
-            };
+            let frame = self.replayed_frame(home, room, entry, dialect);
             self.push_to(now, conn, &frame, effects);
             self.counters.replayed += 1;
             self.membership.correct_delivered(conn.0.slot, local, 1);
@@ -167,14 +161,26 @@ impl Kernel {
         }
     }
 
-    fn replayed_frame(&mut self, home: ShardId, room: RoomId, entry: &Arc<Entry>, form: DialectId) -> Option<Shared> {
+    /// A message as this reader reads it. Nobody may have read this dialect when it was sent.
+    fn replayed_frame(&mut self, home: ShardId, room: RoomId, entry: &Arc<Entry>, dialect: DialectId) -> Shared {
         if home == self.id
             && let Some(frames) = self.rooms.get(room).and_then(|row| row.history().frames_of(entry))
+            && let Some(frame) = frames.form(dialect)
         {
-            return frames.form(form).cloned();
+            return frame.clone();
         }
-        let bytes = entry.form(form)?;
-        Some(self.replayed.frame(bytes, || Frame::new(&self.memory.account, bytes.clone(), entry.class)))
+        let (encoder, account) = (&mut self.encoder, &self.memory.account);
+        let mut make = || {
+            let bytes = match entry.form(dialect) {
+                Some(bytes) => bytes.clone(),
+                None => Arc::from(encoder.one(dialect, entry.json_frame())),
+            };
+            Frame::new(account, bytes, entry.class)
+        };
+        match entry.place {
+            Some(place) => self.replayed.frame(place.mid, dialect, make),
+            None => make(),
+        }
     }
 
     /// A replay cannot go on: the reader was slower than the history is long.

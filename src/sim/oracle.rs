@@ -343,7 +343,8 @@ impl View {
             return broken(Check::Agreement, format!("{} sent what comes as {}", attempt.from, head(text)));
         }
         let ends_with = |data: &str| text.ends_with(&format!("\"data\":{data}}}"));
-        if !ends_with(&attempt.data) && !(ledger.babel && ends_with(&packed_and_unpacked(&attempt.data))) {
+        let is_intact = ends_with(&attempt.data) || ledger.babel && ends_with(&packed_and_unpacked(&attempt.data));
+        if !is_intact {
             return broken(Check::DataIntact, format!("`{}` came as {}", head(&attempt.data), head(text)));
         }
         if attempt.exclude_self && attempt.conns.len() == 1 && attempt.conns.contains(&conn) {

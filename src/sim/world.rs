@@ -336,6 +336,10 @@ impl World {
                 Input::Binary { conn, message: &packed }
             }
             FromClient::Text(text) => Input::Text { conn, message: text.as_bytes() },
+            // The kind of message that its subprotocol has not.
+            FromClient::Binary if socket.decoder.dialect().plain() == NATIVE_MSGPACK => {
+                Input::Text { conn, message: b"{}" }
+            }
             FromClient::Binary => Input::Binary { conn, message: b"binary" },
             FromClient::Ping(payload) => Input::Ping { conn, payload },
             FromClient::Pong => Input::Pong { conn },
