@@ -174,7 +174,7 @@ impl Shard {
             Input::Verifier(verifier) => self.kernel.verifier = verifier,
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
-            Input::Limits(limits) => self.kernel.limits = *limits,
+            Input::Limits(limits) => self.kernel.set_limits(now, *limits),
             Input::Drain { over } => self.on_drain(now, over, effects),
         }
         self.settle(now, may_relieve, effects);
@@ -247,6 +247,11 @@ impl Shard {
     /// Who sends no token, where that is allowed: see [`Verifier::anonymous`].
     pub fn anonymous(&self, random: u128, label: Option<&str>) -> Option<Identity> {
         self.kernel.verifier.anonymous(random, label)
+    }
+
+    /// What one message may have, bytes, unless it began under another bound.
+    pub fn message_bytes_max(&self) -> usize {
+        self.kernel.limits.message_bytes
     }
 
     /// No timer fires before this.
