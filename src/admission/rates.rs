@@ -74,8 +74,7 @@ impl EventRate {
         let tokens: u32 = number(tokens).filter(|tokens| (1..=BURST_MAX).contains(tokens))?;
         let period = period_of(period).filter(|period| !period.is_zero() && *period <= RATE_PERIOD_MAX)?;
         let allowance = Allowance { burst: tokens, tokens, period };
-        (is_pattern && pattern.len() <= EVENT_BYTES_MAX)
-            .then(|| EventRate { pattern: pattern.into(), allowance })
+        (is_pattern && pattern.len() <= EVENT_BYTES_MAX).then(|| EventRate { pattern: pattern.into(), allowance })
     }
 
     pub fn covers(&self, event: &str) -> bool {
@@ -364,9 +363,27 @@ mod tests {
             assert_eq!(EventRate::parse(text).unwrap().allowance.period, Duration::from_millis(ms), "{text}");
         }
         for wrong in [
-            "", "a", "a 5", "a 5/", "a /1s", "a 0/1s", "a 5/0s", "a 5/1", "a 5/1d", "a 5/25h", "a -5/1s", "a +5/1s",
-            "a 5/1s x", "a* * 5/1s", "a*b 5/1s", "** 5/1s", "é 5/1s", "a 1000001/1s", "a 99999999999/1s",
-            "a 5/99999999999s", "5/1s",
+            "",
+            "a",
+            "a 5",
+            "a 5/",
+            "a /1s",
+            "a 0/1s",
+            "a 5/0s",
+            "a 5/1",
+            "a 5/1d",
+            "a 5/25h",
+            "a -5/1s",
+            "a +5/1s",
+            "a 5/1s x",
+            "a* * 5/1s",
+            "a*b 5/1s",
+            "** 5/1s",
+            "é 5/1s",
+            "a 1000001/1s",
+            "a 99999999999/1s",
+            "a 5/99999999999s",
+            "5/1s",
         ] {
             assert_eq!(EventRate::parse(wrong), None, "{wrong}");
         }

@@ -311,7 +311,10 @@ mod tests {
         for _ in 0..BOUNDS.slow / 1_000 {
             assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false, &BOUNDS), Pushed::Queued);
         }
-        assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false, &BOUNDS), Pushed::Dropped(Dropped::TransientFull));
+        assert_eq!(
+            outbox.push(&frame(Class::Transient, 1_000, b't'), false, &BOUNDS),
+            Pushed::Dropped(Dropped::TransientFull)
+        );
         assert_eq!(outbox.push(&frame(Class::Logged, BOUNDS.max - 10, b'l'), false, &BOUNDS), Pushed::Shed(262));
         assert_eq!(outbox.bytes(), BOUNDS.max - 10);
         assert_eq!(outbox.push(&frame(Class::Logged, 11, b'l'), false, &BOUNDS), Pushed::Overflow(0));
@@ -329,7 +332,10 @@ mod tests {
     #[test]
     fn a_slow_connection_gets_no_transient_frames() {
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.push(&frame(Class::Transient, 1, b't'), true, &BOUNDS), Pushed::Dropped(Dropped::TransientSlow));
+        assert_eq!(
+            outbox.push(&frame(Class::Transient, 1, b't'), true, &BOUNDS),
+            Pushed::Dropped(Dropped::TransientSlow)
+        );
         assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), true, &BOUNDS), Pushed::Queued);
     }
 

@@ -63,7 +63,8 @@ impl Meters {
         if rates.user != self.rates.user {
             self.user = rates.user.map(|allowance| self.number(allowance, now));
         }
-        let mut before: Vec<_> = std::mem::take(&mut self.rates.events).into_iter().zip(self.events.drain(..)).collect();
+        let mut before: Vec<_> =
+            std::mem::take(&mut self.rates.events).into_iter().zip(self.events.drain(..)).collect();
         let same = |rate: &EventRate| {
             let at = before.iter().position(|(old, _)| old == rate)?;
             Some(before.swap_remove(at).1)
@@ -112,7 +113,9 @@ impl Meters {
             return self.pay_for_user(now, own, user, event, units);
         }
         // Nearly everywhere this is the only limit: nothing is looked up for it.
-        let Some(meter) = self.conn.as_mut().filter(|_| self.rates.conn.is_some()) else { return Ok(Paid::unlimited()) };
+        let Some(meter) = self.conn.as_mut().filter(|_| self.rates.conn.is_some()) else {
+            return Ok(Paid::unlimited());
+        };
         pay(&mut [Charge { whose: Whose::Conn, meter, bucket: own }], now, units)
             .map_err(|unpaid| (Limit::Conn, unpaid.retry_after_ms))
     }
@@ -294,11 +297,11 @@ impl Kernel {
     /// up. `event`: where it is one that a feature declares. What it costs is in `units`.
     pub fn pay(&mut self, now: Now, conn: ConnId, event: Option<&str>, units: u32) -> Result<Paid, WireError> {
         let cold = self.conns.cold_mut(conn).expect("a request comes from an open connection");
-        let (limit, retry_after_ms) =
-            match self.meters.pay(now.at, &mut cold.bucket, &cold.identity.user, event, units) {
-                Ok(paid) => return Ok(paid),
-                Err(refused) => refused,
-            };
+        let (limit, retry_after_ms) = match self.meters.pay(now.at, &mut cold.bucket, &cold.identity.user, event, units)
+        {
+            Ok(paid) => return Ok(paid),
+            Err(refused) => refused,
+        };
         if let Some(paid) = Paid::exempt(&cold.identity, &self.meters.rates.unlimited_roles) {
             return Ok(paid);
         }

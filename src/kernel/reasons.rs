@@ -65,7 +65,9 @@ impl Dropped {
     pub fn help(self) -> &'static str {
         match self {
             Dropped::TransientSlow => "transient pushes to a connection that took no byte for limits.slow_ms",
-            Dropped::TransientFull => "transient pushes to a connection with more than a quarter of limits.outbox_bytes queued",
+            Dropped::TransientFull => {
+                "transient pushes to a connection with more than a quarter of limits.outbox_bytes queued"
+            }
             Dropped::TransientGaveWay => "queued transient pushes that made room for a logged one",
             Dropped::TransientCut => "transient pushes queued for a slow consumer when it was closed",
             Dropped::TransientBehind => "transient pushes to another shard without credit in its lane",

@@ -45,7 +45,8 @@ impl Kernel {
         // Once for each room: those that are here belong here.
         assert_eq!(self.placement.of(name), self.id, "a room is asked for at its home");
         if self.rooms.len() >= self.limits.rooms_max {
-            let error = WireError::too_many(Limit::RoomsPerShard, "this server has no place for another room; try later");
+            let error =
+                WireError::too_many(Limit::RoomsPerShard, "this server has no place for another room; try later");
             // When rooms that nobody is in are looked at.
             return Err(WireError { retry_after_ms: Some(ROOM_CHECK.as_millis() as u64), ..error });
         }

@@ -1,6 +1,7 @@
 //! A run: clients of all kinds act at random while the world's small steps happen at random, then
 //! all becomes quiet and every promise is checked, then all go and nothing may be left.
 
+use crate::admission::rates::Rates;
 use crate::base::limits::{
     CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LINGER, MEMORY_BYTES, OUTBOX_BYTES_MAX,
     PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, ROOM_CHECK, STALL_TIME_MAX,
@@ -68,6 +69,7 @@ impl Shape {
                 lane_entries: lane_entries as u32,
                 window: if is_heavy { 100_000 } else { small as usize },
                 memory_bytes: memory_bytes as usize,
+                rates: Rates::default(),
                 seed: random.next(),
                 fault,
             },

@@ -234,7 +234,9 @@ fn wrong_limits(effective: &Effective, tree: &Tree) -> Vec<Problem> {
             ),
         ),
     ];
-    let wrong = relations.into_iter().filter(|(is_wrong, paths, _)| *is_wrong && paths.iter().all(|path| effective.is_known(path)));
+    let wrong = relations
+        .into_iter()
+        .filter(|(is_wrong, paths, _)| *is_wrong && paths.iter().all(|path| effective.is_known(path)));
     wrong.map(|(_, paths, what)| Problem::new(effective.origin_of_any(paths), what)).collect()
 }
 
