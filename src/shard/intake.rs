@@ -158,7 +158,7 @@ impl Shard {
         for (part, name) in names.iter().enumerate() {
             let seen = if is_user { self.inbox(conn, name) } else { self.look_up(conn, name) };
             let ask = Ask::Event { declared: declared_id, data: json.clone(), spans: data.spans.clone() };
-            match seen.and_then(|seen| self.admit(conn, call, part as u16, seen, needs, paid, ask)) {
+            match seen.and_then(|seen| self.admit(conn, (call, part as u16), seen, needs, paid, ask)) {
                 Ok(admitted) => self.requests.push(admitted),
                 Err(error) if matches!(targets, Targets::Rooms(_)) => {
                     self.kernel.counters.error(&error);
@@ -211,8 +211,7 @@ impl Shard {
     fn admit(
         &self,
         conn: ConnId,
-        call: CallId,
-        part: u16,
+        (call, part): (CallId, u16),
         seen: Seen,
         needs: Right,
         paid: Paid,
