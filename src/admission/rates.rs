@@ -27,7 +27,8 @@ const _: () = assert!(BURST_MAX as u64 * (TOKEN as u64) < 1 << 31);
 const _: () = assert!(RATE_PERIOD_MAX.as_micros() < 1 << 37 && BURST_MAX as u64 * (TOKEN as u64) < 1 << 26);
 
 impl Rate {
-    /// What a request of this class costs, for each room that it names.
+    /// What a request of this class costs its connection, for each room that it names. A user's requests
+    /// are counted, not weighed: each costs a token, so that an operator's number is one of requests.
     pub const fn units(self) -> u32 {
         match self {
             Rate::Light => TOKEN / 4,
@@ -206,6 +207,7 @@ pub struct Charge<'a> {
     pub whose: Whose,
     pub meter: &'a mut Meter,
     pub bucket: &'a mut Bucket,
+    pub units: u32,
 }
 
 /// Proof that a request was counted against the limits on how much may be asked.
@@ -232,13 +234,13 @@ pub struct Unpaid {
     pub retry_after_ms: u64,
 }
 
-/// Takes `units` from all buckets, or nothing from any.
+/// Takes from all buckets, or nothing from any.
 #[inline]
-pub fn pay(charges: &mut [Charge<'_>], now: Instant, units: u32) -> Result<Paid, Unpaid> {
-    debug_assert!((1..=COST_MAX).contains(&units));
+pub fn pay(charges: &mut [Charge<'_>], now: Instant) -> Result<Paid, Unpaid> {
     let mut refused: Option<Unpaid> = None;
     for charge in charges.iter_mut() {
-        let missing = charge.meter.missing(now, *charge.bucket, units);
+        debug_assert!((1..=COST_MAX).contains(&charge.units));
+        let missing = charge.meter.missing(now, *charge.bucket, charge.units);
         if missing > 0 {
             let retry_after_ms = charge.meter.wait_ms(now, missing);
             if refused.is_none_or(|longest| longest.retry_after_ms < retry_after_ms) {
@@ -249,9 +251,9 @@ pub fn pay(charges: &mut [Charge<'_>], now: Instant, units: u32) -> Result<Paid,
     if let Some(unpaid) = refused {
         return Err(unpaid);
     }
-    for Charge { meter, bucket, .. } in charges {
+    for Charge { meter, bucket, units, .. } in charges {
         let lack = meter.lack(now, **bucket);
-        **bucket = Bucket(meter.count(now).wrapping_add(lack + units));
+        **bucket = Bucket(meter.count(now).wrapping_add(lack + *units));
     }
     Ok(Paid(()))
 }
@@ -278,7 +280,7 @@ mod tests {
     }
 
     fn take(meter: &mut Meter, bucket: &mut Bucket, now: Instant, units: u32) -> Result<(), u64> {
-        let paid = pay(&mut [Charge { whose: Whose::Conn, meter, bucket }], now, units);
+        let paid = pay(&mut [Charge { whose: Whose::Conn, meter, bucket, units }], now);
         paid.map(|_| ()).map_err(|unpaid| unpaid.retry_after_ms)
     }
 
@@ -324,11 +326,11 @@ mod tests {
         let (mut a, mut b, mut c) = (fast.full(at(0)), slow.full(at(0)), wide.full(at(0)));
         let mut ask = |now| {
             let charges = &mut [
-                Charge { whose: Whose::Conn, meter: &mut fast, bucket: &mut a },
-                Charge { whose: Whose::User, meter: &mut slow, bucket: &mut b },
-                Charge { whose: Whose::Event, meter: &mut wide, bucket: &mut c },
+                Charge { whose: Whose::Conn, meter: &mut fast, bucket: &mut a, units: TOKEN },
+                Charge { whose: Whose::User, meter: &mut slow, bucket: &mut b, units: TOKEN },
+                Charge { whose: Whose::Event, meter: &mut wide, bucket: &mut c, units: TOKEN },
             ];
-            pay(charges, now, TOKEN).map(|_| ())
+            pay(charges, now).map(|_| ())
         };
         assert_eq!((ask(at(0)), ask(at(0))), (Ok(()), Ok(())));
         for _ in 0..10 {

@@ -5,6 +5,7 @@
 
 use crate::admission::names::User;
 use crate::admission::rates::{Allowance, Bucket, Charge, EventRate, Meter, Paid, Rates, TOKEN, Whose, pay};
+use crate::admission::rights::Rate;
 use crate::base::hash::Keyed;
 use crate::base::index::Index;
 use crate::base::limits::{BUCKETS_MAX, BUCKETS_PER_INSERT, BUCKETS_PER_TICK, REFUSALS_MAX, REFUSALS_TIME};
@@ -99,7 +100,7 @@ impl Meters {
         self.len() == 0
     }
 
-    /// Takes `units` of everything that limits this request, or of nothing.
+    /// Takes of everything that limits this request, or of nothing.
     #[inline]
     fn pay(
         &mut self,
@@ -107,16 +108,18 @@ impl Meters {
         own: &mut Bucket,
         user: &User,
         event: Option<&str>,
-        units: u32,
+        rate: Rate,
+        rooms: u32,
     ) -> Result<Paid, (Limit, u64)> {
         if self.user.is_some() || !self.events.is_empty() {
-            return self.pay_for_user(now, own, user, event, units);
+            return self.pay_for_user(now, own, user, event, rate, rooms);
         }
         // Nearly everywhere this is the only limit: nothing is looked up for it.
         let Some(meter) = self.conn.as_mut().filter(|_| self.rates.conn.is_some()) else {
             return Ok(Paid::unlimited());
         };
-        pay(&mut [Charge { whose: Whose::Conn, meter, bucket: own }], now, units)
+        let units = rate.units() * rooms;
+        pay(&mut [Charge { whose: Whose::Conn, meter, bucket: own, units }], now)
             .map_err(|unpaid| (Limit::Conn, unpaid.retry_after_ms))
     }
 
@@ -126,7 +129,8 @@ impl Meters {
         own: &mut Bucket,
         user: &User,
         event: Option<&str>,
-        units: u32,
+        rate: Rate,
+        rooms: u32,
     ) -> Result<Paid, (Limit, u64)> {
         let rule = event.and_then(|event| self.rates.events.iter().position(|rate| rate.covers(event)));
         let buckets = &self.buckets;
@@ -136,14 +140,15 @@ impl Meters {
 
         let mut charges: SmallVec<[Charge<'_>; 3]> = SmallVec::new();
         if let Some(meter) = self.conn.as_mut().filter(|_| self.rates.conn.is_some()) {
-            charges.push(Charge { whose: Whose::Conn, meter, bucket: own });
+            charges.push(Charge { whose: Whose::Conn, meter, bucket: own, units: rate.units() * rooms });
         }
         for (whose, of) in [(Whose::User, &mut of_user), (Whose::Event, &mut of_event)] {
             if let Some((found, limit)) = of {
-                charges.push(Charge { whose, meter: &mut limit.meter, bucket: &mut found.bucket });
+                let (meter, bucket) = (&mut limit.meter, &mut found.bucket);
+                charges.push(Charge { whose, meter, bucket, units: TOKEN * rooms });
             }
         }
-        let paid = pay(&mut charges, now, units);
+        let paid = pay(&mut charges, now);
         drop(charges);
         let taken = [of_user, of_event].map(|of| of.map(|(found, _)| found));
         match paid {
@@ -165,8 +170,8 @@ impl Meters {
     /// Counts a refusal of a connection; true when it is one too many.
     fn note_refusal(&mut self, now: Instant, conn: ConnId) -> bool {
         let mut found = self.buckets.find(Of::Conn(conn), &mut self.refusals, now);
-        let charge = Charge { whose: Whose::Conn, meter: &mut self.refusals.meter, bucket: &mut found.bucket };
-        let is_too_many = pay(&mut [charge], now, TOKEN).is_err();
+        let (meter, bucket) = (&mut self.refusals.meter, &mut found.bucket);
+        let is_too_many = pay(&mut [Charge { whose: Whose::Conn, meter, bucket, units: TOKEN }], now).is_err();
         self.keep(Of::Conn(conn), found, now);
         is_too_many
     }
@@ -294,14 +299,21 @@ impl Buckets {
 
 impl Kernel {
     /// Counts a request of a connection against all limits on how much it may ask, or says which one is used
-    /// up. `event`: where it is one that a feature declares. What it costs is in `units`.
-    pub fn pay(&mut self, now: Now, conn: ConnId, event: Option<&str>, units: u32) -> Result<Paid, WireError> {
+    /// up. `event`: where it is one that a feature declares. It names so many `rooms`, or counts as one.
+    pub fn pay(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        event: Option<&str>,
+        rate: Rate,
+        rooms: u32,
+    ) -> Result<Paid, WireError> {
         let cold = self.conns.cold_mut(conn).expect("a request comes from an open connection");
-        let (limit, retry_after_ms) = match self.meters.pay(now.at, &mut cold.bucket, &cold.identity.user, event, units)
-        {
-            Ok(paid) => return Ok(paid),
-            Err(refused) => refused,
-        };
+        let (limit, retry_after_ms) =
+            match self.meters.pay(now.at, &mut cold.bucket, &cold.identity.user, event, rate, rooms) {
+                Ok(paid) => return Ok(paid),
+                Err(refused) => refused,
+            };
         if let Some(paid) = Paid::exempt(&cold.identity, &self.meters.rates.unlimited_roles) {
             return Ok(paid);
         }
@@ -351,7 +363,7 @@ mod tests {
 
     fn ask(meters: &mut Meters, ms: u64, user: &User, event: &str) -> Result<(), (Limit, u64)> {
         let mut own = meters.full(at(ms));
-        meters.pay(at(ms), &mut own, user, Some(event), TOKEN).map(|_| ())
+        meters.pay(at(ms), &mut own, user, Some(event), Rate::Heavy, 1).map(|_| ())
     }
 
     fn meters(rates: Rates) -> Meters {
@@ -441,7 +453,7 @@ mod tests {
         let mut meters = meters(with(Some(allowance(1))));
         let ada = user("ada");
         let mut own = meters.full(at(0));
-        let mut ask = |meters: &mut Meters| meters.pay(at(0), &mut own, &ada, None, TOKEN).map(|_| ());
+        let mut ask = |meters: &mut Meters| meters.pay(at(0), &mut own, &ada, None, Rate::Heavy, 1).map(|_| ());
         assert_eq!((ask(&mut meters), ask(&mut meters)), (Ok(()), Err((Limit::Conn, 1_000))));
         meters.change(with(Some(allowance(1))), at(0));
         assert!(ask(&mut meters).is_err());

@@ -93,7 +93,7 @@ impl Shard {
         let id = envelope.id;
         let data = Data { json: envelope.data, spans: &envelope.spans };
         if declared.home == Home::Conn {
-            let answer = self.kernel.pay(now, conn, Some(declared.event), declared.rate.units());
+            let answer = self.kernel.pay(now, conn, Some(declared.event), declared.rate, 1);
             let answer = answer.and_then(|paid| self.answer_here(now, conn, declared_id, paid, data, effects));
             return self.reply(now, conn, id.as_ref(), declared.event, answer, effects);
         }
@@ -135,7 +135,7 @@ impl Shard {
         let targets = targets(declared, data, self.kernel.limits.rooms_per_request);
         // Paid before anything is looked up or sent anywhere; what is wrong costs as much as one room.
         let rooms = targets.as_ref().map_or(1, Targets::count);
-        let paid = match self.kernel.pay(now, conn, Some(declared.event), declared.rate.units() * rooms) {
+        let paid = match self.kernel.pay(now, conn, Some(declared.event), declared.rate, rooms) {
             Ok(paid) => paid,
             Err(error) => return Err((id, error)),
         };
@@ -350,7 +350,7 @@ impl Shard {
         error: WireError,
         effects: &mut Effects,
     ) {
-        let error = self.kernel.pay(now, conn, None, Rate::Heavy.units()).err().unwrap_or(error);
+        let error = self.kernel.pay(now, conn, None, Rate::Heavy, 1).err().unwrap_or(error);
         self.refuse(now, conn, id, event, &error, effects);
     }
 }

@@ -135,15 +135,16 @@ sections! {
         /// How many of these tokens come back each second.
         conn_per_s: Option<u64> =
             number_unless(UNLIMITED, "tokens", 1, limits::BURST_MAX as u64, limits::CONN_PER_SECOND as u64).live();
-        /// The same for each user, over all its connections on one shard: so many tokens at once, and as
-        /// many again in each `user_events_ms`. Not limited unless you say so: connections are, and one
-        /// user may well be a whole machine.
-        user_events: Option<u64> = number_or(UNLIMITED, "tokens", 1, limits::BURST_MAX as u64).live();
-        /// The time in which `user_events` tokens come back.
+        /// Requests of each user, over all its connections on one shard: so many at once, and as many again
+        /// in each `user_events_ms`. One counts as often as it names rooms, whatever it costs its
+        /// connection. Not limited unless you say so: connections are, and one user may well be a whole
+        /// machine.
+        user_events: Option<u64> = number_or(UNLIMITED, "requests", 1, limits::BURST_MAX as u64).live();
+        /// The time in which so many come back.
         user_events_ms: u64 = number("milliseconds", 1, ms(limits::RATE_PERIOD_MAX), 60_000).live();
-        /// The same for single events of each user, or with a `*` at the end for all that begin so: so many
-        /// tokens in a time of `ms`, `s`, `m` or `h`. The first that covers an event counts, beside the
-        /// limits above.
+        /// The same for single events of each user, or with a `*` at the end for all that begin so: a count
+        /// and a time of `ms`, `s`, `m` or `h`. The first that covers an event counts, beside the limits
+        /// above.
         events: String = text(EVENT_RATES, "room:publish 50/1s, room:join* 20/10s", is_event_rates, "").live();
         /// Roles that may ask as much as they like.
         unlimited_roles: String = text("roles with commas between", "service,platform_admin", is_roles, "service").live();
