@@ -4,6 +4,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringroom::admission::identity::Identity;
 use ringroom::admission::rates::{Allowance, EventRate, Rates};
+use ringroom::admission::rights::Rate;
 use ringroom::base::limits::LANE_ENTRIES_MAX;
 use ringroom::base::table::Key;
 use ringroom::base::time::{Instant, Now};
@@ -146,7 +147,7 @@ fn rate_check(criterion: &mut Criterion) {
                     for _ in chunk..rounds.min(chunk + 100_000) {
                         at = at.after(Duration::from_nanos(step_ns));
                         let now = Now { at, ..NOW };
-                        assert!(kernel.pay(now, id, Some(black_box("room:publish")), 4).is_ok());
+                        assert!(kernel.pay(now, id, Some(black_box("room:publish")), Rate::Heavy, 1).is_ok());
                     }
                     spent += start.elapsed();
                 }
