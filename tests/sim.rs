@@ -76,6 +76,8 @@ fn every_promise_is_kept_whatever_clients_lanes_and_sockets_do() {
             ("closing connections cut for their time", total.resets_for["linger"]),
             ("messages forgotten for memory", total.forgotten),
             ("publishes refused for memory", total.refused_full),
+            ("requests refused to a greedy connection", total.limited["conn"]),
+            ("requests refused to a greedy user by their event", total.limited["event"]),
         ];
         for (what, count) in happened {
             assert!(count > 0, "no {what} in all these runs");

@@ -3,6 +3,7 @@
 use crate::admission::identity::Identity;
 use crate::admission::names::RoomName;
 use crate::admission::policy;
+use crate::admission::rates::Paid;
 use crate::admission::rights::Right;
 use crate::wire::codes::WireError;
 use std::ops::Deref;
@@ -17,6 +18,8 @@ pub trait Asks {
 /// What the sender is and has, gathered by the caller: admission knows no tables.
 pub struct Standing<'a> {
     pub identity: &'a Identity,
+    /// It was counted against what the sender may ask for.
+    pub paid: Paid,
 }
 
 /// A request that passed the gate.

@@ -6,6 +6,7 @@ pub mod keys;
 pub mod names;
 pub mod pattern;
 pub mod policy;
+pub mod rates;
 pub mod revocations;
 pub mod rights;
 pub mod token;

@@ -67,8 +67,8 @@ pub enum Received {
 }
 
 impl Row {
-    /// `rest` came before.
-    pub fn new(conn: ConnId, socket: OwnedFd, may_compress: bool, rest: Vec<u8>) -> Row {
+    /// `rest` came before; messages that begin in it are within `limits`.
+    pub fn new(conn: ConnId, socket: OwnedFd, rest: Vec<u8>, limits: MessageLimits) -> Row {
         let mut row = Row {
             conn,
             socket,
@@ -79,13 +79,12 @@ impl Row {
             is_blocked: false,
             is_readable: false,
             is_ended: false,
-            may_compress,
+            may_compress: limits.may_compress,
             is_queued: false,
             under_way: None,
             counted: None,
         };
-        let under_way = UnderWay { held: rest, ..row.resume() };
-        row.keep(under_way);
+        row.keep(UnderWay { held: rest, ..UnderWay::new(limits) });
         row
     }
 
@@ -121,13 +120,15 @@ impl Row {
         usize::from(self.discarded_kib) < DISCARD_BYTES_MAX / 1_024
     }
 
-    /// Takes what an earlier read began.
-    pub fn resume(&mut self) -> UnderWay {
-        let fresh = || {
-            let limits = MessageLimits { may_compress: self.may_compress, ..MessageLimits::default() };
-            UnderWay { assembler: Assembler::new(limits), held: Vec::new() }
-        };
-        self.under_way.take().map_or_else(fresh, |under_way| *under_way)
+    /// Takes what an earlier read began; else begins, with messages of up to `message_bytes`.
+    pub fn resume(&mut self, message_bytes: usize) -> UnderWay {
+        let limits = MessageLimits { message_bytes, may_compress: self.may_compress, ..MessageLimits::default() };
+        self.under_way.take().map_or_else(|| UnderWay::new(limits), |under_way| *under_way)
+    }
+
+    /// Drops what an earlier read began.
+    pub fn forget(&mut self) {
+        self.under_way = None;
     }
 
     /// Remembers what a read did not end, if it left anything.
@@ -152,6 +153,12 @@ impl Row {
 
     pub fn leave_queue(&mut self) {
         self.is_queued = false;
+    }
+}
+
+impl UnderWay {
+    fn new(limits: MessageLimits) -> UnderWay {
+        UnderWay { assembler: Assembler::new(limits), held: Vec::new() }
     }
 }
 
@@ -203,6 +210,7 @@ impl Drop for Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::MESSAGE_BYTES_MAX;
     use crate::base::table::Key;
     use crate::wire::deflate::Inflater;
     use std::os::unix::net::UnixStream;
@@ -213,7 +221,7 @@ mod tests {
 
     fn row(conn: ConnId) -> (Row, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Row::new(conn, ours.into(), false, Vec::new()), theirs)
+        (Row::new(conn, ours.into(), Vec::new(), MessageLimits::default()), theirs)
     }
 
     #[test]
@@ -277,15 +285,13 @@ mod tests {
     #[test]
     fn only_what_is_under_way_owns_memory() {
         let (mut row, _theirs) = row(conn(0, 0));
-        let nothing = row.resume();
-        row.keep(nothing);
+        row.keep(UnderWay::new(MessageLimits::default()));
         assert!(row.under_way.is_none());
-        let nothing = row.resume();
-        row.keep(UnderWay { held: vec![1], ..nothing });
+        row.keep(UnderWay { held: vec![1], ..UnderWay::new(MessageLimits::default()) });
         assert!(row.has_more());
-        assert_eq!(row.resume().held, [1]);
+        assert_eq!(row.resume(MESSAGE_BYTES_MAX).held, [1]);
         assert!(!row.has_more());
-        let mut under_way = row.resume();
+        let mut under_way = row.resume(MESSAGE_BYTES_MAX);
         assert_eq!(under_way.assembler.next(&mut [0x81], &mut 0, &mut Inflater::default()), Ok(None));
         row.keep(under_way);
         assert!(row.under_way.is_some() && !row.has_more(), "half a header is kept and waits for the rest");

@@ -26,6 +26,7 @@ pub mod membership;
 pub mod mids;
 pub mod outbox;
 pub mod placement;
+pub mod rates;
 pub mod reasons;
 pub mod relief;
 pub mod replay;
@@ -34,6 +35,7 @@ pub mod scope;
 pub mod sequencer;
 pub mod tokens;
 
+use crate::admission::rates::Rates;
 use crate::admission::revocations::Revocations;
 use crate::admission::token::Verifier;
 use crate::base::hash::Keyed;
@@ -51,14 +53,17 @@ use ids::{ConnId, RoomId, ShardId};
 use lanes::Lanes;
 use membership::Membership;
 use mids::Mids;
+use outbox::OutboxBounds;
 use placement::Placement;
+use rates::Meters;
 use replay::Replayed;
 use rooms::Rooms;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an operator may set of the core's bounds.
+/// What an operator may set of the core's bounds. By default each is at its most or, where there is
+/// none, as configurations have it; how much may be asked is not limited.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Connections of one shard.
@@ -72,6 +77,19 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Messages of as many bytes are compressed for clients that can; `None`: for nobody new.
     pub deflate_bytes_min: Option<usize>,
+    /// How much may be asked.
+    pub rates: Rates,
+    /// One message of a client, bytes.
+    pub message_bytes: usize,
+    /// Rooms that one connection may be in, its user's own included.
+    pub rooms_per_conn: usize,
+    pub rooms_per_request: usize,
+    /// Rooms that have their home on one shard.
+    pub rooms_max: usize,
+    pub outbox: OutboxBounds,
+    /// A connection that took no byte for this long is slow, and for that long is closed.
+    pub slow_time: Duration,
+    pub stall_time: Duration,
 }
 
 impl Default for Limits {
@@ -84,6 +102,14 @@ impl Default for Limits {
             lane_entries: limits::LANE_ENTRIES_MAX as u32,
             memory_bytes: limits::MEMORY_BYTES,
             deflate_bytes_min: Some(limits::DEFLATE_BYTES_MIN),
+            rates: Rates::default(),
+            message_bytes: limits::MESSAGE_BYTES_MAX,
+            rooms_per_conn: limits::ROOMS_PER_CONN_MAX,
+            rooms_per_request: limits::ROOMS_PER_REQUEST_MAX,
+            rooms_max: limits::ROOMS_PER_SHARD_MAX,
+            outbox: OutboxBounds::of(limits::OUTBOX_BYTES_MAX),
+            slow_time: limits::STALL_TIME_SLOW,
+            stall_time: limits::STALL_TIME_MAX,
         }
     }
 }
@@ -124,6 +150,7 @@ pub struct Kernel {
     /// What tokens are checked with; replaced as a whole. Until the first one nobody is let in.
     pub verifier: Arc<Verifier>,
     pub revocations: Revocations,
+    pub meters: Meters,
     keyed: Keyed,
     pub encoder: Encoder,
 }
@@ -163,15 +190,17 @@ impl Kernel {
             replayed: Replayed::default(),
             verifier: Arc::default(),
             revocations: Revocations::default(),
+            meters: Meters::new(config.limits.rates.clone(), keyed, now.at),
             keyed,
             encoder: Encoder::new(&config.limits),
             limits: config.limits,
         }
     }
 
-    /// What holds from now on, for timers as they are next set.
-    pub fn set_limits(&mut self, limits: Limits) {
+    /// Keeps to `limits` from now on; timers do as they are next set.
+    pub fn set_limits(&mut self, now: Now, limits: Limits) {
         self.encoder.set_limits(&limits);
+        self.meters.change(limits.rates.clone(), now.at);
         self.limits = limits;
     }
 

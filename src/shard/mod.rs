@@ -28,6 +28,7 @@ use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::lanes::Requests;
 use crate::kernel::mail::{Ask, Mail};
 use crate::kernel::{Kernel, Limits};
+use crate::wire::assembler::MessageLimits;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
@@ -175,7 +176,7 @@ impl Shard {
             Input::Verifier(verifier) => self.kernel.verifier = verifier,
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
-            Input::Limits(limits) => self.kernel.set_limits(*limits),
+            Input::Limits(limits) => self.kernel.set_limits(now, *limits),
             Input::Drain { over } => self.on_drain(now, over, effects),
         }
         self.settle(now, may_relieve, effects);
@@ -253,6 +254,17 @@ impl Shard {
     /// Whether offers of compression are taken.
     pub fn compresses(&self) -> bool {
         self.kernel.limits.deflate_bytes_min.is_some()
+    }
+
+    /// What the messages of who speaks `dialect` may be like.
+    pub fn message_limits(&self, dialect: DialectId) -> MessageLimits {
+        let message_bytes = self.message_bytes_max();
+        MessageLimits { message_bytes, may_compress: dialect.window().is_some(), ..MessageLimits::default() }
+    }
+
+    /// What one message may have, bytes, unless it began under another bound.
+    pub fn message_bytes_max(&self) -> usize {
+        self.kernel.limits.message_bytes
     }
 
     /// No timer fires before this.

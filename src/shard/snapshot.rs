@@ -3,7 +3,7 @@
 use crate::kernel::Kernel;
 use crate::kernel::counters::Counters;
 use crate::kernel::reasons::{CloseReason, Dropped};
-use crate::wire::codes::{CloseCode, ErrorCode};
+use crate::wire::codes::{CloseCode, ErrorCode, Limit};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -47,6 +47,10 @@ pub struct Snapshot {
     pub forgotten: u64,
     pub refused_full: u64,
     pub errors: BTreeMap<&'static str, u64>,
+    /// Those of `errors` that name a limit.
+    pub limited: BTreeMap<&'static str, u64>,
+    /// Buckets of users, and of connections that were refused, that are not known to be full.
+    pub buckets: u64,
     pub closes: BTreeMap<&'static str, u64>,
     /// Those of `closes` that have a reason beside the code.
     pub closed_for: BTreeMap<&'static str, u64>,
@@ -76,6 +80,7 @@ impl Snapshot {
             slow,
             dropped,
             errors,
+            limited,
             closes,
             closed_for,
         } = kernel.counters.clone();
@@ -108,6 +113,8 @@ impl Snapshot {
             forgotten,
             refused_full,
             errors: ErrorCode::ALL.into_iter().map(|code| (code.as_str(), errors[code.index()])).collect(),
+            limited: Limit::KINDS.into_iter().zip(limited).collect(),
+            buckets: kernel.meters.len() as u64,
             closes: CloseCode::ALL.into_iter().map(|code| (code.as_str(), closes[code.index()])).collect(),
             closed_for: CloseReason::ALL.into_iter().map(|why| (why.name(), closed_for[why.index()])).collect(),
             resets_for: BTreeMap::from([("linger", resets_linger), ("memory", resets_memory)]),
@@ -150,6 +157,8 @@ impl Snapshot {
             forgotten,
             refused_full,
             errors,
+            limited,
+            buckets,
             closes,
             closed_for,
             resets_for,
@@ -181,11 +190,13 @@ impl Snapshot {
             (reliefs, other.reliefs),
             (forgotten, other.forgotten),
             (refused_full, other.refused_full),
+            (buckets, other.buckets),
         ] {
             *into += from;
         }
         each(dropped, &other.dropped);
         each(errors, &other.errors);
+        each(limited, &other.limited);
         each(closes, &other.closes);
         each(closed_for, &other.closed_for);
         each(resets_for, &other.resets_for);

@@ -4,6 +4,7 @@
 
 use crate::admission::identity::{Identity, Particulars};
 use crate::admission::names::User;
+use crate::admission::rates::Rates;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::random::Random;
@@ -56,6 +57,7 @@ pub struct WorldShape {
     /// Clients speak every dialect that there is, and short messages are compressed too; else all speak
     /// plain JSON.
     pub babel: bool,
+    pub rates: Rates,
     pub seed: u64,
     pub fault: Option<Fault>,
 }
@@ -63,7 +65,17 @@ pub struct WorldShape {
 impl Default for WorldShape {
     fn default() -> Self {
         let memory_bytes = Limits::default().memory_bytes;
-        WorldShape { shards: 2, lane_entries: 8, window: 1 << 20, memory_bytes, babel: false, seed: 1, fault: None }
+        let rates = Rates::default();
+        WorldShape {
+            shards: 2,
+            lane_entries: 8,
+            window: 1 << 20,
+            memory_bytes,
+            babel: false,
+            rates,
+            seed: 1,
+            fault: None,
+        }
     }
 }
 
@@ -154,8 +166,8 @@ impl World {
                 _ => shape.memory_bytes,
             };
             let deflate_bytes_min = shape.babel.then_some(DEFLATE_BYTES_MIN);
-            let lane_entries = shape.lane_entries;
-            let limits = Limits { lane_entries, memory_bytes, deflate_bytes_min, ..Limits::default() };
+            let (lane_entries, rates) = (shape.lane_entries, shape.rates.clone());
+            let limits = Limits { lane_entries, memory_bytes, rates, deflate_bytes_min, ..Limits::default() };
             let (id, seed) = (ShardId(id), shape.seed ^ u64::from(id) << 32);
             let config = ShardConfig { id, shards: shape.shards, origin: 7, seed, map_key, limits };
             Shard::new(config, features::all(), now)
@@ -447,6 +459,13 @@ impl World {
         let verifier = Arc::new(verifier);
         for shard in self.shards() {
             self.step(shard, Input::Verifier(Arc::clone(&verifier)));
+        }
+    }
+
+    /// All shards keep to these limits from now on.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        for shard in self.shards() {
+            self.step(shard, Input::Limits(Box::new(limits.clone())));
         }
     }
 

@@ -16,7 +16,7 @@
 //! The other way float 32 is a number too. A map with other keys, an extension, a float that is no
 //! number, a str that is not UTF-8: JSON has no words for them, and they are refused.
 
-use super::codes::{ErrorCode, WireError};
+use super::codes::{ErrorCode, Limit, WireError};
 use super::json;
 use crate::base::limits::JSON_DEPTH_MAX;
 use base64::Engine;
@@ -74,11 +74,13 @@ impl std::error::Error for Refused {}
 
 impl From<Refused> for WireError {
     fn from(refused: Refused) -> WireError {
-        let code = match refused {
-            Refused::TooLarge { .. } => ErrorCode::TooLarge,
-            _ => ErrorCode::BadRequest,
-        };
-        WireError::new(code, refused.to_string())
+        match refused {
+            Refused::TooLarge { .. } => WireError {
+                limit: Some(Limit::MessageBytes),
+                ..WireError::new(ErrorCode::TooLarge, refused.to_string())
+            },
+            _ => WireError::new(ErrorCode::BadRequest, refused.to_string()),
+        }
     }
 }
 

@@ -51,7 +51,8 @@ impl Edge {
                 state.shard.step(now, Input::Gone { conn }, &mut state.effects);
                 return Err(socket);
             }
-            let mut row = Row::new(conn, socket, dialect.window().is_some(), rest);
+            let limits = state.shard.message_limits(dialect);
+            let mut row = Row::new(conn, socket, rest, limits);
             if row.has_more() {
                 row.queue(&mut state.unread);
                 self.reading.raise();
