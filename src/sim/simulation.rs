@@ -8,7 +8,7 @@ use crate::base::limits::{
 use crate::base::random::Random;
 use crate::kernel::ids::ShardId;
 use crate::kernel::lanes::Waiting;
-use crate::shard::{Census, Held, Snapshot};
+use crate::shard::{Census, DrainPace, Held, Snapshot};
 use crate::sim::client::{Client, Habits, Pace};
 use crate::sim::decoder::Received;
 use crate::sim::fault::Fault;
@@ -599,8 +599,10 @@ impl<'t> Simulation<'t> {
         match self.random.below(3) {
             0 => {
                 self.is_draining = true;
+                let conns_per_s = 1 + self.random.below(100) as u32;
+                let pace = DrainPace { conns_per_s, over: Duration::from_secs(10), retry: Duration::from_secs(1) };
                 for shard in self.world.shards() {
-                    self.world.drain(shard, Duration::from_secs(10));
+                    self.world.drain(shard, pace);
                 }
             }
             1 => {
