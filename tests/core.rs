@@ -1311,6 +1311,40 @@ fn thousands_that_are_to_be_closed_at_once_are_no_long_step() {
 }
 
 #[test]
+fn a_relief_that_closes_many_goes_on_at_the_next_tick() {
+    const MEMORY: usize = 11 << 20;
+    let shape = WorldShape { shards: 1, window: 600, memory_bytes: MEMORY, ..WorldShape::default() };
+    let mut house = House::of(shape);
+    let speaker = house.enter(0, "speaker");
+    house.publish(speaker, "a", json!(pad(5_000)));
+    // They ask for more than their sockets take, and read nothing.
+    let joining = json!({ "id": 1, "event": "room:join", "data": { "room": "a" } }).to_string();
+    let asking = json!({ "id": 2, "event": "room:history", "data": { "room": "a" } }).to_string();
+    let links: Vec<Link> = (0..MEMORY / 5_000)
+        .map(|nth| house.world.open(ShardId(0), identity("acme", &format!("u{nth}"), "")).expect("there is room"))
+        .collect();
+    house.settle();
+    for link in &links {
+        house.world.send(*link, FromClient::Text(joining.clone()));
+        house.world.send(*link, FromClient::Text(asking.clone()));
+    }
+    house.settle();
+    // By now it is known that their sockets take nothing: the next tick finds them to blame.
+    let closed = |house: &House| snapshot(house).closed_for["memory"];
+    let before = closed(&house);
+    house.pass(Duration::from_millis(4));
+    assert_eq!(closed(&house) - before, CLOSES_PER_STEP as u64, "as many as one step may");
+    // Each keeps the frame that its socket has in part, so it takes more of them than that.
+    for _ in 0..20 {
+        house.pass(Duration::from_millis(4));
+    }
+    assert!(snapshot(&house).memory_used <= MEMORY as u64 / 4 * 3, "it went on");
+    assert!(closed(&house) - before > CLOSES_PER_STEP as u64);
+    assert_eq!(house.world.closes_max(), CLOSES_PER_STEP);
+    house.publish(speaker, "a", json!("still here"));
+}
+
+#[test]
 fn a_drain_that_runs_out_of_time_is_no_long_step() {
     let mut house = House::new();
     for nth in 0..CLOSES_PER_STEP * 2 + 10 {

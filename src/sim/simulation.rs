@@ -43,6 +43,8 @@ struct Shape {
     has_lull: bool,
     /// Lanes stop for a while now and then.
     stalls: bool,
+    /// One shard sends its clients back in the middle of it all; they go on with another.
+    has_drain: bool,
 }
 
 impl Shape {
@@ -93,6 +95,7 @@ impl Shape {
             is_scarce,
             has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
             stalls,
+            has_drain: fault.is_none() && shards > 1 && random.one_in(4),
         }
     }
 }
@@ -113,7 +116,8 @@ pub struct Simulation<'t> {
     is_quiet: bool,
     /// What homes say now is compared with what there is.
     is_final: bool,
-    is_draining: bool,
+    /// Shards that send their clients back.
+    draining: BTreeSet<ShardId>,
     /// Members that there should be, by room, once all is quiet.
     users_in: BTreeMap<String, BTreeSet<String>>,
     trace: Option<&'t mut dyn FnMut(&str)>,
@@ -150,7 +154,7 @@ impl<'t> Simulation<'t> {
             turn: 0,
             is_quiet: false,
             is_final: false,
-            is_draining: false,
+            draining: BTreeSet::new(),
             users_in: BTreeMap::new(),
             trace: None,
         }
@@ -189,6 +193,10 @@ impl<'t> Simulation<'t> {
                 self.stalled
                     .extend(self.world.pairs().into_iter().filter(|pair| pair.1 == deaf).map(|pair| (pair, until)));
             }
+            if self.shape.has_drain && turn == self.shape.turns / 3 {
+                let shard = self.pick_shard();
+                self.drain(shard);
+            }
             if self.shape.has_lull && turn == self.shape.turns / 2 {
                 self.lull()?;
             }
@@ -222,6 +230,21 @@ impl<'t> Simulation<'t> {
 
     fn pick_shard(&mut self) -> ShardId {
         ShardId(self.random.below(self.shape.world.shards.into()) as u8)
+    }
+
+    /// One that takes connections, while there is one.
+    fn pick_open_shard(&mut self) -> ShardId {
+        let drawn = self.pick_shard();
+        let next = self.world.shards().find(|shard| !self.draining.contains(shard));
+        if self.draining.contains(&drawn) { next.unwrap_or(drawn) } else { drawn }
+    }
+
+    fn drain(&mut self, shard: ShardId) {
+        let conns_per_s = 1 + self.random.below(100) as u32;
+        let over = Duration::from_millis(self.random.below(10_000));
+        self.draining.insert(shard);
+        self.say(|| format!("shard {} sends its clients back, {conns_per_s} a second for {over:?}", shard.0));
+        self.world.drain(shard, DrainPace { conns_per_s, over, retry: Duration::from_secs(1) });
     }
 
     fn pick_pair(&mut self) -> Option<(ShardId, ShardId)> {
@@ -353,7 +376,7 @@ impl<'t> Simulation<'t> {
     }
 
     fn connect(&mut self, client: usize) {
-        let (shard, plenty) = (self.pick_shard(), self.plenty());
+        let (shard, plenty) = (self.pick_open_shard(), self.plenty());
         let row = &mut self.clients[client];
         let role = if row.is_moderator { "moderator" } else { "" };
         let Some(link) = self.world.open(shard, identity(&row.tenant, &row.user, role)) else { return };
@@ -462,7 +485,7 @@ impl<'t> Simulation<'t> {
             }
             // A connection whose request waits for credit is not heard either.
             Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
-            Some(CloseCode::Restart) => self.is_draining && reason.starts_with("{\"retry_ms\":"),
+            Some(CloseCode::Restart) => !self.draining.is_empty() && reason.starts_with("{\"retry_ms\":"),
             Some(CloseCode::Normal | CloseCode::Protocol | CloseCode::Unsupported) => row.misbehaved,
             _ => false,
         };
@@ -598,11 +621,8 @@ impl<'t> Simulation<'t> {
     fn see_all_off(&mut self) -> Kept {
         match self.random.below(3) {
             0 => {
-                self.is_draining = true;
-                let conns_per_s = 1 + self.random.below(100) as u32;
-                let pace = DrainPace { conns_per_s, over: Duration::from_secs(10), retry: Duration::from_secs(1) };
                 for shard in self.world.shards() {
-                    self.world.drain(shard, pace);
+                    self.drain(shard);
                 }
             }
             1 => {
