@@ -2,7 +2,7 @@
 //! Invariant: it is over at the time-out, whatever clients and shards do.
 
 use crate::host::systemd::Notifier;
-use crate::host::watch;
+use crate::host::watch::{self, Left};
 use crate::io::gateway::Gateway;
 use crate::shard::DrainPace;
 use std::time::Duration;
@@ -13,6 +13,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const TELL: Duration = Duration::from_secs(1);
 /// At the end of the time: for clients to take what is queued for them, and the close.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// For who has not yet asked for anything when the last client has gone.
+const STRANGERS: Duration = Duration::from_millis(500);
 /// Between the end of a drain and the end of the process, generously.
 const EXIT_MAX: Duration = Duration::from_secs(5);
 
@@ -39,10 +41,14 @@ pub async fn drain(gateway: &Gateway, settings: DrainSettings, notifier: &Notifi
     gateway.drain(settings.pace());
     let mut left = None;
     let mut told = began;
+    let mut alone_since = None;
     let gone = async {
         loop {
-            left = watch::left(gateway).await;
-            if left == Some(0) {
+            let now = watch::left(gateway).await;
+            left = now.map(|left| left.connections);
+            if let Some(Left { connections: 0, handshakes }) = now
+                && (handshakes == 0 || alone_since.get_or_insert_with(Instant::now).elapsed() >= STRANGERS)
+            {
                 return;
             }
             if let Some(left) = left.filter(|_| told.elapsed() >= TELL) {

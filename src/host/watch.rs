@@ -79,10 +79,20 @@ async fn connections(gateway: &Gateway) -> String {
     }
 }
 
-/// How many connections and handshakes are left; `None`: a shard is silent.
-pub async fn left(gateway: &Gateway) -> Option<u64> {
+/// Who is there.
+#[derive(Clone, Copy)]
+pub struct Left {
+    pub connections: u64,
+    pub handshakes: u64,
+}
+
+/// `None`: a shard is silent.
+pub async fn left(gateway: &Gateway) -> Option<Left> {
     let reports = stats::reports(gateway).await;
-    let left = reports.iter().map(|report| report.edge.connections_now + report.edge.handshakes_now).sum();
+    let left = Left {
+        connections: reports.iter().map(|report| report.edge.connections_now).sum(),
+        handshakes: reports.iter().map(|report| report.edge.handshakes_now).sum(),
+    };
     (reports.len() == gateway.shards()).then_some(left)
 }
 
