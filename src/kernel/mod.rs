@@ -122,6 +122,8 @@ pub enum Timer {
     Expiry(ConnId),
     /// Is anything left to keep an empty room for?
     Room(RoomId),
+    /// Whose turn is it to come back?
+    Drain,
 }
 
 pub struct Kernel {
@@ -138,6 +140,8 @@ pub struct Kernel {
     pub random: Random,
     pub counters: Counters,
     pub memory: Memory,
+    /// How many connections this step may still close of its own accord: see `CLOSES_PER_STEP`.
+    pub closes_left: usize,
     /// What happened in rooms that have their home here, not yet told to the features.
     pub facts: VecDeque<(RoomId, Fact)>,
     /// Connections with a replay under way.
@@ -181,6 +185,7 @@ impl Kernel {
             random: Random::new(config.seed),
             counters: Counters::default(),
             memory: Memory::new(config.limits.memory_bytes),
+            closes_left: limits::CLOSES_PER_STEP,
             facts: VecDeque::new(),
             replaying: Vec::new(),
             replayed: Replayed::default(),
@@ -201,6 +206,6 @@ impl Kernel {
 
     /// No timer fires before this.
     pub fn next_deadline(&self) -> Instant {
-        self.wheel.next()
+        if self.memory.is_unfinished() { Instant::ZERO } else { self.wheel.next() }
     }
 }
