@@ -50,7 +50,7 @@ impl From<config::Refused> for Failed {
 pub fn serve(options: Options) -> Result<(), Failed> {
     let sources = Sources::of_process(options);
     let loaded = config::load(&sources)?;
-    journal::start(loaded.config.log);
+    journal::start(loaded.config.log, loaded.config.log_format);
     for note in &loaded.notes {
         log::warn!("{note}");
     }
@@ -73,4 +73,9 @@ pub fn show_configuration(options: Options) -> Result<String, Failed> {
 /// `docs/configuration.md`.
 pub fn configuration_manual() -> String {
     config::manual()
+}
+
+/// `docs/metrics.md`.
+pub fn metrics_manual() -> String {
+    crate::observe::manual::manual()
 }

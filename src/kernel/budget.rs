@@ -242,6 +242,11 @@ impl Memory {
         self.is_full
     }
 
+    /// The same, for those who only look.
+    pub fn refuses(&self) -> bool {
+        self.is_full && self.is_above_low()
+    }
+
     /// Decides when the next relief is due. One that could not help is not tried again before there
     /// is a sixteenth of the budget more, or the whole of it is used: a walk for nothing with every
     /// message would be worse than what it is to prevent.
