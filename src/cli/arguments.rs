@@ -89,7 +89,7 @@ Options:
   --profile NAME   Tune for a purpose: default, latency, throughput, density, bench (limits off,
                    loopback only), or a file of your own
   --listen ADDR    Address for clients [default: 127.0.0.1:3001]; port 0 picks a free one
-  --ops ADDR       Address for operators: health and stats [default: 127.0.0.1:9091]
+  --ops ADDR       Address for operators: health, metrics [default: 127.0.0.1:9091]
   --shards N       How many shards to run [default: one per CPU]
   --dev            Development mode: conveniences that production must not have
 

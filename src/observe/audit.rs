@@ -7,6 +7,7 @@ use crate::admission::revocations::{Revocation, Target};
 use crate::base::limits::AUDITED_REFUSALS_MAX;
 use crate::base::time::timestamp;
 use crate::io::audit::{Entry, Listener, Teller, Told, lines};
+use crate::io::process;
 use crate::kernel::audited::Audited;
 use crate::kernel::ids::ConnId;
 use crate::kernel::membership::ConnSlot;
@@ -141,6 +142,8 @@ struct Came {
 
 impl Writer {
     fn run(mut self) {
+        // What shards do is more urgent; where that is not allowed, it goes on as it is.
+        let _ = process::step_back();
         loop {
             // Looked at first: what was told before the end is written.
             let is_end = self.journal.shared.end.load(Ordering::Acquire);

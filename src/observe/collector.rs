@@ -140,6 +140,10 @@ pub async fn answers(gateway: &Gateway) -> Vec<Report> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::gateway::Settings;
+    use crate::io::runtime::Choice;
+    use crate::io::tuning::Tuning;
+    use crate::kernel::Limits;
 
     fn report(shard: u8, reads: u64) -> Report {
         let mut report =
@@ -173,5 +177,33 @@ mod tests {
     #[test]
     fn an_answer_of_a_shard_that_does_not_exist_is_left_out() {
         assert!(Seen::nothing(1).after(vec![report(9, 1)]).last().next().is_none());
+    }
+
+    #[test]
+    fn those_who_ask_together_share_one_question() {
+        let settings = Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            cpus: Vec::new(),
+            shards: 2,
+            io: Choice::Epoll,
+            tuning: Tuning::default(),
+            handshake_time: PATIENCE,
+            limits: Limits::default(),
+            verifier: Arc::default(),
+            keys_wanted: Arc::new(|| {}),
+        };
+        let gateway = Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));
+        let collector = Collector::new(Arc::new(gateway));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (one, two, three) = tokio::join!(collector.ask(), collector.ask(), collector.ask());
+            assert!(Arc::ptr_eq(&one, &two) && Arc::ptr_eq(&two, &three));
+            assert_eq!((one.number, one.fresh().count()), (1, 2));
+            assert_eq!(collector.ask().await.number, 2, "who comes later asks anew");
+        });
+        // A shard that has ended answers nobody; what it said stays.
+        collector.gateway().stop();
+        let after = runtime.block_on(collector.ask());
+        assert_eq!((after.silent(), after.last().count()), (vec![0, 1], 2));
     }
 }

@@ -24,7 +24,7 @@ sections! {
     server: Server {
         /// Where clients connect. Port 0 picks a free one; the `ready` line says which.
         listen: String = text(ADDRESS, "127.0.0.1:3001", is_address, "127.0.0.1:3001").short("LISTEN");
-        /// Where operators look: `/health` and `/stats`. Keep it away from strangers.
+        /// Where operators look: `/health`, `/ready`, `/metrics` and `/stats`. Keep it away from strangers.
         ops: String = text(ADDRESS, "127.0.0.1:9091", is_address, "127.0.0.1:9091").short("OPS");
         /// Shards, each a thread with its own listener. `auto`: one per processor; of four or more
         /// one is left for everything else.
