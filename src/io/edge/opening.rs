@@ -10,7 +10,8 @@ use crate::io::socket;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Opening};
 use crate::wire::dialect::DialectId;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 impl Edge {
     /// The identity that `token` proves here and now.
@@ -64,10 +65,10 @@ impl Edge {
         })
     }
 
-    /// Tells the audit log of a request that was just refused, if it was.
-    pub fn audit_refusal(&self, socket: RawFd, origin: Option<&str>) {
+    /// Tells the audit log of a request that was just refused, if it was: who refuses calls this too.
+    pub fn audit_refusal(&self, address: impl FnOnce() -> Option<IpAddr>, origin: Option<&str>) {
         if let Some(reason) = self.refused_last.take() {
-            self.audit.refused(self.clock.now(), reason, || socket::peer(socket), origin);
+            self.audit.refused(self.clock.now(), reason, address, origin);
         }
     }
 
