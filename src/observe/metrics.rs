@@ -142,7 +142,7 @@ metrics! {
         rooms_behind: Gauge "ringroom_rooms_behind" in "rooms" => "above 0 for a minute: a shard does not keep up";
         /// Connections whose sockets take nothing.
         blocked: Gauge "ringroom_readers_blocked" in "connections";
-        /// Those of them that have taken nothing for a second: transient pushes pass them by.
+        /// Those of them that have taken nothing for `limits.slow_ms`: transient pushes pass them by.
         slow: Gauge "ringroom_readers_slow" in "connections" => "a large part of `ringroom_connections`: the network, or clients that do not read";
         /// What the shard may hold for readers (`memory.budget_bytes`).
         memory_budget: Gauge "ringroom_memory_budget_bytes" in "bytes";
