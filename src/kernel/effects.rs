@@ -1,5 +1,6 @@
 //! What a step asks of the world. The edge empties it after each step; the simulation does too.
 
+use crate::kernel::audited::Audited;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
 
@@ -22,6 +23,8 @@ pub struct Effects {
     pub reset: Vec<ConnId>,
     /// A token was signed with a key that is not here: look for newer keys.
     pub keys_wanted: bool,
+    /// For the audit log, if one is kept.
+    pub audit: Vec<Audited>,
 }
 
 impl Effects {
@@ -33,5 +36,6 @@ impl Effects {
             && self.closing.is_empty()
             && self.reset.is_empty()
             && !self.keys_wanted
+            && self.audit.is_empty()
     }
 }
