@@ -157,7 +157,8 @@ impl Origins {
 /// Whether the page comes from where the request goes.
 fn is_of_host(origin: &Parts<'_>, asked: &Asked<'_>) -> bool {
     // A proxy may have taken TLS off without saying so: then the page's word has to do.
-    let is_scheme = port_of(origin.scheme).is_some() && asked.scheme.is_none_or(|scheme| is_same(scheme, origin.scheme));
+    let is_scheme =
+        port_of(origin.scheme).is_some() && asked.scheme.is_none_or(|scheme| is_same(scheme, origin.scheme));
     let host = host_and_port(asked.host);
     is_scheme
         && host.is_some_and(|(host, port)| {
@@ -183,7 +184,8 @@ mod tests {
     #[test]
     fn pages_of_the_same_host_are_known_by_default_and_no_others() {
         let origins = Origins::default();
-        for same in ["https://chat.example", "http://chat.example", "HTTPS://Chat.Example", "https://chat.example:443"] {
+        for same in ["https://chat.example", "http://chat.example", "HTTPS://Chat.Example", "https://chat.example:443"]
+        {
             assert_eq!(judged(&origins, same), Some(Allowed::Known), "{same}");
         }
         for other in [
@@ -235,7 +237,8 @@ mod tests {
 
     #[test]
     fn listed_pages_are_known_exactly() {
-        let origins = listed(&["https://app.example", "https://*.shop.example", "http://dev.example:8080", "app://desk"]);
+        let origins =
+            listed(&["https://app.example", "https://*.shop.example", "http://dev.example:8080", "app://desk"]);
         for known in [
             "https://app.example",
             "https://APP.example:443",

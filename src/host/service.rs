@@ -55,6 +55,7 @@ async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(
         io: config.io,
         tuning: config.tuning,
         handshake_time: config.handshake_time,
+        entrance: config.entrance,
         limits: config.limits,
         verifier,
         keys_wanted: {
@@ -104,6 +105,7 @@ async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(
                     // It ends only with the runtime.
                     let _ = key_orders.send(keys_of(config.keys, &config.secret, config.development, &made_up));
                     gateway.set_limits(&config.limits);
+                    gateway.set_entrance(&config.entrance);
                 }
             }
         }

@@ -130,8 +130,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_a_client_writes_itself_changes_nothing(spoofed in "[ -~]{0,200}") {
-            prop_assert_eq!(of(&[&format!("{spoofed},192.0.2.1, 10.0.0.5")]).as_deref(), Ok("192.0.2.1"));
-            prop_assert_eq!(of(&[&spoofed, "192.0.2.1"]).as_deref(), Ok("192.0.2.1"));
+            prop_assert_eq!(of(&[&format!("{spoofed},192.0.2.1, 10.0.0.5")]), Ok("192.0.2.1".into()));
+            prop_assert_eq!(of(&[&spoofed, "192.0.2.1"]), Ok("192.0.2.1".into()));
         }
     }
 }

@@ -293,7 +293,7 @@ mod tests {
         (
             "[colours]\nred = 1",
             &[
-                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, anonymous, limits, sockets, turn, memory, drain, log",
+                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, anonymous, network, limits, sockets, turn, memory, drain, log",
             ],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),
