@@ -8,7 +8,7 @@
 use crate::admission::identity::Identity;
 use crate::admission::origins::{Allowed, Asked};
 use crate::admission::token::TokenRefused;
-use crate::base::limits::{DISCARD_BYTES_MAX, HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX};
+use crate::base::limits::{DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX};
 use crate::base::table::Key;
 use crate::io::callers::{Caller, Kind};
 use crate::io::control::{Control, Held, Newcomer, Welcome};
@@ -76,9 +76,7 @@ pub fn begin(edge: &Edge, socket: OwnedFd, peer: IpAddr) {
     if !is_proxy && !entrance.admits(peer) {
         return edge.refuse("network");
     }
-    if !make_room(edge, &socket) {
-        return edge.refuse("descriptors");
-    }
+    let Some(socket) = make_room(edge, socket) else { return edge.refuse("descriptors") };
     let mut guest = Guest { socket, peer, stage: Stage::start(), half_open: None };
     if !is_proxy && entrance.is_limited(peer) {
         let now = edge.clock.now().at;
@@ -86,10 +84,13 @@ pub fn begin(edge: &Edge, socket: OwnedFd, peer: IpAddr) {
         if let Some(most) = entrance.half_open_max {
             let (counted, before) = edge.callers.count(caller, Kind::HalfOpen);
             guest.half_open = Some(counted);
-            let longest = || edge.waiting.borrow().oldest_of(caller);
-            if before >= most && !let_go(edge, longest(), "half_open") {
-                // Those of its address wait at other shards.
-                return edge.refuse("half_open");
+            if before >= most {
+                // Where none of its address is found here, all wait at other shards, and it is one
+                // more than allowed; or too many wait to know.
+                let (longest, waiting) = (edge.waiting.borrow().oldest_of(caller), edge.waiting.borrow().len());
+                if !let_go(edge, longest, "half_open") && waiting > HALF_OPEN_LOOKED_THROUGH_MAX {
+                    return edge.refuse("half_open");
+                }
             }
         }
         if let Some(rate) = entrance.attempts
@@ -154,14 +155,18 @@ fn let_go(edge: &Edge, key: Option<Key>, reason: &'static str) -> bool {
     guest.is_some()
 }
 
-/// Sees to it that descriptors are left when `newest` stays. False: there is nobody to go instead.
-fn make_room(edge: &Edge, newest: &OwnedFd) -> bool {
+/// Sees to it that descriptors are left when `newest` stays. `None`: there is nobody to go instead.
+fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
     // The system gives the lowest number that is free, so below this one none is.
-    let taken = newest.as_raw_fd();
-    if taken < edge.descriptors.few_from {
-        return true;
+    let number = newest.as_raw_fd();
+    if number < edge.descriptors.few_from {
+        return Some(newest);
     }
-    spare_a_descriptor(edge) || taken < edge.descriptors.last_from
+    if spare_a_descriptor(edge) {
+        // It takes the number that became free: high numbers stay a sign that few are left.
+        return Some(newest.try_clone().unwrap_or(newest));
+    }
+    (number < edge.descriptors.last_from).then_some(newest)
 }
 
 fn go_on(edge: &Edge, arrival: Arrival, heard: Heard) {
