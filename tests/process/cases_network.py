@@ -290,7 +290,10 @@ async def a_reload_changes_who_may_come_and_closes_nobody(start):
         await reloaded(gateway, "reloaded: network.deny")
 
         async def is_let_in():
-            return await status(gateway) == 101
+            try:
+                return await status(gateway) == 101
+            except (ConnectionError, asyncio.IncompleteReadError):
+                return False
 
         await until(is_let_in, "the network to be served again")
         await ada.settled()

@@ -124,7 +124,8 @@ sections! {
         /// rightmost address that is no proxy) and `X-Forwarded-Proto` how they came; from everybody
         /// else both are ignored.
         trusted_proxies: String = text(NETWORKS, "10.0.0.7,10.1.0.0/16", is_networks, "").live();
-        /// Networks to which no limit of addresses applies.
+        /// Networks to which no limit of addresses applies. A proxy on this machine has to be among
+        /// `trusted_proxies`, or nobody behind it is limited.
         unlimited: String = text(NETWORKS, "127.0.0.0/8,::1", is_networks, "127.0.0.0/8,::1").live();
         /// Pages that may connect: origins, `https://*.app.example` for all hosts below one,
         /// `same-host` for pages of the host that the request names, `any`. A cookie never counts for a
