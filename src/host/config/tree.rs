@@ -134,32 +134,25 @@ sections! {
         origins: String = text(ORIGINS, "same-host,https://app.example", is_origins, "same-host").live();
         /// Attempts of one address to connect within `attempts_ms`: all at once, then evenly.
         attempts: Option<u64> =
-            number_unless("unlimited", "attempts", 1, COUNT_MAX, limits::ATTEMPTS_PER_ADDRESS as u64).live();
+            number_unless(UNLIMITED, "attempts", 1, COUNT_MAX, limits::ATTEMPTS_PER_ADDRESS as u64).live();
         /// The time for `attempts`.
         attempts_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
         /// Bad tokens from one address within `failures_ms`; then it is refused before the next is
         /// looked at. Good tokens are not counted.
         failures: Option<u64> =
-            number_unless("unlimited", "bad tokens", 1, COUNT_MAX, limits::FAILURES_PER_ADDRESS as u64).live();
+            number_unless(UNLIMITED, "bad tokens", 1, COUNT_MAX, limits::FAILURES_PER_ADDRESS as u64).live();
         /// The time for `failures`.
         failures_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
         /// Sockets of one address whose requests have not ended. With more, the one of them that waits
         /// longest is closed.
         half_open: Option<u64> =
-            number_unless("unlimited", "sockets", 1, COUNT_MAX, limits::HALF_OPEN_PER_ADDRESS as u64).live();
+            number_unless(UNLIMITED, "sockets", 1, COUNT_MAX, limits::HALF_OPEN_PER_ADDRESS as u64).live();
         /// Open connections of one address, of those that come from now on.
-        conns_per_address: Option<u64> = number_or("unlimited", "connections", 1, COUNT_MAX).live();
+        conns_per_address: Option<u64> = number_or(UNLIMITED, "connections", 1, COUNT_MAX).live();
     }
 
     /// How much is allowed, and for how long.
     limits: Limits {
-        /// Open connections of one user, of those that come from now on; later ones are closed with 4429.
-        conns_per_user: Option<u64> = number_or("unlimited", "connections", 1, COUNT_MAX).live();
-        /// Attempts of one user to connect within `attempts_per_user_ms`: all at once, then evenly.
-        /// Later ones are closed with 4429.
-        attempts_per_user: Option<u64> = number_or("unlimited", "attempts", 1, COUNT_MAX).live();
-        /// The time for `attempts_per_user`.
-        attempts_per_user_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
         /// From the first byte of a connection to the end of its request.
         handshake_ms: u64 = number("milliseconds", 1, DAY_MS, ms(limits::HANDSHAKE_TIME_MAX));
         /// Interval of heartbeats. A change holds from each connection's next one on; do not raise it
@@ -222,6 +215,13 @@ sections! {
         slow_ms: u64 = number("milliseconds", 100, ms(limits::STALL_TIME_LONGEST), ms(limits::STALL_TIME_SLOW)).live();
         /// And after this long it is closed with 4410; more than `slow_ms`.
         stall_ms: u64 = number("milliseconds", 100, ms(limits::STALL_TIME_LONGEST), ms(limits::STALL_TIME_MAX)).live();
+        /// Open connections of one user, of those that come from now on; later ones are closed with 4429.
+        conns_per_user: Option<u64> = number_or(UNLIMITED, "connections", 1, COUNT_MAX).live();
+        /// Attempts of one user to connect within `attempts_per_user_ms`: all at once, then evenly.
+        /// Later ones are closed with 4429.
+        attempts_per_user: Option<u64> = number_or(UNLIMITED, "attempts", 1, COUNT_MAX).live();
+        /// The time for `attempts_per_user`.
+        attempts_per_user_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
     }
 
     /// What the system is asked for each client's socket.
