@@ -298,6 +298,38 @@ fn one_user_may_have_more_connections_than_are_moved() {
 }
 
 #[test]
+fn a_users_connections_are_counted_exactly_over_all_shards() {
+    // More than are moved to the user's home, so every shard has some.
+    const ALLOWED: usize = 70;
+    on_each_driver(|driver| {
+        let server = Server::start(driver, 2, &[("RINGROOM_LIMITS__CONNS_PER_USER", "70")]);
+        let come = || {
+            let stream = TcpStream::connect(server.data).unwrap();
+            let mut client = server.connect_with(stream, &token("alice")).unwrap();
+            match client.socket.read().unwrap() {
+                Message::Text(_) => Some(client),
+                Message::Close(frame) => {
+                    assert_eq!(u16::from(frame.unwrap().code), 4429);
+                    None
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        };
+        let mut clients: Vec<Client> = std::thread::scope(|scope| {
+            let crowds: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..30).filter_map(|_| come()).collect::<Vec<_>>())).collect();
+            crowds.into_iter().flat_map(|crowd| crowd.join().unwrap()).collect()
+        });
+        assert_eq!(clients.len(), ALLOWED);
+        assert_eq!(server.total()["edge"]["refused"]["conns_per_user"], 120 - ALLOWED);
+        clients.truncate(ALLOWED - 7);
+        server.until(|total| total["edge"]["connections_now"] == ALLOWED - 7);
+        clients.extend((0..20).filter_map(|_| come()));
+        assert_eq!(clients.len(), ALLOWED, "as many places as were left");
+    });
+}
+
+#[test]
 fn a_bad_token_is_told_in_a_close_frame() {
     on_each_driver(|driver| {
         let server = Server::start(driver, 1, &[]);
