@@ -457,3 +457,119 @@ fn open(edge: &Edge, socket: OwnedFd, is_watched: bool, welcome: Welcome) {
     let guest = Guest { socket, peer, stage: Stage::start(), half_open: None };
     end(edge, Arrival { guest, is_watched }, &answer);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::token::{Claims, sign_hs256};
+    use crate::base::limits::{HEAD_BYTES_MAX, HEADS_BYTES_MAX};
+    use crate::io::edge::sample::{SECRET, counters, edge};
+    use crate::io::runtime::Driver;
+    use std::io::Read;
+    use std::net::Ipv4Addr;
+    use std::os::unix::net::UnixStream;
+
+    /// Comes from `address` and says something at once.
+    fn come(edge: &Edge, address: u32, says: &[u8]) -> UnixStream {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        socket::send(peer.as_raw_fd(), says).unwrap();
+        begin(edge, ours.into(), Ipv4Addr::from_bits(address).into());
+        peer
+    }
+
+    fn hear_all(edge: &Edge) {
+        edge.look();
+        while hear_some(edge) {}
+    }
+
+    fn request() -> String {
+        let token = sign_hs256(SECRET, &Claims { sub: "alice".into(), ..Claims::default() });
+        format!(
+            "GET /ws?token={token} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+    }
+
+    #[test]
+    fn a_request_that_is_there_at_once_needs_no_place_to_wait() {
+        let edge = edge(Driver::Epoll);
+        let _peer = come(&edge, 1, request().as_bytes());
+        assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (1, 0));
+    }
+
+    #[test]
+    fn a_request_that_comes_in_pieces_is_heard_when_its_last_comes() {
+        let edge = edge(Driver::Epoll);
+        let request = request();
+        let (first, last) = request.split_at(40);
+        let peer = come(&edge, 1, first.as_bytes());
+        hear_all(&edge);
+        assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (0, 1));
+        socket::send(peer.as_raw_fd(), last.as_bytes()).unwrap();
+        hear_all(&edge);
+        assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (1, 0));
+        // What it says from now on is heard as a connection's.
+        socket::send(peer.as_raw_fd(), &crate::io::edge::sample::PONG).unwrap();
+        edge.look();
+        while edge.read() {}
+        assert_eq!(counters(&edge).reads, 1);
+    }
+
+    #[test]
+    fn heads_that_never_end_make_room_for_others_the_longest_waiting_first() {
+        const CROWD: usize = HEADS_BYTES_MAX / HEAD_BYTES_MAX + 50;
+        let edge = edge(Driver::Epoll);
+        let endless = [b"GET /ws HTTP/1.1\r\na: ".to_vec(), vec![b'x'; HEAD_BYTES_MAX - 100]].concat();
+        let mut crowd: Vec<_> = (0..CROWD as u32).map(|nth| come(&edge, nth, &endless)).collect();
+        assert!(edge.waiting.borrow().len() < CROWD);
+        let gone = counters(&edge).refused["handshakes_full"] as usize;
+        assert_eq!(edge.waiting.borrow().len() + gone, CROWD);
+        let is_open = |peer: &mut UnixStream| {
+            peer.set_nonblocking(true).unwrap();
+            peer.read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        let open: Vec<bool> = crowd.iter_mut().map(is_open).collect();
+        assert!(open[..gone].iter().all(|open| !open) && open[gone..].iter().all(|open| *open));
+        let _good = come(&edge, 9_999, request().as_bytes());
+        assert_eq!(counters(&edge).opened, 1);
+    }
+
+    #[test]
+    fn whoever_was_answered_is_listened_to_until_it_ends_or_has_said_enough() {
+        let edge = edge(Driver::Epoll);
+        let mut polite = come(&edge, 1, b"GET /health HTTP/1.1\r\n\r\n");
+        let talker = come(&edge, 2, b"GET /health HTTP/1.1\r\n\r\n");
+        let mut answer = String::new();
+        polite.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(edge.waiting.borrow().len(), 2);
+        drop(polite);
+        hear_all(&edge);
+        assert_eq!(edge.waiting.borrow().len(), 1);
+        let chunk = vec![0u8; 1 << 16];
+        let mut sent = 0;
+        while !edge.waiting.borrow().is_empty() {
+            sent += socket::send(talker.as_raw_fd(), &chunk).unwrap_or(0);
+            hear_all(&edge);
+            assert!(sent <= DISCARD_BYTES_MAX + 2 * chunk.len(), "it is heard for {sent} bytes");
+        }
+        assert!(sent >= DISCARD_BYTES_MAX);
+    }
+
+    #[test]
+    fn where_descriptors_are_few_a_newcomer_takes_the_number_of_whoever_waits_longest() {
+        let mut edge = edge(Driver::Epoll);
+        let first = come(&edge, 1, b"");
+        let scarce = crate::io::process::Descriptors { few_from: 0, last_from: 0 };
+        std::rc::Rc::get_mut(&mut edge).expect("nobody else has it").descriptors = scarce;
+        let mut second = come(&edge, 2, b"");
+        assert_eq!((counters(&edge).refused["descriptors"], edge.waiting.borrow().len()), (1, 1));
+        drop(first);
+        let longest = edge.waiting.borrow().oldest();
+        let_go(&edge, longest, "descriptors");
+        assert_eq!(second.read(&mut [0; 1]).unwrap(), 0);
+        let mut third = come(&edge, 3, b"");
+        assert_eq!(third.read(&mut [0; 1]).unwrap(), 0, "nobody waits who could go instead");
+        assert!(edge.waiting.borrow().is_empty());
+    }
+}
