@@ -16,6 +16,8 @@ const SECRET: &str = "a secret of at least 32 bytes, for tests only";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// `auto` is io_uring wherever it is allowed.
 const DRIVERS: [&str; 2] = ["auto", "epoll"];
+/// Clients may ask as much as they can.
+const UNHURRIED: (&str, &str) = ("RINGROOM_LIMITS__CONN_BURST", "unlimited");
 
 struct Server {
     child: Child,
@@ -253,7 +255,7 @@ fn lanes_that_are_always_full_lose_and_reorder_nothing() {
     const ROOMS: usize = 4;
     const EACH: usize = 400;
     on_each_driver(|driver| {
-        let server = Server::start(driver, 3, &[("RINGROOM_LIMITS__LANE_ENTRIES", "8")]);
+        let server = Server::start(driver, 3, &[("RINGROOM_LIMITS__LANE_ENTRIES", "8"), UNHURRIED]);
         let mut clients: Vec<Client> = (0..CLIENTS).map(|user| server.connect(&format!("user{user}"))).collect();
         for client in &mut clients {
             (0..ROOMS).for_each(|room| client.join(&format!("chat:{room}")));
@@ -459,7 +461,7 @@ fn a_large_message_arrives_whole_at_a_reader_that_reads_late() {
 #[test]
 fn a_reader_that_stands_still_is_closed_and_holds_nobody_up() {
     on_each_driver(|driver| {
-        let server = Server::start(driver, 2, &[]);
+        let server = Server::start(driver, 2, &[UNHURRIED]);
         let (mut alice, mut bob, mut stuck) = (server.connect("alice"), server.connect("bob"), server.connect("stuck"));
         for client in [&mut alice, &mut bob, &mut stuck] {
             client.join("chat:1");
