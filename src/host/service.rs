@@ -72,6 +72,7 @@ async fn serve(
         io: config.io,
         tuning: config.tuning,
         handshake_time: config.handshake_time,
+        entrance: config.entrance,
         limits: config.limits,
         verifier,
         keys_wanted: {
@@ -149,6 +150,7 @@ async fn serve(
                     // It ends only with the runtime.
                     let _ = key_orders.send(keys_of(config.keys, &config.secret, config.development, &made_up));
                     gateway.set_limits(&config.limits);
+                    gateway.set_entrance(&config.entrance);
                 }
                 notifier.ready(status);
             }

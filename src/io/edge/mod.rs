@@ -15,11 +15,14 @@ pub mod sample;
 use crate::admission::token::Verifier;
 use crate::base::time::{Instant, Now};
 use crate::io::audit::{Teller, Told};
+use crate::io::callers::Callers;
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
 use crate::io::counters::{Counters, Report};
 use crate::io::crowd::Crowd;
+use crate::io::entrance::Entrance;
 use crate::io::lanes::Lanes;
+use crate::io::process::Descriptors;
 use crate::io::pulse::Pulses;
 use crate::io::readiness::Readiness;
 use crate::io::rows::{Rows, Standing};
@@ -29,6 +32,7 @@ use crate::io::socket::{self, Shut};
 use crate::io::timing::Timing;
 use crate::io::tuning::Tuning;
 use crate::io::turn::Turn;
+use crate::io::users::Users;
 use crate::io::waiting::Waiting;
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
@@ -61,6 +65,11 @@ pub struct Edge {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
+    pub callers: Arc<Callers>,
+    pub users: Arc<Users>,
+    /// Who may come in.
+    pub entrance: RefCell<Arc<Entrance>>,
+    pub descriptors: Descriptors,
     /// Called when a token names a key that is not here.
     keys_wanted: KeysWanted,
     pub handshake_time: Duration,
@@ -102,6 +111,11 @@ pub struct Parts {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
+    pub callers: Arc<Callers>,
+    pub users: Arc<Users>,
+    /// Who may come in.
+    pub entrance: Arc<Entrance>,
+    pub descriptors: Descriptors,
     pub verifier: Arc<Verifier>,
     pub keys_wanted: KeysWanted,
     pub handshake_time: Duration,
@@ -160,6 +174,10 @@ impl Edge {
             placement: parts.placement,
             doors: parts.doors,
             crowd: parts.crowd,
+            callers: parts.callers,
+            users: parts.users,
+            entrance: RefCell::new(parts.entrance),
+            descriptors: parts.descriptors,
             keys_wanted: parts.keys_wanted,
             handshake_time: parts.handshake_time,
             tuning: parts.tuning,
