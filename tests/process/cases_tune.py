@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import shutil
 import tempfile
 
@@ -109,6 +110,33 @@ async def tune_applies_what_it_showed_and_undo_brings_back_the_first_state(gatew
         root.put("/var/lib/ringroom/tune-undo.json", "garbage")
         status, out, errors = await root.tune("undo")
         assert status == 1 and "not a record" in errors and not out, (out, errors)
+
+
+async def answered(root, answer):
+    """`tune apply` at a terminal where somebody types `answer`."""
+    ours, theirs = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            Gateway.binary, "tune", "apply", "--connections", "50000", "--root", root.path, env={},
+            stdin=theirs, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )
+        os.write(ours, answer.encode())
+        out, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        return process.returncode, out.decode(), errors.decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@case
+async def tune_apply_asks_and_takes_no_for_an_answer(gateway):
+    with Root() as root:
+        before = root.all()
+        for answer in ("n\n", "\n", "what\n"):
+            status, out, errors = await answered(root, answer)
+            assert status == 0 and "[y/N]" in out and "Nothing was changed." in out and root.all() == before, (out, errors)
+        status, out, errors = await answered(root, "y\n")
+        assert status == 0 and root.get("/proc/sys/net/core/somaxconn") == "4096", (out, errors)
 
 
 @case
