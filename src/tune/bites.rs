@@ -1,6 +1,7 @@
 //! At how many connections each limit ends it. Invariant: a limit that cannot be read ends nothing,
 //! and what a limit needs is what makes it end nothing below the connections asked for.
 
+use super::cgroup::{MEMORY, allowed_by_groups};
 use super::machine::Machine;
 use super::unit::unit;
 use super::{
@@ -102,7 +103,7 @@ fn memory(machine: &Machine, needs: &Needs) -> Option<Bite> {
 fn cgroup_memory(machine: &Machine, needs: &Needs) -> Option<Bite> {
     let bytes = match unit(machine) {
         Some(unit) => unit.memory_bytes?,
-        None => of_cgroup(machine)?,
+        None => allowed_by_groups(machine, &MEMORY)?,
     };
     Some(of_memory("MemoryMax", "beyond it the system kills the service", bytes, needs))
 }
@@ -125,30 +126,6 @@ fn of_memory(name: &'static str, why: &'static str, bytes: u64, needs: &Needs) -
 
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
-}
-
-/// The least memory that this process's control group and those above it allow.
-fn of_cgroup(machine: &Machine) -> Option<u64> {
-    let groups = machine.text("/proc/self/cgroup")?;
-    let mut least = None;
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(mut path)) = (parts.next(), parts.next()) else { continue };
-        let (folder, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            _ => continue,
-        };
-        loop {
-            let allowed = machine.number(&format!("{folder}{}/{file}", path.trim_end_matches('/')));
-            least = least.into_iter().chain(allowed).min();
-            match path.trim_end_matches('/').rsplit_once('/') {
-                Some((above, _)) => path = above,
-                None => break,
-            }
-        }
-    }
-    least
 }
 
 fn tcp_memory(machine: &Machine, needs: &Needs) -> Option<Bite> {
@@ -237,7 +214,6 @@ mod tests {
         scratch.put("/sys/fs/cgroup/x/memory.max", "1073741824\n");
         scratch.put("/sys/fs/cgroup/x/y/memory.max", "max\n");
         scratch.put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
-        assert_eq!(of_cgroup(&scratch.machine()), Some(1 << 30));
         assert_eq!(of(&scratch, 10), [("MemoryMax", 0)]);
         scratch.put("/etc/systemd/system/ringroom.service", "[Service]\nMemoryMax=64G\n");
         assert_eq!(of(&scratch, 100_000), []);

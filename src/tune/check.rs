@@ -4,6 +4,7 @@
 use super::Needs;
 use super::advice::Advised;
 use super::bites::{Bite, bites};
+use super::cgroup::{TASKS, allowed_by_groups};
 use super::machine::Machine;
 use super::profile::Wanted;
 use super::setting::{Place, State};
@@ -69,15 +70,28 @@ pub fn check(machine: &Machine, needs: &Needs, wanted: &[Wanted]) -> Report {
             State::Lacks { .. } | State::Serves | State::Absent => {}
         }
     }
-    if let Some(tasks) = unit(machine).and_then(|unit| unit.tasks)
-        && tasks < needs.shards + THREADS_BESIDE
-    {
-        let needed = needs.shards + THREADS_BESIDE;
-        notes.push(format!("TasksMax of the unit is {tasks}, and {} shards need {needed}", needs.shards));
-    }
+    lacks.extend(tasks(machine, needs));
     let complete = bites.is_empty() && lacks.is_empty();
     let Needs { profile, connections, shards, .. } = needs.clone();
     Report { profile, connections, shards, bites, lacks, advice, notes, complete }
+}
+
+/// Threads, where the service or this shell may have too few.
+fn tasks(machine: &Machine, needs: &Needs) -> Option<Lack> {
+    let allowed = match unit(machine) {
+        Some(unit) => unit.tasks?,
+        None => allowed_by_groups(machine, &TASKS)?,
+    };
+    let needed = needs.shards + THREADS_BESIDE;
+    (allowed < needed).then(|| Lack {
+        name: "TasksMax",
+        is: allowed.to_string(),
+        wanted: format!("at least {needed}"),
+        why: "each shard is a thread; the service and io_uring have some of their own",
+        effect: "all of them can be started",
+        undo: "take the line away again",
+        remedy: format!("systemctl edit ringroom, with the lines [Service] and TasksMax={needed}"),
+    })
 }
 
 /// Threads of the process beside its shards, those of io_uring among them.
@@ -159,12 +173,16 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_judged_is_noted_and_lacks_nothing() {
+    fn what_cannot_be_judged_is_noted_and_too_few_tasks_are_a_lack() {
         let scratch = Scratch::new();
         scratch.put("/proc/sys/net/core/somaxconn", "plenty");
         scratch.put("/etc/systemd/system/ringroom.service", "[Service]\nTasksMax=8\n");
         let report = check(&scratch.machine(), &needs(1), &wanted());
-        assert!(report.complete && report.notes.len() == 2, "{:?}", report.notes);
+        assert_eq!(report.notes.len(), 1, "{:?}", report.notes);
+        assert_eq!((report.lacks[0].name, report.lacks[0].wanted.as_str()), ("TasksMax", "at least 34"));
+        assert!(!report.complete);
+        scratch.put("/etc/systemd/system/ringroom.service", "[Service]\nTasksMax=34\n");
+        assert!(check(&scratch.machine(), &needs(1), &wanted()).complete);
     }
 
     #[test]

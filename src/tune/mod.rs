@@ -6,6 +6,7 @@
 
 mod advice;
 mod bites;
+mod cgroup;
 mod change;
 mod check;
 mod machine;
