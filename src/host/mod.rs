@@ -10,6 +10,7 @@ mod service;
 mod systemd;
 mod watch;
 
+use crate::io::runtime::Choice;
 use config::Sources;
 use std::net::SocketAddr;
 use systemd::{Environment, Handed, Notifier};
@@ -79,6 +80,39 @@ pub fn check_configuration(options: Options) -> Result<(String, Vec<String>), Fa
 /// What `serve` would run with, as TOML, and where each value comes from.
 pub fn show_configuration(options: Options) -> Result<String, Failed> {
     Ok(config::show(&Sources::of_process(options))?)
+}
+
+/// What the configuration asks of the system.
+pub struct SystemNeeds {
+    pub profile: String,
+    /// Names and texts of what the profile is made of; later ones say more.
+    pub profile_texts: Vec<(String, String)>,
+    pub connections_max: usize,
+    pub shards: usize,
+    pub budget_bytes: usize,
+    pub send_buffer_bytes: Option<usize>,
+    pub receive_buffer_bytes: Option<usize>,
+    pub io: Choice,
+}
+
+/// What the machine has to offer for what is configured.
+pub fn system_needs(options: Options) -> Result<SystemNeeds, Failed> {
+    let config::Asked { config, profile, profile_texts } = config::asked(&Sources::of_process(options))?;
+    Ok(SystemNeeds {
+        profile,
+        profile_texts,
+        connections_max: config.limits.conns_max.saturating_mul(config.shards),
+        shards: config.shards,
+        budget_bytes: config.limits.memory_bytes,
+        send_buffer_bytes: config.tuning.sockets.send_buffer_bytes,
+        receive_buffer_bytes: config.tuning.sockets.receive_buffer_bytes,
+        io: config.io,
+    })
+}
+
+/// A configuration file that changes nothing and names everything.
+pub fn configuration_sample() -> String {
+    config::sample()
 }
 
 /// `docs/configuration.md`.

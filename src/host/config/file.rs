@@ -15,6 +15,9 @@ use toml::de::{DeTable, DeValue};
 /// Far more than all keys need: a larger file is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The part of a profile that is not for the server.
+const SYSTEM: &str = "system";
+
 /// One key that is set somewhere.
 #[derive(Clone)]
 pub struct Entry {
@@ -49,6 +52,21 @@ pub fn load(path: &Path) -> Result<String, String> {
 
 /// The text of a file at `path`.
 pub fn parse(path: &str, text: &str) -> Read {
+    parse_as(Kind::Configuration, path, text)
+}
+
+/// The same for a profile. What it says to the system is for `ringroom tune` to read.
+pub fn parse_profile(path: &str, text: &str) -> Read {
+    parse_as(Kind::Profile, path, text)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Configuration,
+    Profile,
+}
+
+fn parse_as(kind: Kind, path: &str, text: &str) -> Read {
     let path: Arc<str> = path.into();
     let place = |at: usize| {
         let before = &text[..at];
@@ -58,6 +76,14 @@ pub fn parse(path: &str, text: &str) -> Read {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut found = Found { place, entries: Vec::new(), problems: Vec::new(), refused: Vec::new() };
     for (name, value) in table.get_ref() {
+        match (name.get_ref().as_ref(), kind) {
+            (SYSTEM, Kind::Profile) => continue,
+            (SYSTEM, Kind::Configuration) => {
+                found.problem(name.span().start, format!("[{SYSTEM}] stands in profiles only; move it to one of your own, and name that with server.profile"));
+                continue;
+            }
+            _ => {}
+        }
         found.top(name.get_ref(), name.span(), value.get_ref());
     }
     let Found { place, entries, mut problems, refused } = found;
@@ -415,6 +441,16 @@ mod tests {
         for (text, expected) in WRONG {
             assert_eq!(problems(text), *expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_profile_says_to_the_system_is_none_of_the_servers_business() {
+        let text = "[system]\nnet.core.somaxconn = 1\n[limits]\nidel_ms = 1";
+        let read = parse_profile("f", text);
+        assert_eq!(read.problems.len(), 1);
+        assert!(read.problems[0].to_string().starts_with("f:4:1: there is no key"));
+        let said = problems(text);
+        assert!(said.len() == 2 && said[0].starts_with("f:1:2: [system] stands in profiles only"), "{said:?}");
     }
 
     #[test]

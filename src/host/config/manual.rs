@@ -64,8 +64,64 @@ fn describe(key: &Key, page: &mut String) {
     page.push('\n');
 }
 
+const SAMPLE_HEAD: &str = "\
+# The configuration of ringroom: every key with its default, commented out.
+#
+# Try changes with `ringroom config check`, load them with `systemctl reload ringroom`; keys marked
+# live change at once, others with a restart. docs/configuration.md has more about each.
+# Secrets are better kept in /etc/ringroom/environment.
+";
+
+/// A file to begin with: it changes nothing until a # is taken away.
+pub fn sample() -> String {
+    let mut file = String::from(SAMPLE_HEAD);
+    for section in SECTIONS {
+        let _ = write!(file, "\n#{}\n[{}]\n", commented(section.about), section.name);
+        for key in section.keys {
+            let spec = &key.spec;
+            let live = if spec.is_live { " (live)" } else { "" };
+            let value = if spec.is_secret { "\"\"".into() } else { spec.default.value().to_string() };
+            let _ = write!(file, "\n#{}{live}\n#{} = {value}\n", commented(key.help), key.name());
+        }
+    }
+    file
+}
+
+/// The lines of a text behind marks of comments, but for the first mark.
+fn commented(text: &str) -> String {
+    text.trim_end().replace('\n', "\n#")
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::file;
+
+    #[test]
+    fn the_sample_that_is_installed_is_the_one_that_the_tree_makes() {
+        let written = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/debian/ringroom.toml"));
+        let is_equal = written.is_ok_and(|written| written == super::sample());
+        assert!(is_equal, "write it anew: cargo run -- config sample > debian/ringroom.toml");
+    }
+
+    #[test]
+    fn the_sample_changes_nothing_and_each_of_its_lines_is_allowed() {
+        let sample = super::sample();
+        let read = file::parse("sample", &sample);
+        assert!(read.problems.is_empty() && read.entries.is_empty(), "{:?}", read.problems);
+        let is_key = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && line.contains(" = ");
+        let keys = sample.lines().filter(is_key).count();
+        assert_eq!(keys, super::super::tree::keys().count());
+        let open: String = sample
+            .lines()
+            .filter(|line| !line.starts_with("#secret ="))
+            .map(|line| if is_key(&line) { &line[1..] } else { line })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let read = file::parse("sample", &open);
+        assert!(read.problems.is_empty(), "{:?}", read.problems);
+        assert_eq!(read.entries.len(), keys - 1);
+    }
+
     #[test]
     fn the_manual_in_docs_is_the_one_that_the_tree_makes() {
         let written = include_str!("../../../docs/configuration.md");

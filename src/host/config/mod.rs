@@ -13,7 +13,7 @@ mod sources;
 mod tree;
 mod value;
 
-pub use manual::manual;
+pub use manual::{manual, sample};
 pub use origin::Refused;
 pub use settle::Config;
 pub use sources::{Effective, Reloaded, Sources};
@@ -54,6 +54,35 @@ pub fn check(sources: &Sources) -> Result<Vec<String>, Refused> {
 /// What a gateway would run with.
 pub fn show(sources: &Sources) -> Result<String, Refused> {
     judged(sources).map(|(effective, _)| effective.to_string())
+}
+
+/// What the configuration asks of the system it runs on.
+pub struct Asked {
+    pub config: Config,
+    pub profile: String,
+    /// Names and texts of what the profile is made of; the last says most.
+    pub profile_texts: Vec<(String, String)>,
+}
+
+/// As [`check`], with what a tool for the system has to know.
+pub fn asked(sources: &Sources) -> Result<Asked, Refused> {
+    const PROFILE: &str = "server.profile";
+    let Gathered { effective, mut problems, .. } = sources.gather();
+    let settled = settle(&effective, sources.options.dev);
+    problems.extend(settled.problems);
+    let profile = effective.tree().server.profile;
+    let texts = profiles::texts(&profile, effective.origin(PROFILE));
+    match (settled.config, texts) {
+        (Some(config), Ok(profile_texts)) if problems.is_empty() => Ok(Asked { config, profile, profile_texts }),
+        // A profile that cannot be read has been told of.
+        (_, Ok(_)) | (None, Err(_)) => Err(Refused(problems)),
+        (Some(_), Err(problem)) => {
+            if problems.is_empty() {
+                problems.push(problem);
+            }
+            Err(Refused(problems))
+        }
+    }
 }
 
 fn judged(sources: &Sources) -> Result<(Effective, Vec<String>), Refused> {
