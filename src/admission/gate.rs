@@ -2,9 +2,9 @@
 
 use crate::admission::identity::Identity;
 use crate::admission::names::RoomName;
-use crate::admission::policy;
+use crate::admission::policy::{Decision, Policy};
 use crate::admission::rights::Right;
-use crate::wire::codes::WireError;
+use crate::wire::codes::{ErrorCode, WireError};
 use std::ops::Deref;
 
 /// What a request asks for, as far as the gate needs to know.
@@ -17,6 +17,7 @@ pub trait Asks {
 /// What the sender is and has, gathered by the caller: admission knows no tables.
 pub struct Standing<'a> {
     pub identity: &'a Identity,
+    pub policy: &'a Policy,
 }
 
 /// A request that passed the gate.
@@ -33,7 +34,10 @@ impl<T> Deref for Admitted<T> {
 /// Lets `request` pass, or says why not.
 pub fn admit<T: Asks>(request: T, standing: &Standing<'_>) -> Result<Admitted<T>, WireError> {
     if let Some(room) = request.room() {
-        policy::decide(standing.identity, request.right(), room)?;
+        match standing.policy.decide(standing.identity, request.right(), room)? {
+            Decision::Allowed => {}
+            Decision::Ask => return Err(WireError::new(ErrorCode::Unavailable, "nobody can be asked")),
+        }
     }
     Ok(Admitted(request))
 }

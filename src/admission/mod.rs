@@ -5,6 +5,7 @@ pub mod identity;
 pub mod keys;
 pub mod names;
 pub mod pattern;
+pub mod policies;
 pub mod policy;
 pub mod revocations;
 pub mod rights;

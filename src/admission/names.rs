@@ -46,6 +46,12 @@ impl RoomName {
         self.0.split(SEPARATORS)
     }
 
+    /// What stands before the first separator.
+    pub fn first_segment(&self) -> &str {
+        let end = self.0.bytes().position(|byte| SEPARATORS.contains(&char::from(byte)));
+        &self.0[..end.unwrap_or(self.0.len())]
+    }
+
     /// Whose room this is by its name alone.
     pub fn form(&self) -> Form<'_> {
         // The whole rest is the id: ids may hold separators, and `user:a.b` is the inbox of `a.b`.

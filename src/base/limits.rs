@@ -109,6 +109,12 @@ pub const ROLES_MAX: usize = 32;
 pub const ROLE_BYTES_MAX: usize = 64;
 /// Room patterns of one token, for each right.
 pub const PATTERNS_MAX: usize = 64;
+/// Rules of the policy.
+pub const POLICIES_MAX: usize = 1_024;
+/// Claims that the rules compare, values of them that are kept of one token, and bytes of one value.
+pub const CLAIMS_MAX: usize = 16;
+pub const CLAIM_VALUES_MAX: usize = 32;
+pub const CLAIM_VALUE_BYTES_MAX: usize = 128;
 /// `name` and `device` of a token, bytes each.
 pub const LABEL_BYTES_MAX: usize = 128;
 
@@ -164,6 +170,7 @@ pub const IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
 const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(KEYS_TRIED_MAX <= KEYS_MAX && REVOCATIONS_PER_ORDER_MAX <= REVOCATIONS_MAX);
+const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && CLAIMS_MAX <= CLAIM_VALUES_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SLOW < OUTBOX_BYTES_MAX);
 const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_BEHIND);
 const _: () = assert!(OUTBOX_BYTES_SLOW < OUTBOX_BYTES_BEHIND && OUTBOX_BYTES_BEHIND < OUTBOX_BYTES_MAX);

@@ -57,6 +57,7 @@ async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(
         handshake_time: config.handshake_time,
         limits: config.limits,
         verifier,
+        policy: config.policy,
         keys_wanted: {
             let wanted = Arc::clone(&keys_wanted);
             Arc::new(move || wanted.notify_one())
@@ -104,6 +105,10 @@ async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(
                     // It ends only with the runtime.
                     let _ = key_orders.send(keys_of(config.keys, &config.secret, config.development, &made_up));
                     gateway.set_limits(&config.limits);
+                    let untold = gateway.set_policy(&config.policy);
+                    if untold > 0 {
+                        log::error!("{untold} shards were too busy to take the policies; send SIGHUP again");
+                    }
                 }
             }
         }

@@ -41,6 +41,7 @@ pub fn take_controls(edge: &Rc<Edge>) {
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain { over } => edge.drain(over),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),
+            Control::Policy(policy) => edge.step(Input::Policy(policy)),
             Control::Revoke(revocations) => edge.step(Input::Revoke { revocations: &revocations }),
             Control::Report(reply) => reply(edge.report()),
             Control::Stop => edge.stop.raise(),

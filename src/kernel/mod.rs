@@ -34,6 +34,7 @@ pub mod scope;
 pub mod sequencer;
 pub mod tokens;
 
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocations;
 use crate::admission::token::Verifier;
 use crate::base::hash::Keyed;
@@ -119,6 +120,8 @@ pub struct Kernel {
     replayed: Replayed,
     /// What tokens are checked with; replaced as a whole. Until the first one nobody is let in.
     pub verifier: Arc<Verifier>,
+    /// Who may do what; replaced as a whole.
+    pub policy: Arc<Policy>,
     pub revocations: Revocations,
     keyed: Keyed,
     scratch: Vec<u8>,
@@ -158,6 +161,7 @@ impl Kernel {
             replaying: Vec::new(),
             replayed: Replayed::default(),
             verifier: Arc::default(),
+            policy: Arc::default(),
             revocations: Revocations::default(),
             keyed,
             scratch: Vec::new(),

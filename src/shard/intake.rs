@@ -104,7 +104,7 @@ impl Shard {
     ) -> Answer {
         let identity = &self.kernel.conns.cold(conn).expect("an open connection has a row").identity;
         let request = ConnRequest { event: declared.event, needs: declared.needs, data };
-        let request = gate::admit(request, &Standing { identity })?;
+        let request = gate::admit(request, &Standing { identity, policy: &self.kernel.policy })?;
         let mut scope = ConnScope::new(&mut self.kernel, effects, now, conn);
         self.registry.feature(id).on_conn_request(&mut scope, &request)
     }
@@ -200,7 +200,7 @@ impl Shard {
         let home = seen.home;
         let request = self.request(conn, call, part, seen, needs, ask);
         let identity = &self.kernel.conns.cold(conn).expect("a request comes from an open connection").identity;
-        Ok((home, Box::new(gate::admit(request, &Standing { identity })?)))
+        Ok((home, Box::new(gate::admit(request, &Standing { identity, policy: &self.kernel.policy })?)))
     }
 
     fn request(&self, conn: ConnId, call: CallId, part: u16, seen: Seen, needs: Right, ask: Ask) -> Request {

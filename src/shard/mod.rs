@@ -15,6 +15,7 @@ pub use census::{Census, Held};
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::{TokenRefused, Verifier};
 use crate::base::limits::PONGS_PENDING_MAX;
@@ -102,6 +103,8 @@ pub enum Input<'a> {
     },
     /// Tokens are checked with this from now on. What was let in before stays.
     Verifier(Arc<Verifier>),
+    /// Who may do what from now on. Who is in a room stays.
+    Policy(Arc<Policy>),
     /// What was let in by these is closed, and what comes by them refused.
     Revoke {
         revocations: &'a [Revocation],
@@ -172,6 +175,7 @@ impl Shard {
                 self.catch_up(peer, effects);
             }
             Input::Verifier(verifier) => self.kernel.verifier = verifier,
+            Input::Policy(policy) => self.kernel.policy = policy,
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
             Input::Limits(limits) => self.kernel.limits = *limits,
@@ -208,6 +212,7 @@ impl Shard {
             Input::Mail { mail: Mail::Lost { .. }, .. } => "lost",
             Input::Credit { .. } => "credit",
             Input::Verifier(_) => "verifier",
+            Input::Policy(_) => "policy",
             Input::Revoke { .. } => "revoke",
             Input::Tick => "tick",
             Input::Drain { .. } => "drain",

@@ -4,6 +4,7 @@
 
 use crate::admission::identity::{Identity, Particulars};
 use crate::admission::names::User;
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::random::Random;
@@ -407,6 +408,14 @@ impl World {
         let verifier = Arc::new(verifier);
         for shard in self.shards() {
             self.step(shard, Input::Verifier(Arc::clone(&verifier)));
+        }
+    }
+
+    /// Every shard decides by `policy` from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let policy = Arc::new(policy);
+        for shard in self.shards() {
+            self.step(shard, Input::Policy(Arc::clone(&policy)));
         }
     }
 

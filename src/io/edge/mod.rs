@@ -12,6 +12,7 @@ mod reading;
 #[cfg(test)]
 pub mod sample;
 
+use crate::admission::policy::Policy;
 use crate::admission::token::Verifier;
 use crate::base::time::{Instant, Now};
 use crate::io::clock::Clock;
@@ -98,6 +99,7 @@ pub struct Parts {
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
     pub verifier: Arc<Verifier>,
+    pub policy: Arc<Policy>,
     pub keys_wanted: KeysWanted,
     pub handshake_time: Duration,
     pub tuning: Tuning,
@@ -173,6 +175,7 @@ impl Edge {
             state: RefCell::new(state),
         });
         edge.step(Input::Verifier(parts.verifier));
+        edge.step(Input::Policy(parts.policy));
         edge
     }
 

@@ -48,6 +48,7 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         doors: Arc::new([door]),
         crowd: Crowd::default(),
         verifier: Arc::new(Verifier::hs256(SECRET, 0).unwrap()),
+        policy: Arc::default(),
         keys_wanted: Arc::new(|| {}),
         handshake_time: Duration::from_secs(1),
         controls,
