@@ -1239,9 +1239,11 @@ fn nothing_is_left_once_all_have_gone() {
 
 // Tokens of connections that are open.
 
-/// Rules of `(name, rooms, [(right, who)])`, the first first.
-fn policy(rules: &[(&str, &str, &[(Right, &str)])]) -> Policy {
-    let rule = |(name, rooms, who): &(&str, &str, &[(Right, &str)])| {
+/// Name, rooms, and who has which right.
+type Given<'a> = (&'a str, &'a str, &'a [(Right, &'a str)]);
+
+fn policy(rules: &[Given<'_>]) -> Policy {
+    let rule = |(name, rooms, who): &Given<'_>| {
         let of = |right| who.iter().find(|(own, _)| *own == right).map(|(_, words)| Who::parse(words).expect("words"));
         let rooms = RulePattern::parse(rooms).expect("a pattern");
         Rule { name: Box::from(*name), rooms, who: RIGHTS.map(of) }

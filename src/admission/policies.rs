@@ -161,9 +161,16 @@ pub struct Rules {
 #[derive(Default, Debug)]
 struct Index {
     /// Sorted by length, then text: nearly all are told apart by their length.
-    firsts: Box<[(Box<str>, Box<[u16]>)]>,
+    firsts: Box<[First]>,
     /// Those for any first segment.
     others: Box<[u16]>,
+}
+
+/// A first segment, and the rules that may match a name which begins with it.
+#[derive(Debug)]
+struct First {
+    segment: Box<str>,
+    rules: Box<[u16]>,
 }
 
 impl Rules {
@@ -229,7 +236,10 @@ impl Index {
             firsts.insert((first.len(), first), list);
         }
         Index {
-            firsts: firsts.into_iter().map(|((_, first), list)| (first.into(), list.into())).collect(),
+            firsts: firsts
+                .into_iter()
+                .map(|((_, first), list)| First { segment: first.into(), rules: list.into() })
+                .collect(),
             others: deciding().filter(|(_, rule)| rule.rooms.first().is_none()).map(|(nth, _)| nth).collect(),
         }
     }
@@ -239,8 +249,10 @@ impl Index {
             return &self.others;
         }
         let first = room.first_segment();
-        let found = self.firsts.binary_search_by(|(own, _)| (own.len(), &**own).cmp(&(first.len(), first)));
-        found.map_or(&self.others, |at| &self.firsts[at].1)
+        let found = self.firsts.binary_search_by(|First { segment, .. }| {
+            segment.len().cmp(&first.len()).then_with(|| (**segment).cmp(first))
+        });
+        found.map_or(&self.others, |at| &self.firsts[at].rules)
     }
 }
 
