@@ -66,6 +66,7 @@ impl Kernel {
         if let Some(cold) = self.conns.cold_mut(conn) {
             cold.replays = None;
         }
+        self.drop_asked(conn);
         let mut left = self.membership.detach_all(conn.0.slot);
         left.sort_unstable();
         for of_home in left.chunk_by(|a, b| a.0 == b.0) {

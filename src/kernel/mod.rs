@@ -2,9 +2,10 @@
 //!
 //! [`Kernel`] owns the tables of one shard. What is done with them stands by subject:
 //! `sequencer` (a publish gets its place), `fan_out` (an entry gets into outboxes), `replay`
-//! (what was missed), `closing` (a connection ends), `relief` (there is too much to hold), `scope`
+//! (what was missed), `asked` (an answer comes from outside), `closing` (a connection ends), `relief` (there is too much to hold), `scope`
 //! (what features may do).
 
+pub mod asked;
 pub mod audience;
 pub mod budget;
 pub mod calls;
@@ -42,6 +43,7 @@ use crate::base::limits;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
+use asked::{Asking, Ticket};
 use budget::Memory;
 use calls::Calls;
 use conns::Conns;
@@ -70,6 +72,8 @@ pub struct Limits {
     pub lane_entries: u32,
     /// What one shard holds for readers at most, bytes (see `budget`).
     pub memory_bytes: usize,
+    /// How long an answer from outside is waited for.
+    pub ask_time_out: Duration,
 }
 
 impl Default for Limits {
@@ -81,6 +85,7 @@ impl Default for Limits {
             idle_time_max: limits::IDLE_TIME_MAX,
             lane_entries: limits::LANE_ENTRIES_MAX as u32,
             memory_bytes: limits::MEMORY_BYTES,
+            ask_time_out: limits::ASK_TIME_OUT,
         }
     }
 }
@@ -97,6 +102,8 @@ pub enum Timer {
     Expiry(ConnId),
     /// Is anything left to keep an empty room for?
     Room(RoomId),
+    /// Has nobody outside answered?
+    Asked(Ticket),
 }
 
 pub struct Kernel {
@@ -107,6 +114,7 @@ pub struct Kernel {
     pub membership: Membership,
     pub rooms: Rooms,
     pub calls: Calls,
+    pub asking: Asking,
     pub lanes: Lanes,
     pub wheel: Wheel<Timer>,
     pub mids: Mids,
@@ -151,6 +159,7 @@ impl Kernel {
             membership: Membership::new(keyed),
             rooms: Rooms::new(keyed),
             calls: Calls::default(),
+            asking: Asking::default(),
             lanes: Lanes::new(config.id, config.shards, config.limits.lane_entries),
             wheel: Wheel::new(now.at),
             mids: Mids::new(config.origin, config.id),

@@ -2,8 +2,9 @@
 //!
 //! A shard is told the time and one thing that happened, and says what is to be done. By subject:
 //! `intake` (what a client sent becomes requests), `home` (mail that reaches rooms and
-//! connections here), `clock` (what the time brings), `snapshot` (what an operator may see).
+//! connections here), `answers` (what somebody outside says of a request), `clock` (what the time brings), `snapshot` (what an operator may see).
 
+mod answers;
 mod census;
 mod clock;
 mod home;
@@ -20,6 +21,7 @@ use crate::admission::revocations::Revocation;
 use crate::admission::token::{TokenRefused, Verifier};
 use crate::base::limits::PONGS_PENDING_MAX;
 use crate::base::time::{Instant, Now};
+use crate::kernel::asked::{Outside, Ticket};
 use crate::kernel::calls::Answered;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
@@ -105,6 +107,11 @@ pub enum Input<'a> {
     Verifier(Arc<Verifier>),
     /// Who may do what from now on. Who is in a room stays.
     Policy(Arc<Policy>),
+    /// What came of a question of this shard's.
+    Answer {
+        ticket: Ticket,
+        outside: Outside,
+    },
     /// What was let in by these is closed, and what comes by them refused.
     Revoke {
         revocations: &'a [Revocation],
@@ -176,6 +183,7 @@ impl Shard {
             }
             Input::Verifier(verifier) => self.kernel.verifier = verifier,
             Input::Policy(policy) => self.kernel.policy = policy,
+            Input::Answer { ticket, outside } => self.on_answer(now, ticket, outside, effects),
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
             Input::Limits(limits) => self.kernel.limits = *limits,
@@ -213,6 +221,7 @@ impl Shard {
             Input::Credit { .. } => "credit",
             Input::Verifier(_) => "verifier",
             Input::Policy(_) => "policy",
+            Input::Answer { .. } => "answer",
             Input::Revoke { .. } => "revoke",
             Input::Tick => "tick",
             Input::Drain { .. } => "drain",

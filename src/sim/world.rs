@@ -11,6 +11,7 @@ use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::features;
 use crate::kernel::Limits;
+use crate::kernel::asked::{Outside, Question, Ticket};
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::{Change, Mail};
@@ -97,6 +98,8 @@ pub struct World {
     lanes: Vec<VecDeque<Mail>>,
     dirty: Vec<VecDeque<ConnId>>,
     effects: Effects,
+    /// Asked of the outside by a shard, and not yet taken from here.
+    questions: Vec<(ShardId, Question)>,
     sockets: Vec<Socket>,
     /// The socket of a slot, by shard.
     rows: Vec<Vec<Option<Link>>>,
@@ -145,6 +148,7 @@ impl World {
             lanes: (0..shards * shards).map(|_| VecDeque::new()).collect(),
             dirty: vec![VecDeque::new(); shards],
             effects: Effects::default(),
+            questions: Vec::new(),
             sockets: Vec::new(),
             rows: vec![Vec::new(); shards],
             window: shape.window,
@@ -419,6 +423,15 @@ impl World {
         }
     }
 
+    /// What shards have asked since the last time.
+    pub fn take_questions(&mut self) -> Vec<(ShardId, Question)> {
+        std::mem::take(&mut self.questions)
+    }
+
+    pub fn answer(&mut self, shard: ShardId, ticket: Ticket, outside: Outside) {
+        self.step(shard, Input::Answer { ticket, outside });
+    }
+
     pub fn revoke(&mut self, shard: ShardId, revocations: &[Revocation]) {
         self.step(shard, Input::Revoke { revocations });
     }
@@ -485,6 +498,7 @@ impl World {
         }
         // Readers ask `is_reading`.
         effects.resumed.clear();
+        self.questions.extend(effects.questions.drain(..).map(|question| (shard, question)));
         let reset: Vec<ConnId> = effects.reset.drain(..).collect();
         self.effects = effects;
         for conn in reset {

@@ -11,7 +11,7 @@ use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
 use crate::admission::policy::{Policy, Roles};
 use crate::admission::rights::Right;
 use crate::admission::token::{Anonymous, ClaimPaths, TokenSettings};
-use crate::base::limits::SHARDS_MAX;
+use crate::base::limits::{ASK_TIME_OUT, SHARDS_MAX};
 use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
 use crate::io::process;
 use crate::io::runtime::Choice;
@@ -168,6 +168,7 @@ fn limits(limits: &tree::Limits, memory: &tree::Memory) -> Limits {
         idle_time_max: limits.idle_ms.map_or(Duration::MAX, Duration::from_millis),
         lane_entries: limits.lane_entries as u32,
         memory_bytes: memory.budget_bytes as usize,
+        ask_time_out: ASK_TIME_OUT,
     }
 }
 

@@ -29,6 +29,7 @@ use crate::io::timing::Timing;
 use crate::io::tuning::Tuning;
 use crate::io::turn::Turn;
 use crate::io::waiting::Waiting;
+use crate::kernel::asked::Outside;
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
@@ -41,7 +42,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -89,6 +90,9 @@ pub struct Edge {
     input: RefCell<Box<[u8]>>,
     state: RefCell<State>,
 }
+
+/// Said once.
+static NOBODY_TO_ASK: Once = Once::new();
 
 /// What goes into an [`Edge`].
 pub struct Parts {
@@ -253,6 +257,13 @@ impl Edge {
 
     fn carry_out(&self, state: &mut State, now: Now) {
         let State { shard, effects, rows, unread, flushing, mailing, .. } = state;
+        // Nobody can be asked yet, and the configuration takes no rule that asks. A policy of another
+        // making gets the one true answer.
+        while let Some(question) = effects.questions.pop() {
+            NOBODY_TO_ASK.call_once(|| log::error!("a policy asks, and there is nobody to ask: all such is refused"));
+            let input = Input::Answer { ticket: question.ticket, outside: Outside::Fails };
+            shard.step(now, input, effects);
+        }
         if !effects.mail.is_empty() {
             let mut counters = self.counters.borrow_mut();
             counters.mails_out += effects.mail.len() as u64;
