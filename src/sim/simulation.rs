@@ -100,7 +100,7 @@ impl Shape {
             is_scarce,
             has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
             stalls,
-            asks: fault.is_none() && random.one_in(3),
+            asks: fault.is_none() && !is_flood && random.one_in(3),
         }
     }
 }

@@ -339,6 +339,9 @@ impl Edge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::pattern::RulePattern;
+    use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
+    use crate::admission::policy::Roles;
     use crate::io::edge::sample::{PONG, edge, join, on_each_driver, open, publish, turning};
     use crate::io::egress::Direct;
     use std::os::fd::AsRawFd;
@@ -374,6 +377,22 @@ mod tests {
             });
             edge.run().await;
         });
+    }
+
+    #[test]
+    fn what_a_policy_would_ask_about_is_refused_at_once_where_there_is_nobody_to_ask() {
+        let edge = edge(Driver::Epoll);
+        let (conn, _peer) = open(&edge, "alice");
+        let (rooms, ask) = (RulePattern::parse("ask:*").unwrap(), Who::parse("ask").unwrap());
+        let rule = Rule { name: "asks".into(), rooms, who: RIGHTS.map(|_| Some(ask.clone())) };
+        let policy = Policy::new(Roles::default(), Rules::new(vec![rule]).unwrap());
+        edge.step(Input::Policy(Arc::new(policy)));
+        join(&edge, conn, "chat:1");
+        join(&edge, conn, "ask:1");
+        (0..3).for_each(|_| publish(&edge, conn, "ask:1"));
+        let snapshot = edge.report().core;
+        assert_eq!((snapshot.asked, snapshot.asked_now, snapshot.calls), (4, 0, 0));
+        assert_eq!(snapshot.errors["unavailable"], 4);
     }
 
     #[test]
