@@ -3,7 +3,7 @@
 //! a policy by writing the other separator.
 //! Invariant: matching takes at most (segments of the pattern) x (segments of the name) steps.
 
-use super::names::{RoomName, SEPARATORS, User};
+use super::names::{RoomName, SEPARATORS, Segments, User};
 use crate::base::limits::ROOM_NAME_BYTES_MAX;
 use std::fmt;
 
@@ -108,9 +108,8 @@ fn check(text: &str, words: &[&str]) -> Result<(), PatternRefused> {
 }
 
 fn steps(text: &str) -> impl Iterator<Item = Step<'_>> + Clone {
-    let segments = text.split(SEPARATORS);
-    let one_or_more = segments.clone().next_back() == Some("*");
-    segments.map(Step::of).chain(one_or_more.then_some(Step::Any))
+    let one_or_more = text.rsplit(SEPARATORS).next() == Some("*");
+    Segments::of(text).map(Step::of).chain(one_or_more.then_some(Step::Any))
 }
 
 /// Whether `segments` can be laid along `steps`; `fits` is asked about one of each.

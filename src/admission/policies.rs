@@ -248,7 +248,7 @@ impl Index {
         if self.firsts.is_empty() {
             return &self.others;
         }
-        let first = room.first_segment();
+        let first = room.segments().next().unwrap_or_default();
         let found = self.firsts.binary_search_by(|First { segment, .. }| {
             segment.len().cmp(&first.len()).then_with(|| (**segment).cmp(first))
         });
