@@ -1,4 +1,4 @@
-//! What the core costs, without sockets: placing a name, a publish into the outboxes of a room's
+//! What the core costs, without sockets: placing a name, a look at a sender's rates, a publish into the outboxes of a room's
 //! members, a lane, and a whole turn from the sender's bytes to what each member's socket is given.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -7,21 +7,23 @@ use ringroom::admission::names::RoomName;
 use ringroom::admission::pattern::RulePattern;
 use ringroom::admission::policies::{RIGHTS, Rule, Rules, Who};
 use ringroom::admission::policy::{Policy, Roles};
-use ringroom::admission::rights::Right;
+use ringroom::admission::rates::{Allowance, EventRate, Rates};
+use ringroom::admission::rights::{Rate, Right};
 use ringroom::base::limits::LANE_ENTRIES_MAX;
 use ringroom::base::table::Key;
 use ringroom::base::time::{Instant, Now};
 use ringroom::features;
 use ringroom::io::lanes::weave;
-use ringroom::kernel::Limits;
 use ringroom::kernel::effects::Effects;
 use ringroom::kernel::ids::{ConnId, RoomId, ShardId};
 use ringroom::kernel::mail::Mail;
 use ringroom::kernel::placement::Placement;
+use ringroom::kernel::{Kernel, Limits};
 use ringroom::shard::{Input, Opening, Shard, ShardConfig};
 use ringroom::wire::dialect::NATIVE_JSON;
 use std::hint::black_box;
 use std::mem::take;
+use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -145,6 +147,51 @@ fn lane(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Asking whether a request may be made: what each one pays before it is routed.
+fn rate_check(criterion: &mut Criterion) {
+    let wide = Some(Allowance { burst: 1_000_000, tokens: 1_000_000, period: Duration::from_secs(1) });
+    let conn = Rates { conn: wide, ..Rates::default() };
+    let user = Rates { user: wide, ..conn.clone() };
+    // Those before it are looked at in vain.
+    let events = ["call:* 9/1s", "message:* 9/1s", "presence:* 9/1s", "room:publish 1000000/1s"];
+    let events = events.iter().filter_map(|text| EventRate::parse(text)).collect();
+    let event = Rates { events, ..user.clone() };
+    let mut group = criterion.benchmark_group("rate check");
+    for (name, rates, step_ns) in [
+        ("no limit", Rates::default(), 2_000),
+        ("connection, many at one moment", conn.clone(), 0),
+        ("connection", conn, 2_000),
+        ("connection and user", user, 2_000),
+        ("connection, user and event", event, 2_000),
+    ] {
+        let limits = Limits { rates, ..Limits::default() };
+        let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits };
+        let mut kernel = Kernel::new(config, NOW);
+        let id = kernel.conns.reserve();
+        let bucket = kernel.meters.full(NOW.at);
+        kernel.conns.open(id, NATIVE_JSON, Identity::of("default", "alice"), bucket, NOW.at);
+        let mut at = NOW.at;
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                // A bucket holds a million, and here none comes back where the time stands still.
+                for chunk in (0..rounds).step_by(100_000) {
+                    at = at.after(Duration::from_secs(2));
+                    let start = std::time::Instant::now();
+                    for _ in chunk..rounds.min(chunk + 100_000) {
+                        at = at.after(Duration::from_nanos(step_ns));
+                        let now = Now { at, ..NOW };
+                        assert!(kernel.pay(now, id, Some(black_box("room:publish")), Rate::Heavy, 1).is_ok());
+                    }
+                    spent += start.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
 fn fan_out(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish into outboxes");
     for members in [4usize, 100, 1_000, 5_000, 18_000] {
@@ -152,7 +199,7 @@ fn fan_out(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(members as u64));
         group.bench_function(format!("{members} members"), |bencher| {
             bencher.iter_custom(|rounds| {
-                let mut spent = std::time::Duration::ZERO;
+                let mut spent = Duration::ZERO;
                 for _ in 0..rounds {
                     let start = std::time::Instant::now();
                     room.publish();
@@ -205,5 +252,5 @@ fn open_and_close(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, placement, policy, lane, fan_out, turn, open_and_close);
+criterion_group!(benches, placement, policy, lane, rate_check, fan_out, turn, open_and_close);
 criterion_main!(benches);

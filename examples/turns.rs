@@ -9,6 +9,8 @@ use ringroom::admission::identity::Identity;
 use ringroom::admission::pattern::RulePattern;
 use ringroom::admission::policies::{RIGHTS, Rule, Rules, Who};
 use ringroom::admission::policy::{Policy, Roles};
+use ringroom::admission::rates::{Allowance, Rates};
+use ringroom::base::limits::BURST_MAX;
 use ringroom::base::time::{Instant, Now};
 use ringroom::features;
 use ringroom::kernel::Limits;
@@ -19,6 +21,7 @@ use ringroom::wire::dialect::NATIVE_JSON;
 use std::hint::black_box;
 use std::mem::take;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,8 +35,10 @@ fn main() {
         eprintln!("usage: turns MEMBERS TURNS [RULES]");
         std::process::exit(2);
     };
-    let config =
-        ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits: Limits::default() };
+    // As in production each request is paid for; the buckets are so large that all of them are.
+    let conn = Some(Allowance { burst: BURST_MAX, tokens: BURST_MAX, period: Duration::from_secs(1) });
+    let limits = Limits { rates: Rates { conn, ..Rates::default() }, ..Limits::default() };
+    let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits };
     let mut shard = Shard::new(config, features::all(), NOW);
     let mut effects = Effects::default();
     if let Some(rules) = number(3) {

@@ -6,6 +6,8 @@ use ringroom::admission::identity::Identity;
 use ringroom::admission::pattern::RulePattern;
 use ringroom::admission::policies::{RIGHTS, Rule, Rules, Who};
 use ringroom::admission::policy::{Policy, Roles};
+use ringroom::admission::rates::{Allowance, Rates};
+use ringroom::base::limits::BURST_MAX;
 use ringroom::base::time::{Instant, Now};
 use ringroom::features;
 use ringroom::kernel::Limits;
@@ -17,6 +19,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 struct Counting;
 
@@ -55,6 +58,12 @@ static ALLOCATOR: Counting = Counting;
 
 const NOW: Now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
 
+/// As in production, requests are counted; here all of them pass.
+fn limits() -> Limits {
+    let conn = Some(Allowance { burst: BURST_MAX, tokens: 1, period: Duration::from_secs(1) });
+    Limits { rates: Rates { conn, ..Rates::default() }, ..Limits::default() }
+}
+
 struct World {
     shard: Shard,
     effects: Effects,
@@ -65,8 +74,7 @@ struct World {
 
 impl World {
     fn with(users: usize) -> World {
-        let config =
-            ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits: Limits::default() };
+        let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits: limits() };
         let shard = Shard::new(config, features::all(), NOW);
         let conns = Vec::with_capacity(users);
         let mut world = World { shard, effects: Effects::default(), conns, most_taken: 0 };

@@ -79,6 +79,8 @@ fn every_promise_is_kept_whatever_clients_lanes_and_sockets_do() {
             ("questions to the outside", total.asked),
             ("questions that it did not answer in time", total.asked_timed_out),
             ("requests refused because too much waited for it", total.asked_full),
+            ("requests refused to a greedy connection", total.limited["conn"]),
+            ("requests refused to a greedy user by their event", total.limited["event"]),
         ];
         for (what, count) in happened {
             assert!(count > 0, "no {what} in all these runs");

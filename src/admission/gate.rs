@@ -6,6 +6,7 @@
 use crate::admission::identity::Identity;
 use crate::admission::names::RoomName;
 use crate::admission::policy::{Decision, Policy};
+use crate::admission::rates::Paid;
 use crate::admission::rights::Right;
 use crate::wire::codes::{ErrorCode, WireError};
 use std::ops::Deref;
@@ -21,6 +22,8 @@ pub trait Asks {
 pub struct Standing<'a> {
     pub identity: &'a Identity,
     pub policy: &'a Policy,
+    /// It was counted against what the sender may ask for.
+    pub paid: Paid,
 }
 
 /// A request that passed the gate.
@@ -117,7 +120,7 @@ mod tests {
     }
 
     fn asked(identity: &Identity) -> Asked<Join> {
-        let standing = Standing { identity, policy: &join_by("ask") };
+        let standing = Standing { identity, policy: &join_by("ask"), paid: Paid::unlimited() };
         match admit(Join(RoomName::parse("chat:1").unwrap()), &standing) {
             Verdict::Asked(asked) => asked,
             other => panic!("{other:?}"),
@@ -128,7 +131,7 @@ mod tests {
     fn what_is_asked_passes_by_a_good_answer_alone() {
         let alice = Identity::of("acme", "alice");
         let policy = join_by("ask");
-        let standing = Standing { identity: &alice, policy: &policy };
+        let standing = Standing { identity: &alice, policy: &policy, paid: Paid::unlimited() };
         assert!(asked(&alice).answered(Ok(()), &standing).is_ok());
         let denied = WireError::new(ErrorCode::Forbidden, "not today");
         assert_eq!(asked(&alice).answered(Err(denied.clone()), &standing).unwrap_err(), denied);
@@ -138,9 +141,9 @@ mod tests {
     fn an_answer_counts_only_as_far_as_the_rules_of_its_own_time_leave_it_open() {
         let alice = Identity::of("acme", "alice");
         let (shut, open) = (join_by("nobody"), join_by("anybody"));
-        let shut = Standing { identity: &alice, policy: &shut };
+        let shut = Standing { identity: &alice, policy: &shut, paid: Paid::unlimited() };
         assert_eq!(asked(&alice).answered(Ok(()), &shut).unwrap_err().code, ErrorCode::Forbidden);
-        let open = Standing { identity: &alice, policy: &open };
+        let open = Standing { identity: &alice, policy: &open, paid: Paid::unlimited() };
         let denied = WireError::new(ErrorCode::Forbidden, "not today");
         assert!(asked(&alice).answered(Err(denied), &open).is_ok(), "nobody need be asked any more");
     }

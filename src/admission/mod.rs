@@ -7,6 +7,7 @@ pub mod names;
 pub mod pattern;
 pub mod policies;
 pub mod policy;
+pub mod rates;
 pub mod revocations;
 pub mod rights;
 pub mod token;

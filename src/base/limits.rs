@@ -38,15 +38,28 @@ pub const ROOMS_PER_SHARD_MAX: usize = 1 << 20;
 /// Automatic pongs queued for one connection.
 pub const PONGS_PENDING_MAX: u32 = 60;
 
-/// Bytes accepted for a connection and not yet written. An outbox below [`OUTBOX_BYTES_RESUME`] takes
-/// one message of any size, so what is held is at most this and one message.
+/// Tokens of a bucket, and that flow in during one period, unless an operator says otherwise; and the most
+/// that one may say of either, and of a period.
+pub const CONN_BURST: u32 = 100;
+pub const CONN_PER_SECOND: u32 = 10;
+pub const BURST_MAX: u32 = 1_000_000;
+pub const RATE_PERIOD_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Rules for rates of events.
+pub const EVENT_RATES_MAX: usize = 32;
+/// Buckets of users, and of connections that were refused, that one shard keeps because they are not full;
+/// beyond it the next that is looked at begins full again. Looked at with each new one, and with each tick.
+pub const BUCKETS_MAX: usize = 1 << 18;
+pub const BUCKETS_PER_INSERT: usize = 4;
+pub const BUCKETS_PER_TICK: usize = 256;
+/// Refusals by a rate that a connection may have in this time; who goes on is closed.
+pub const REFUSALS_MAX: u32 = 500;
+pub const REFUSALS_TIME: Duration = Duration::from_secs(10);
+
+/// Bytes accepted for a connection and not yet written, unless an operator says otherwise, and the least and
+/// the most that one may say. The marks below it are parts of it (`kernel::outbox`).
 pub const OUTBOX_BYTES_MAX: usize = 1 << 20;
-/// Above this, transient pushes to the connection are dropped.
-pub const OUTBOX_BYTES_SLOW: usize = OUTBOX_BYTES_MAX / 4;
-/// A replay takes its next page once the outbox is below this.
-pub const OUTBOX_BYTES_RESUME: usize = OUTBOX_BYTES_MAX / 8;
-/// Above this, a connection whose socket takes bytes is behind all the same: no replay alone brings as much.
-pub const OUTBOX_BYTES_BEHIND: usize = OUTBOX_BYTES_MAX / 2;
+pub const OUTBOX_BYTES_LEAST: usize = 1 << 19;
+pub const OUTBOX_BYTES_LARGEST: usize = 1 << 26;
 /// What one shard holds for readers unless it is told otherwise, and the least that it may be told: queued
 /// frames, each once, what histories keep, and the queues' places.
 pub const MEMORY_BYTES: usize = 512 << 20;
@@ -59,6 +72,8 @@ pub const CONTROL_FRAME_BYTES_MAX: usize = 2 + 125;
 pub const STALL_TIME_SLOW: Duration = Duration::from_secs(1);
 /// A connection that took no byte for this long is closed.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// The longest that an operator may make either.
+pub const STALL_TIME_LONGEST: Duration = Duration::from_secs(300);
 /// Between the close frame and the reset of a connection that does not answer it.
 pub const LINGER: Duration = Duration::from_secs(5);
 
@@ -186,15 +201,16 @@ const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && CLAIMS_MAX <= CLAIM_V
 const _: () = assert!(ROOMS_PER_REQUEST_MAX <= ASKED_PER_CONN_MAX && ASKED_PER_CONN_MAX < ASKED_PER_SHARD_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX < ASKED_BYTES_PER_CONN_MAX);
 const _: () = assert!(ASKED_BYTES_PER_CONN_MAX < ASKED_BYTES_PER_SHARD_MAX);
-const _: () = assert!(OUTBOX_BYTES_RESUME < OUTBOX_BYTES_SLOW && OUTBOX_BYTES_SLOW < OUTBOX_BYTES_MAX);
-const _: () = assert!(OUTBOX_BYTES_RESUME + PAGE_BYTES_MAX < OUTBOX_BYTES_BEHIND);
-const _: () = assert!(OUTBOX_BYTES_SLOW < OUTBOX_BYTES_BEHIND && OUTBOX_BYTES_BEHIND < OUTBOX_BYTES_MAX);
+const _: () = assert!(OUTBOX_BYTES_LEAST <= OUTBOX_BYTES_MAX && OUTBOX_BYTES_MAX <= OUTBOX_BYTES_LARGEST);
+const _: () = assert!(OUTBOX_BYTES_MAX <= MEMORY_BYTES_MIN / 8);
 // An eighth of the budget, which relief works in, is more than one message; the rest holds a history.
 const _: () = assert!(MESSAGE_BYTES_MAX < MEMORY_BYTES_MIN / 8 && HISTORY_BYTES_MAX < MEMORY_BYTES_MIN / 2);
 const _: () = assert!(MEMORY_BYTES_MIN <= MEMORY_BYTES);
 const _: () = assert!(CALLS_PER_PEER_MAX < LANE_ENTRIES_MAX);
+const _: () = assert!(CONN_BURST <= BURST_MAX && CONN_PER_SECOND <= BURST_MAX && REFUSALS_MAX <= BURST_MAX);
 const _: () = assert!(MAILS_PER_TURN <= LANE_ENTRIES_MAX);
 const _: () = assert!(CROWD_WRITES_PER_TURN < WRITES_PER_TURN && WRITES_PER_TURN <= WRITES_PER_TURN_MAX);
 const _: () = assert!(READS_PER_TURN <= READS_PER_TURN_MAX);
 const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
+const _: () = assert!(STALL_TIME_MAX.as_millis() <= STALL_TIME_LONGEST.as_millis());
 const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

@@ -99,6 +99,11 @@ impl<T> Table<T> {
         }
     }
 
+    /// Slots ever used.
+    pub fn slots(&self) -> u32 {
+        self.rows.len() as u32
+    }
+
     /// Bytes of one slot: for the assertions of those who count them.
     pub const fn slot_bytes() -> usize {
         size_of::<Row<T>>()

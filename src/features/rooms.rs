@@ -12,7 +12,7 @@ use crate::kernel::ids::Cursor;
 use crate::kernel::mail::{Ask, Request};
 use crate::kernel::scope::{ConnScope, Messages, RoomScope};
 use crate::kernel::sequencer::Draft;
-use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::codes::{ErrorCode, Limit, WireError};
 use crate::wire::envelope::Data;
 use crate::wire::{encode, json};
 use serde::Deserialize;
@@ -241,7 +241,8 @@ fn update(scope: &mut RoomScope<'_>, request: &Request, data: Data<'_>) -> Answe
     };
     if details.len() > ROOM_DETAILS_BYTES_MAX {
         let message = format!("data.data has at most {ROOM_DETAILS_BYTES_MAX} bytes");
-        return Err(WireError::new(ErrorCode::TooLarge, message));
+        let error = WireError::new(ErrorCode::TooLarge, message);
+        return Err(WireError { limit: Some(Limit::RoomData), ..error });
     }
     let user = Some(request.user.clone());
     scope.publish(Draft { event: UPDATED, data: details.as_bytes(), from: user, cid: None, excluded: None })?;
@@ -255,11 +256,10 @@ fn status(scope: &ConnScope<'_>, data: Data<'_>) -> Answer {
         rooms: Vec<String>,
     }
     let Status { rooms } = data::read(data)?;
-    if rooms.len() > crate::base::limits::ROOMS_PER_REQUEST_MAX {
-        return Err(data::bad(format!(
-            "data.rooms names at most {} rooms",
-            crate::base::limits::ROOMS_PER_REQUEST_MAX
-        )));
+    let most = scope.rooms_per_request();
+    if rooms.len() > most {
+        let message = format!("data.rooms names more than {most} rooms; send several requests");
+        return Err(WireError::too_many(Limit::RoomsPerRequest, message));
     }
     let is_in = |name: &str| scope.rooms().any(|room| room.name == name);
     let status: BTreeMap<&str, bool> = rooms.iter().map(|name| (name.as_str(), is_in(name))).collect();

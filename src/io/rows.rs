@@ -65,8 +65,8 @@ pub enum Received {
 }
 
 impl Row {
-    /// `rest` came before.
-    pub fn new(conn: ConnId, socket: OwnedFd, rest: Vec<u8>) -> Row {
+    /// `rest` came before; messages that begin in it may have `message_bytes`.
+    pub fn new(conn: ConnId, socket: OwnedFd, rest: Vec<u8>, message_bytes: usize) -> Row {
         let mut row = Row {
             conn,
             socket,
@@ -81,7 +81,7 @@ impl Row {
             under_way: None,
             counted: None,
         };
-        row.keep(UnderWay { held: rest, ..UnderWay::default() });
+        row.keep(UnderWay { held: rest, ..UnderWay::new(message_bytes) });
         row
     }
 
@@ -117,9 +117,14 @@ impl Row {
         usize::from(self.discarded_kib) < DISCARD_BYTES_MAX / 1_024
     }
 
-    /// Takes what an earlier read began.
-    pub fn resume(&mut self) -> UnderWay {
-        self.under_way.take().map_or_else(UnderWay::default, |under_way| *under_way)
+    /// Takes what an earlier read began; else begins, with messages of up to `message_bytes`.
+    pub fn resume(&mut self, message_bytes: usize) -> UnderWay {
+        self.under_way.take().map_or_else(|| UnderWay::new(message_bytes), |under_way| *under_way)
+    }
+
+    /// Drops what an earlier read began.
+    pub fn forget(&mut self) {
+        self.under_way = None;
     }
 
     /// Remembers what a read did not end, if it left anything.
@@ -147,9 +152,10 @@ impl Row {
     }
 }
 
-impl Default for UnderWay {
-    fn default() -> Self {
-        UnderWay { assembler: Assembler::new(MessageLimits::default()), held: Vec::new() }
+impl UnderWay {
+    fn new(message_bytes: usize) -> UnderWay {
+        let limits = MessageLimits { message_bytes, ..MessageLimits::default() };
+        UnderWay { assembler: Assembler::new(limits), held: Vec::new() }
     }
 }
 
@@ -201,6 +207,7 @@ impl Drop for Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::MESSAGE_BYTES_MAX;
     use crate::base::table::Key;
     use std::os::unix::net::UnixStream;
 
@@ -210,7 +217,7 @@ mod tests {
 
     fn row(conn: ConnId) -> (Row, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Row::new(conn, ours.into(), Vec::new()), theirs)
+        (Row::new(conn, ours.into(), Vec::new(), MESSAGE_BYTES_MAX), theirs)
     }
 
     #[test]
@@ -274,13 +281,13 @@ mod tests {
     #[test]
     fn only_what_is_under_way_owns_memory() {
         let (mut row, _theirs) = row(conn(0, 0));
-        row.keep(UnderWay::default());
+        row.keep(UnderWay::new(MESSAGE_BYTES_MAX));
         assert!(row.under_way.is_none());
-        row.keep(UnderWay { held: vec![1], ..UnderWay::default() });
+        row.keep(UnderWay { held: vec![1], ..UnderWay::new(MESSAGE_BYTES_MAX) });
         assert!(row.has_more());
-        assert_eq!(row.resume().held, [1]);
+        assert_eq!(row.resume(MESSAGE_BYTES_MAX).held, [1]);
         assert!(!row.has_more());
-        let mut under_way = row.resume();
+        let mut under_way = row.resume(MESSAGE_BYTES_MAX);
         assert_eq!(under_way.assembler.next(&mut [0x81], &mut 0), Ok(None));
         row.keep(under_way);
         assert!(row.under_way.is_some() && !row.has_more(), "half a header is kept and waits for the rest");

@@ -6,6 +6,7 @@
 
 use crate::admission::gate::Asked;
 use crate::admission::names::User;
+use crate::admission::rates::Paid;
 use crate::admission::rights::Right;
 use crate::base::limits::{
     ANSWER_BYTES_MAX, ASKED_BEHIND_MAX, ASKED_BYTES_PER_CONN_MAX, ASKED_BYTES_PER_SHARD_MAX, ASKED_PER_CONN_MAX,
@@ -17,7 +18,7 @@ use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, RoomRef, ShardId};
 use crate::kernel::mail::{Ask, Request};
 use crate::kernel::{Kernel, Timer};
-use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::codes::{ErrorCode, Limit, WireError};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Names a question on the shard that asked it, once and never again.
@@ -83,6 +84,8 @@ pub struct Wait {
 /// A request on its way to `home`.
 pub struct Waiting<T> {
     pub home: ShardId,
+    /// It was counted when it came.
+    pub paid: Paid,
     pub request: Box<T>,
 }
 
@@ -132,7 +135,7 @@ impl Asking {
         let of_conn = &self.by_conn[&wait.conn];
         if of_conn.behind >= ASKED_BEHIND_MAX {
             let message = format!("{ASKED_BEHIND_MAX} requests wait for a decision already; wait for their answers");
-            return Err(WireError { limit: Some("asked_behind"), ..WireError::new(ErrorCode::TooMany, message) });
+            return Err(WireError::too_many(Limit::AskedBehind, message));
         }
         let bytes = weight(&request.request);
         self.check(of_conn, bytes)?;
@@ -152,7 +155,7 @@ impl Asking {
         let of_conn = self.by_conn.get(&conn).unwrap_or(&nothing);
         if of_conn.tickets.len() >= ASKED_PER_CONN_MAX {
             let message = format!("{ASKED_PER_CONN_MAX} rooms wait for a decision already; wait for their answers");
-            return Err(WireError { limit: Some("asked"), ..WireError::new(ErrorCode::TooMany, message) });
+            return Err(WireError::too_many(Limit::Asked, message));
         }
         let bytes = weight(&request.request);
         self.check(of_conn, bytes)?;
@@ -165,7 +168,7 @@ impl Asking {
     fn check(&self, of_conn: &OfConn, bytes: usize) -> Result<(), WireError> {
         if of_conn.bytes + bytes > ASKED_BYTES_PER_CONN_MAX {
             let message = format!("{ASKED_BYTES_PER_CONN_MAX} bytes may wait for decisions; wait for their answers");
-            return Err(WireError { limit: Some("asked_bytes"), ..WireError::new(ErrorCode::TooMany, message) });
+            return Err(WireError::too_many(Limit::AskedBytes, message));
         }
         if self.requests >= ASKED_PER_SHARD_MAX || self.bytes + bytes > ASKED_BYTES_PER_SHARD_MAX {
             return Err(unavailable("too much waits for decisions; try again"));

@@ -3,6 +3,8 @@
 //! before or after.
 
 use crate::admission::identity::Identity;
+use crate::admission::rates::Bucket;
+use crate::base::limits::{CALLS_PER_PEER_MAX, ROOMS_PER_REQUEST_MAX, SHARDS_MAX, STALL_TIME_LONGEST};
 use crate::base::pages::Pages;
 use crate::base::table::Key;
 use crate::base::time::Instant;
@@ -89,23 +91,37 @@ pub struct Cold {
     #[allow(clippy::box_collection, reason = "a pointer where three would be paid for by every idle connection")]
     pub replays: Option<Box<Vec<Replay>>>,
     /// Parts of requests that wait for an answer.
-    pub pending: u32,
+    pub pending: u16,
     /// When the socket last took a byte while it was blocked: the lower bits of the core's clock in
-    /// milliseconds, 49 days.
-    progress_ms: u32,
+    /// [`PROGRESS_STEP`]s, of which half tell the past from what is to come: eight minutes.
+    progress: u16,
+    /// What it may still ask for.
+    pub bucket: Bucket,
 }
+
+/// Short beside any stall that is waited for.
+const PROGRESS_STEP: Duration = Duration::from_millis(16);
+
+/// How much less a stall may seem than it is.
+pub const STALL_SLACK: Duration = PROGRESS_STEP.saturating_mul(2);
+
+// Nobody asks how long ago it was later than one look after it was too long.
+const _: () = assert!((STALL_TIME_LONGEST.as_secs() + 60) * 1_000 < PROGRESS_STEP.as_millis() as u64 * (1 << 15));
+// All that all other shards owe an answer, one request to this shard itself, and one that is parked.
+const _: () = assert!((SHARDS_MAX - 1) * CALLS_PER_PEER_MAX + 2 * ROOMS_PER_REQUEST_MAX < u16::MAX as usize);
 
 const _: () = assert!(size_of::<Option<Cold>>() <= 40);
 
 impl Cold {
     /// The socket took a byte, or is blocked from now on.
     pub fn note_progress(&mut self, now: Instant) {
-        self.progress_ms = milliseconds(now);
+        self.progress = progress(now.after(PROGRESS_STEP));
     }
 
-    /// How long the socket has taken nothing.
+    /// How long the socket has taken nothing; up to two steps less than it is, never more.
     pub fn stalled(&self, now: Instant) -> Duration {
-        Duration::from_millis(milliseconds(now).wrapping_sub(self.progress_ms).into())
+        let steps = progress(now).wrapping_sub(self.progress) as i16;
+        PROGRESS_STEP * u32::try_from(steps).unwrap_or(0)
     }
 
     pub fn replays(&mut self) -> &mut Vec<Replay> {
@@ -147,14 +163,14 @@ impl Conns {
         self.id_at(slot)
     }
 
-    pub fn open(&mut self, id: ConnId, dialect: DialectId, identity: Identity, now: Instant) {
+    pub fn open(&mut self, id: ConnId, dialect: DialectId, identity: Identity, bucket: Bucket, now: Instant) {
         let row = &mut self.rows[id.0.slot as usize];
         assert!(row.generation == id.0.generation && !row.flags.has(Flags::LIVE), "a reserved slot is opened once");
         row.dialect = dialect;
         row.flags.set(Flags::LIVE);
         row.heard_s = seconds(now);
         row.active_s = seconds(now);
-        let cold = Cold { identity, replays: None, pending: 0, progress_ms: milliseconds(now) };
+        let cold = Cold { identity, replays: None, pending: 0, progress: progress(now), bucket };
         self.cold[id.0.slot as usize] = Some(cold);
     }
 
@@ -219,6 +235,6 @@ pub fn seconds(at: Instant) -> u32 {
     (at.as_nanos() / 1_000_000_000) as u32
 }
 
-fn milliseconds(at: Instant) -> u32 {
-    (at.as_nanos() / 1_000_000) as u32
+fn progress(at: Instant) -> u16 {
+    (at.as_nanos() / PROGRESS_STEP.as_nanos() as u64) as u16
 }

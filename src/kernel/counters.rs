@@ -1,7 +1,7 @@
 //! What a shard counted since it started.
 
 use crate::kernel::reasons::{CloseReason, Dropped};
-use crate::wire::codes::{CloseCode, ErrorCode};
+use crate::wire::codes::{CloseCode, ErrorCode, Limit, WireError};
 
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -39,14 +39,19 @@ pub struct Counters {
     pub slow: u64,
     pub dropped: [u64; Dropped::ALL.len()],
     pub errors: [u64; ErrorCode::ALL.len()],
+    /// Those of `errors` that name a limit.
+    pub limited: [u64; Limit::KINDS.len()],
     pub closes: [u64; CloseCode::ALL.len()],
     /// Those of `closes` that have a reason beside the code.
     pub closed_for: [u64; CloseReason::ALL.len()],
 }
 
 impl Counters {
-    pub fn error(&mut self, code: ErrorCode) {
-        self.errors[code.index()] += 1;
+    pub fn error(&mut self, error: &WireError) {
+        self.errors[error.code.index()] += 1;
+        if let Some(limit) = &error.limit {
+            self.limited[limit.index()] += 1;
+        }
     }
 
     pub fn close(&mut self, code: CloseCode) {

@@ -8,7 +8,7 @@ use crate::kernel::conns::{Flags, Row};
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Class, Entry, Frames, Shared};
 use crate::kernel::ids::{ConnId, RoomId, ShardId};
-use crate::kernel::outbox::Pushed;
+use crate::kernel::outbox::{OutboxBounds, Pushed};
 use crate::kernel::reasons::{CloseReason, Dropped};
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ impl Kernel {
         let row = self.membership.room(local).expect("an indexed room is there");
         let is_crowd = row.members().len() >= CROWD_MIN;
         let dirty = if is_crowd { &mut effects.dirty_by_crowd } else { &mut effects.dirty };
+        let bounds = self.limits.outbox;
         let mut queued = 0;
         for member in row.members() {
             let (conn, row) = self.conns.member_mut(member.slot);
@@ -47,7 +48,7 @@ impl Kernel {
                 debug_assert!(false, "the home knows every dialect of its members");
                 continue;
             };
-            match queue(conn, row, frame, dirty) {
+            match queue(conn, row, frame, &bounds, dirty) {
                 Pushed::Queued => queued += 1,
                 Pushed::Replaced => {
                     queued += 1;
@@ -82,7 +83,7 @@ impl Kernel {
     /// Queues a frame for one connection; one that has no place for it is closed.
     pub fn push_to(&mut self, now: Now, conn: ConnId, frame: &Shared, effects: &mut Effects) {
         let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
-        match queue(conn, row, frame, &mut effects.dirty) {
+        match queue(conn, row, frame, &self.limits.outbox, &mut effects.dirty) {
             Pushed::Queued => {}
             Pushed::Replaced => self.counters.drop(Dropped::LatestReplaced, 1),
             Pushed::Shed(shed) => self.counters.drop(Dropped::TransientGaveWay, shed.into()),
@@ -97,8 +98,8 @@ impl Kernel {
 
 /// Puts a frame into an outbox and lists the connection in `dirty` for the flusher.
 #[inline]
-fn queue(conn: ConnId, row: &mut Row, frame: &Shared, dirty: &mut Vec<ConnId>) -> Pushed {
-    let pushed = row.outbox.push(frame, row.flags.has(Flags::SLOW));
+fn queue(conn: ConnId, row: &mut Row, frame: &Shared, bounds: &OutboxBounds, dirty: &mut Vec<ConnId>) -> Pushed {
+    let pushed = row.outbox.push(frame, row.flags.has(Flags::SLOW), bounds);
     if matches!(pushed, Pushed::Queued | Pushed::Replaced | Pushed::Shed(_)) {
         if frame.class() == Class::Logged {
             row.flags.set(Flags::OWED);

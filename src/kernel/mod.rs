@@ -27,6 +27,7 @@ pub mod membership;
 pub mod mids;
 pub mod outbox;
 pub mod placement;
+pub mod rates;
 pub mod reasons;
 pub mod relief;
 pub mod replay;
@@ -36,6 +37,7 @@ pub mod sequencer;
 pub mod tokens;
 
 use crate::admission::policy::Policy;
+use crate::admission::rates::Rates;
 use crate::admission::revocations::Revocations;
 use crate::admission::token::Verifier;
 use crate::base::hash::Keyed;
@@ -53,14 +55,17 @@ use ids::{ConnId, RoomId, ShardId};
 use lanes::Lanes;
 use membership::Membership;
 use mids::Mids;
+use outbox::OutboxBounds;
 use placement::Placement;
+use rates::Meters;
 use replay::Replayed;
 use rooms::Rooms;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an operator may set of the core's bounds.
+/// What an operator may set of the core's bounds. By default each is at its most or, where there is
+/// none, as configurations have it; how much may be asked is not limited.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Connections of one shard.
@@ -74,6 +79,19 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// How long an answer from outside is waited for.
     pub ask_time_out: Duration,
+    /// How much may be asked.
+    pub rates: Rates,
+    /// One message of a client, bytes.
+    pub message_bytes: usize,
+    /// Rooms that one connection may be in, its user's own included.
+    pub rooms_per_conn: usize,
+    pub rooms_per_request: usize,
+    /// Rooms that have their home on one shard.
+    pub rooms_max: usize,
+    pub outbox: OutboxBounds,
+    /// A connection that took no byte for this long is slow, and for that long is closed.
+    pub slow_time: Duration,
+    pub stall_time: Duration,
 }
 
 impl Default for Limits {
@@ -86,6 +104,14 @@ impl Default for Limits {
             lane_entries: limits::LANE_ENTRIES_MAX as u32,
             memory_bytes: limits::MEMORY_BYTES,
             ask_time_out: limits::ASK_TIME_OUT,
+            rates: Rates::default(),
+            message_bytes: limits::MESSAGE_BYTES_MAX,
+            rooms_per_conn: limits::ROOMS_PER_CONN_MAX,
+            rooms_per_request: limits::ROOMS_PER_REQUEST_MAX,
+            rooms_max: limits::ROOMS_PER_SHARD_MAX,
+            outbox: OutboxBounds::of(limits::OUTBOX_BYTES_MAX),
+            slow_time: limits::STALL_TIME_SLOW,
+            stall_time: limits::STALL_TIME_MAX,
         }
     }
 }
@@ -131,6 +157,7 @@ pub struct Kernel {
     /// Who may do what; replaced as a whole.
     pub policy: Arc<Policy>,
     pub revocations: Revocations,
+    pub meters: Meters,
     keyed: Keyed,
     scratch: Vec<u8>,
 }
@@ -172,10 +199,17 @@ impl Kernel {
             verifier: Arc::default(),
             policy: Arc::default(),
             revocations: Revocations::default(),
+            meters: Meters::new(config.limits.rates.clone(), keyed, now.at),
             keyed,
             scratch: Vec::new(),
             limits: config.limits,
         }
+    }
+
+    /// Keeps to `limits` from now on; timers do as they are next set.
+    pub fn set_limits(&mut self, now: Now, limits: Limits) {
+        self.meters.change(limits.rates.clone(), now.at);
+        self.limits = limits;
     }
 
     /// No timer fires before this.

@@ -1,15 +1,49 @@
 //! Outboxes: bytes accepted for a connection and not yet written.
-//! Invariants: `bytes` is the sum of what is queued; it exceeds [`OUTBOX_BYTES_MAX`] by one
-//! message at most, and only where it was below [`OUTBOX_BYTES_RESUME`] before, so one slow phone
+//! Invariants: `bytes` is the sum of what is queued; it exceeds the bound in force by one message at
+//! most, and only where it was below [`OutboxBounds::resume`] before, so one slow phone
 //! never costs more, nor delays a room; the front frame, once partly written, is never dropped nor
 //! replaced; the places of what spills are charged to the shard's account (see `budget`).
 
-use crate::base::limits::{OUTBOX_BYTES_MAX, OUTBOX_BYTES_RESUME, OUTBOX_BYTES_SLOW};
+use crate::base::limits::{OUTBOX_BYTES_LARGEST, OUTBOX_BYTES_LEAST, PAGE_BYTES_MAX};
 use crate::kernel::budget::Queue;
 use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::reasons::Dropped;
 
 const INLINE: usize = 4;
+
+/// How much may wait for one connection, bytes: an operator's number and its parts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutboxBounds {
+    /// An outbox below `resume` takes one message of any size, so what is held is at most this and one
+    /// message.
+    pub max: usize,
+    /// Above this, a connection whose socket takes bytes is behind all the same: no replay alone brings as
+    /// much.
+    pub behind: usize,
+    /// Above this, transient pushes to the connection are dropped.
+    pub slow: usize,
+    /// A replay takes its next page once the outbox is below this.
+    pub resume: usize,
+}
+
+impl OutboxBounds {
+    /// `max` is kept within what the rest of the core can hold.
+    pub const fn of(max: usize) -> OutboxBounds {
+        let max = if max < OUTBOX_BYTES_LEAST { OUTBOX_BYTES_LEAST } else { max };
+        let max = if max > OUTBOX_BYTES_LARGEST { OUTBOX_BYTES_LARGEST } else { max };
+        let (half, resume) = (max / 2, max / 8);
+        // A page may come on top of what a replay goes on from.
+        let replayed = resume + PAGE_BYTES_MAX + 1;
+        OutboxBounds { max, behind: if half > replayed { half } else { replayed }, slow: max / 4, resume }
+    }
+}
+
+const _: () = {
+    let least = OutboxBounds::of(0);
+    assert!(least.resume + PAGE_BYTES_MAX < least.behind && least.behind < least.max);
+    assert!(least.resume < least.slow && least.slow < least.behind);
+    assert!(OutboxBounds::of(usize::MAX).max <= u32::MAX as usize / 2);
+};
 
 /// Four frames inline, because most outboxes are empty or hold what one turn brought; more spill
 /// into a queue of their own.
@@ -49,11 +83,12 @@ impl Outbox {
     }
 
     /// Queues `frame`. `slow`: the connection has not taken a byte for too long.
-    pub fn push(&mut self, frame: &Shared, slow: bool) -> Pushed {
+    #[inline]
+    pub fn push(&mut self, frame: &Shared, slow: bool, bounds: &OutboxBounds) -> Pushed {
         match frame.class() {
             Class::Logged => {}
             Class::Transient if slow => return Pushed::Dropped(Dropped::TransientSlow),
-            Class::Transient if self.bytes() + frame.len() > OUTBOX_BYTES_SLOW => {
+            Class::Transient if self.bytes() + frame.len() > bounds.slow => {
                 return Pushed::Dropped(Dropped::TransientFull);
             }
             Class::Transient => {}
@@ -61,22 +96,22 @@ impl Outbox {
                 if self.replace(key, frame) {
                     return Pushed::Replaced;
                 }
-                if self.bytes() + frame.len() > OUTBOX_BYTES_MAX {
+                if self.bytes() + frame.len() > bounds.max {
                     return Pushed::Dropped(Dropped::LatestFull);
                 }
             }
         }
-        if !self.has_room(frame) {
-            return self.push_after_shedding(frame);
+        if !self.has_room(frame, bounds) {
+            return self.push_after_shedding(frame, bounds);
         }
         self.append(frame.clone());
         Pushed::Queued
     }
 
     #[cold]
-    fn push_after_shedding(&mut self, frame: &Shared) -> Pushed {
+    fn push_after_shedding(&mut self, frame: &Shared, bounds: &OutboxBounds) -> Pushed {
         let shed = self.shed();
-        if !self.has_room(frame) {
+        if !self.has_room(frame, bounds) {
             return Pushed::Overflow(shed);
         }
         self.append(frame.clone());
@@ -85,8 +120,8 @@ impl Outbox {
 
     /// With little queued there is room for one message of any size: the largest ones must get past
     /// a reply that waits, and through a replay, which goes on from here.
-    fn has_room(&self, frame: &Shared) -> bool {
-        self.bytes() + frame.len() <= OUTBOX_BYTES_MAX || self.bytes() <= OUTBOX_BYTES_RESUME
+    fn has_room(&self, frame: &Shared, bounds: &OutboxBounds) -> bool {
+        self.bytes() + frame.len() <= bounds.max || self.bytes() <= bounds.resume
     }
 
     /// Queues `frame` whatever the bound says: the close frame, one a connection.
@@ -222,11 +257,14 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::OUTBOX_BYTES_MAX;
     use crate::kernel::budget::Account;
     use proptest::prelude::*;
     use std::collections::VecDeque;
     use std::rc::Rc;
     use std::sync::Arc;
+
+    const BOUNDS: OutboxBounds = OutboxBounds::of(OUTBOX_BYTES_MAX);
 
     fn frame(class: Class, len: usize, tag: u8) -> Shared {
         Frame::new(&Rc::new(Account::default()), Arc::from(vec![tag; len]), class)
@@ -243,10 +281,10 @@ mod tests {
     #[test]
     fn a_newer_value_takes_the_place_of_the_queued_one() {
         let mut outbox = Outbox::default();
-        outbox.push(&frame(Class::Latest { key: 7 }, 2, b'a'), false);
-        outbox.push(&frame(Class::Logged, 1, b'-'), false);
-        outbox.push(&frame(Class::Latest { key: 7 }, 3, b'b'), false);
-        outbox.push(&frame(Class::Latest { key: 8 }, 1, b'c'), false);
+        outbox.push(&frame(Class::Latest { key: 7 }, 2, b'a'), false, &BOUNDS);
+        outbox.push(&frame(Class::Logged, 1, b'-'), false, &BOUNDS);
+        outbox.push(&frame(Class::Latest { key: 7 }, 3, b'b'), false, &BOUNDS);
+        outbox.push(&frame(Class::Latest { key: 8 }, 1, b'c'), false, &BOUNDS);
         assert_eq!(outbox.bytes(), 5);
         assert_eq!(drain(&mut outbox), b"bbb-c");
     }
@@ -254,10 +292,10 @@ mod tests {
     #[test]
     fn a_frame_that_is_partly_written_is_finished() {
         let mut outbox = Outbox::default();
-        outbox.push(&frame(Class::Latest { key: 7 }, 4, b'a'), false);
+        outbox.push(&frame(Class::Latest { key: 7 }, 4, b'a'), false, &BOUNDS);
         outbox.wrote(1);
-        outbox.push(&frame(Class::Latest { key: 7 }, 2, b'b'), false);
-        outbox.push(&frame(Class::Logged, 2, b'c'), false);
+        outbox.push(&frame(Class::Latest { key: 7 }, 2, b'b'), false, &BOUNDS);
+        outbox.push(&frame(Class::Logged, 2, b'c'), false, &BOUNDS);
         let mut dropped = Vec::new();
         outbox.cut(|frame| dropped.push(frame.class()));
         assert_eq!(dropped, [Class::Latest { key: 7 }, Class::Logged]);
@@ -270,29 +308,35 @@ mod tests {
     #[test]
     fn transient_frames_make_room_for_logged_ones() {
         let mut outbox = Outbox::default();
-        for _ in 0..OUTBOX_BYTES_SLOW / 1_000 {
-            assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false), Pushed::Queued);
+        for _ in 0..BOUNDS.slow / 1_000 {
+            assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false, &BOUNDS), Pushed::Queued);
         }
-        assert_eq!(outbox.push(&frame(Class::Transient, 1_000, b't'), false), Pushed::Dropped(Dropped::TransientFull));
-        assert_eq!(outbox.push(&frame(Class::Logged, OUTBOX_BYTES_MAX - 10, b'l'), false), Pushed::Shed(262));
-        assert_eq!(outbox.bytes(), OUTBOX_BYTES_MAX - 10);
-        assert_eq!(outbox.push(&frame(Class::Logged, 11, b'l'), false), Pushed::Overflow(0));
-        assert_eq!(outbox.bytes(), OUTBOX_BYTES_MAX - 10);
+        assert_eq!(
+            outbox.push(&frame(Class::Transient, 1_000, b't'), false, &BOUNDS),
+            Pushed::Dropped(Dropped::TransientFull)
+        );
+        assert_eq!(outbox.push(&frame(Class::Logged, BOUNDS.max - 10, b'l'), false, &BOUNDS), Pushed::Shed(262));
+        assert_eq!(outbox.bytes(), BOUNDS.max - 10);
+        assert_eq!(outbox.push(&frame(Class::Logged, 11, b'l'), false, &BOUNDS), Pushed::Overflow(0));
+        assert_eq!(outbox.bytes(), BOUNDS.max - 10);
     }
 
     #[test]
     fn an_outbox_with_little_in_it_takes_one_message_of_any_size() {
         let mut outbox = Outbox::default();
-        outbox.push(&frame(Class::Logged, OUTBOX_BYTES_RESUME, b'l'), false);
-        assert_eq!(outbox.push(&frame(Class::Logged, OUTBOX_BYTES_MAX + 100, b'l'), false), Pushed::Queued);
-        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false), Pushed::Overflow(0));
+        outbox.push(&frame(Class::Logged, BOUNDS.resume, b'l'), false, &BOUNDS);
+        assert_eq!(outbox.push(&frame(Class::Logged, BOUNDS.max + 100, b'l'), false, &BOUNDS), Pushed::Queued);
+        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false, &BOUNDS), Pushed::Overflow(0));
     }
 
     #[test]
     fn a_slow_connection_gets_no_transient_frames() {
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.push(&frame(Class::Transient, 1, b't'), true), Pushed::Dropped(Dropped::TransientSlow));
-        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), true), Pushed::Queued);
+        assert_eq!(
+            outbox.push(&frame(Class::Transient, 1, b't'), true, &BOUNDS),
+            Pushed::Dropped(Dropped::TransientSlow)
+        );
+        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), true, &BOUNDS), Pushed::Queued);
     }
 
     proptest! {
@@ -302,7 +346,7 @@ mod tests {
             let mut expected: VecDeque<u8> = VecDeque::new();
             for (tag, (len, taken)) in moves.into_iter().enumerate() {
                 let tag = tag as u8;
-                prop_assert_eq!(outbox.push(&frame(Class::Logged, len, tag), false), Pushed::Queued);
+                prop_assert_eq!(outbox.push(&frame(Class::Logged, len, tag), false, &BOUNDS), Pushed::Queued);
                 expected.extend(std::iter::repeat_n(tag, len));
                 prop_assert_eq!(outbox.bytes(), expected.len());
                 let mut slices = Vec::new();

@@ -64,14 +64,16 @@ impl Dropped {
 
     pub fn help(self) -> &'static str {
         match self {
-            Dropped::TransientSlow => "transient pushes to a connection that took no byte for STALL_TIME_SLOW",
-            Dropped::TransientFull => "transient pushes to a connection with more than OUTBOX_BYTES_SLOW queued",
+            Dropped::TransientSlow => "transient pushes to a connection that took no byte for limits.slow_ms",
+            Dropped::TransientFull => {
+                "transient pushes to a connection with more than a quarter of limits.outbox_bytes queued"
+            }
             Dropped::TransientGaveWay => "queued transient pushes that made room for a logged one",
             Dropped::TransientCut => "transient pushes queued for a slow consumer when it was closed",
             Dropped::TransientBehind => "transient pushes to another shard without credit in its lane",
             Dropped::TransientMemory => "transient pushes of rooms while their shard's memory was full",
             Dropped::LatestReplaced => "queued values that a newer one of the same key took the place of",
-            Dropped::LatestFull => "values for a connection with OUTBOX_BYTES_MAX queued",
+            Dropped::LatestFull => "values for a connection with limits.outbox_bytes queued",
             Dropped::LatestCut => "values queued for a slow consumer when it was closed",
             Dropped::LoggedCut => "logged pushes and replies queued for a slow consumer when it was closed",
         }
@@ -91,10 +93,11 @@ pub enum CloseReason {
     TokenEnded,
     TokenRevoked,
     TokenRevokedBefore,
+    AskedOn,
 }
 
 impl CloseReason {
-    pub const ALL: [CloseReason; 10] = [
+    pub const ALL: [CloseReason; 11] = [
         CloseReason::OutboxBytes,
         CloseReason::StallTime,
         CloseReason::Memory,
@@ -105,6 +108,7 @@ impl CloseReason {
         CloseReason::TokenEnded,
         CloseReason::TokenRevoked,
         CloseReason::TokenRevokedBefore,
+        CloseReason::AskedOn,
     ];
 
     pub fn index(self) -> usize {
@@ -121,6 +125,7 @@ impl CloseReason {
             CloseReason::Silent | CloseReason::Inactive => CloseCode::Idle,
             CloseReason::TokenEnded | CloseReason::TokenRevokedBefore => CloseCode::Unauthorized,
             CloseReason::TokenRevoked => CloseCode::SessionRevoked,
+            CloseReason::AskedOn => CloseCode::RateLimited,
         }
     }
 
@@ -137,6 +142,7 @@ impl CloseReason {
             CloseReason::TokenEnded => "the token has expired; connect again with a new one",
             CloseReason::TokenRevoked => "the token was revoked; log in again",
             CloseReason::TokenRevokedBefore => "the token was revoked meanwhile; log in again",
+            CloseReason::AskedOn => "rate limited: sent on after many refusals; wait as long as they say",
         }
     }
 
@@ -152,13 +158,14 @@ impl CloseReason {
             CloseReason::TokenEnded => "token_ended",
             CloseReason::TokenRevoked => "token_revoked",
             CloseReason::TokenRevokedBefore => "token_revoked_before",
+            CloseReason::AskedOn => "asked_on",
         }
     }
 
     pub fn help(self) -> &'static str {
         match self {
-            CloseReason::OutboxBytes => "closed with 4410: a logged push would have passed OUTBOX_BYTES_MAX",
-            CloseReason::StallTime => "closed with 4410: the socket took no byte for STALL_TIME_MAX",
+            CloseReason::OutboxBytes => "closed with 4410: a logged push would have passed limits.outbox_bytes",
+            CloseReason::StallTime => "closed with 4410: the socket took no byte for limits.stall_ms",
             CloseReason::Memory => {
                 "closed with 4410: held the oldest frames while readers held more than their share of the memory"
             }
@@ -172,6 +179,7 @@ impl CloseReason {
             CloseReason::TokenRevokedBefore => {
                 "closed with 4401: the token was revoked between its check and the opening"
             }
+            CloseReason::AskedOn => "closed with 4429: went on asking after REFUSALS_MAX refusals within REFUSALS_TIME",
             CloseReason::Inactive => "closed with 4408: neither a request nor a delivery for the idle time",
         }
     }

@@ -7,7 +7,7 @@
 //! Invariant: a relief lets go of an eighth of the budget or of all there is, and what could not
 //! help is not tried again for nothing ([`Memory::note_relief`]).
 
-use crate::base::limits::{CONTROL_FRAME_BYTES_MAX, OUTBOX_BYTES_BEHIND};
+use crate::base::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::base::time::Now;
 use crate::kernel::Kernel;
 #[cfg(doc)]
@@ -15,6 +15,7 @@ use crate::kernel::budget::Memory;
 use crate::kernel::conns::{Flags, Row};
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, RoomId};
+use crate::kernel::outbox::OutboxBounds;
 use crate::kernel::reasons::CloseReason;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -45,7 +46,7 @@ struct Holder {
 type Oldest = BinaryHeap<Reverse<(u64, RoomId)>>;
 
 impl Blame {
-    fn of(row: &Row) -> Option<Blame> {
+    fn of(row: &Row, bounds: &OutboxBounds) -> Option<Blame> {
         let front = row.outbox.front()?;
         if row.flags.has(Flags::CLOSING) {
             // The close frame alone is no memory to speak of.
@@ -55,7 +56,7 @@ impl Blame {
             // Its close frame would take as much.
             0..=CONTROL_FRAME_BYTES_MAX => None,
             _ if row.flags.has(Flags::BLOCKED) => Some(Blame::Blocked),
-            bytes if bytes > OUTBOX_BYTES_BEHIND => Some(Blame::Behind),
+            bytes if bytes > bounds.behind => Some(Blame::Behind),
             _ => Some(Blame::Waiting),
         }
     }
@@ -111,7 +112,7 @@ impl Kernel {
         let rows = (0..self.conns.slots()).filter_map(|slot| {
             let conn = self.conns.id_at(slot);
             let row = self.conns.row(conn)?;
-            Some(Holder { blame: Blame::of(row)?, birth: row.outbox.front()?.birth(), conn })
+            Some(Holder { blame: Blame::of(row, &self.limits.outbox)?, birth: row.outbox.front()?.birth(), conn })
         });
         let mut holders: Vec<_> = rows.collect();
         holders.sort_unstable();

@@ -8,7 +8,6 @@
 
 use crate::admission::gate;
 use crate::admission::rights::Right;
-use crate::base::limits::OUTBOX_BYTES_RESUME;
 use crate::base::time::Now;
 use crate::kernel::Kernel;
 use crate::kernel::calls::Asker;
@@ -94,7 +93,7 @@ impl Kernel {
     pub fn pump_replay(&mut self, conn: ConnId, effects: &mut Effects) {
         let Some(row) = self.conns.row_mut(conn).filter(|row| row.flags.has(Flags::REPLAYING)) else { return };
         let (is_open, dialect) = (row.is_open(), row.dialect);
-        let has_room = row.outbox.bytes() <= OUTBOX_BYTES_RESUME;
+        let has_room = row.outbox.bytes() <= self.limits.outbox.resume;
         let Some(cold) = self.conns.cold_mut(conn) else { return };
         if !is_open || cold.replays().is_empty() {
             cold.replays = None;

@@ -2,7 +2,7 @@
 //! fact and lives no longer.
 
 use crate::admission::names::User;
-use crate::base::limits::{PAGE_BYTES_MAX, ROOMS_PER_CONN_MAX};
+use crate::base::limits::PAGE_BYTES_MAX;
 use crate::base::time::Now;
 use crate::kernel::Kernel;
 use crate::kernel::directory::{self, Directory};
@@ -15,7 +15,7 @@ use crate::kernel::mail::{Change, Page, Request};
 use crate::kernel::membership::Joined;
 use crate::kernel::rooms::Room;
 use crate::kernel::sequencer::Draft;
-use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::codes::{Limit, WireError};
 use std::sync::Arc;
 
 /// One room, at its home.
@@ -85,9 +85,10 @@ impl<'a> RoomScope<'a> {
 
     /// Makes the request's connection a member, from `since` on where that is given.
     pub fn join(&mut self, request: &Request, since: Option<Cursor>) -> Result<Option<Resumed>, WireError> {
-        if request.rooms as usize >= ROOMS_PER_CONN_MAX {
-            let message = format!("this connection is in {ROOMS_PER_CONN_MAX} rooms, the most that is allowed");
-            return Err(WireError { limit: Some("rooms_per_conn"), ..WireError::new(ErrorCode::TooMany, message) });
+        let most = self.kernel.limits.rooms_per_conn;
+        if request.rooms as usize >= most {
+            let message = format!("this connection is in {most} rooms, the most that is allowed; leave one");
+            return Err(WireError::too_many(Limit::RoomsPerConn, message));
         }
         let from = request.from;
         let resumed = since.map(|since| self.missed(since, from));
@@ -232,6 +233,11 @@ impl<'a> ConnScope<'a> {
     /// Goes on with what `token` says. Says when that ends, seconds since 1970.
     pub fn refresh(&mut self, token: &str) -> Result<Option<u64>, WireError> {
         self.kernel.refresh(self.now, self.conn, token, self.effects)
+    }
+
+    /// Rooms that one request may name.
+    pub fn rooms_per_request(&self) -> usize {
+        self.kernel.limits.rooms_per_request
     }
 
     /// The rooms that the connection is in, its user's own room included.

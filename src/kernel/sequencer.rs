@@ -5,7 +5,7 @@
 //! message in.
 
 use crate::admission::names::User;
-use crate::base::limits::{FULL_RETRY, ROOM_CHECK, ROOMS_PER_SHARD_MAX};
+use crate::base::limits::{FULL_RETRY, ROOM_CHECK};
 use crate::base::time::Now;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Class, Entry, Label};
@@ -13,7 +13,7 @@ use crate::kernel::ids::{ConnAt, Epoch, Place, RoomId, RoomRef, ShardId};
 use crate::kernel::mail::{Mail, Reply};
 use crate::kernel::reasons::Dropped;
 use crate::kernel::{Kernel, Timer, lanes::Held};
-use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::codes::{ErrorCode, Limit, WireError};
 use crate::wire::encode::Push;
 use std::sync::Arc;
 
@@ -44,8 +44,11 @@ impl Kernel {
         }
         // Once for each room: those that are here belong here.
         assert_eq!(self.placement.of(name), self.id, "a room is asked for at its home");
-        if self.rooms.len() >= ROOMS_PER_SHARD_MAX {
-            return Err(WireError::new(ErrorCode::TooMany, "this server has no place for another room; try later"));
+        if self.rooms.len() >= self.limits.rooms_max {
+            let error =
+                WireError::too_many(Limit::RoomsPerShard, "this server has no place for another room; try later");
+            // When rooms that nobody is in are looked at.
+            return Err(WireError { retry_after_ms: Some(ROOM_CHECK.as_millis() as u64), ..error });
         }
         Ok((self.rooms.create(name.clone(), Epoch(self.random.next()), now.unix_ms), true))
     }

@@ -37,19 +37,19 @@ impl Shard {
     ) {
         let Wait { conn, first, mut behind } = wait;
         let (call, part) = (first.request.call, first.request.part);
-        let Waiting { home, request } = first;
-        match request.answered(answer, &self.standing(conn)) {
+        let Waiting { home, paid, request } = first;
+        match request.answered(answer, &self.standing(conn, paid)) {
             Ok(admitted) => self.set_free(conn, home, admitted),
             Err(error) => self.deny(conn, call, part, error),
         }
-        while let Some(Waiting { home, request }) = behind.pop_front() {
+        while let Some(Waiting { home, paid, request }) = behind.pop_front() {
             let (call, part) = (request.call, request.part);
-            match gate::admit(*request, &self.standing(conn)) {
+            match gate::admit(*request, &self.standing(conn, paid)) {
                 Verdict::Admitted(admitted) => self.set_free(conn, home, admitted),
                 Verdict::Refused(error) => self.deny(conn, call, part, error),
                 Verdict::Asked(_) if is_silent => self.deny(conn, call, part, silent()),
                 Verdict::Asked(asked) => {
-                    let first = Waiting { home, request: Box::new(asked) };
+                    let first = Waiting { home, paid, request: Box::new(asked) };
                     self.kernel.ask_next(now, Wait { conn, first, behind }, effects);
                     break;
                 }
@@ -69,7 +69,7 @@ impl Shard {
         self.no_longer_pending(conn);
         if self.kernel.calls.is_many(call) {
             // The reply as a whole is none, and so counts none.
-            self.kernel.counters.error(error.code);
+            self.kernel.counters.error(&error);
         }
         self.answered.extend(self.kernel.calls.answer(call, part, Err(error)));
     }

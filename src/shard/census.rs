@@ -29,6 +29,8 @@ pub struct Census {
     /// says of it.
     pub memory: Held,
     pub account: Held,
+    /// Of users, and of connections that were refused, that are not known to be full.
+    pub buckets: usize,
     /// What waits for credit, for each other shard.
     pub waiting: Vec<(ShardId, Waiting)>,
 }
@@ -90,6 +92,7 @@ impl Census {
             history_bytes: of_histories(|history| history.bytes()),
             memory: Held::recount(kernel),
             account: Held::by_account(&kernel.memory.account),
+            buckets: kernel.meters.len(),
             waiting: kernel.lanes.peers().map(|peer| (peer, kernel.lanes.waiting(peer))).collect(),
         }
     }

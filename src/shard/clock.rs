@@ -1,11 +1,10 @@
 //! What the time brings: heartbeats, silent and idle peers, stalled readers, lingering closes,
 //! rooms that nobody needs any more, and the drain.
 
-use crate::base::limits::{STALL_TIME_MAX, STALL_TIME_SLOW};
 use crate::base::time::Now;
 use crate::kernel::Timer;
 use crate::kernel::budget::Account;
-use crate::kernel::conns::{Flags, seconds};
+use crate::kernel::conns::{Flags, STALL_SLACK, seconds};
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::ids::ConnId;
@@ -43,6 +42,7 @@ impl Shard {
         }
         self.due = due;
         self.kernel.sweep_replays();
+        self.kernel.sweep_buckets(now);
         self.kernel.relieve_if_full(now, effects);
     }
 
@@ -82,7 +82,9 @@ impl Shard {
         let Some(row) = self.kernel.conns.row_mut(conn) else { return };
         if !row.flags.has(Flags::WATCHED) {
             row.flags.set(Flags::WATCHED);
-            self.kernel.wheel.set(now.at.after(STALL_TIME_SLOW), Timer::Stall(conn));
+            // By then the connection's own reckoning, which is coarse, says so too.
+            let wait = self.kernel.limits.slow_time + STALL_SLACK;
+            self.kernel.wheel.set(now.at.after(wait), Timer::Stall(conn));
         }
     }
 
@@ -94,10 +96,10 @@ impl Shard {
         if !row.flags.has(Flags::BLOCKED) || !row.is_open() {
             return;
         }
-        if stalled >= STALL_TIME_MAX {
+        if stalled >= self.kernel.limits.stall_time {
             return self.kernel.close_for(now, conn, CloseReason::StallTime, effects);
         }
-        if stalled >= STALL_TIME_SLOW {
+        if stalled >= self.kernel.limits.slow_time {
             self.kernel.counters.slow += u64::from(!row.flags.has(Flags::SLOW));
             row.flags.set(Flags::SLOW);
         }

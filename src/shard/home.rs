@@ -1,7 +1,9 @@
 //! Mail: requests at their rooms' home, and what homes send to the shards of connections.
 
 use crate::admission::gate::Admitted;
+use crate::admission::rates::Paid;
 use crate::base::time::Now;
+use crate::kernel::Limits;
 use crate::kernel::calls::{Answers, Asker};
 use crate::kernel::conns::Replay;
 use crate::kernel::effects::Effects;
@@ -163,6 +165,17 @@ impl Shard {
     fn welcome(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
         let Some(cold) = self.kernel.conns.cold(conn) else { return };
         let identity = &cold.identity;
+        let Limits { message_bytes, rooms_per_conn, rooms_per_request, rates, .. } = &self.kernel.limits;
+        let mut limits = json!({
+            "message_bytes": message_bytes,
+            "rooms": rooms_per_conn,
+            "rooms_per_request": rooms_per_request,
+        });
+        if let Some(rate) = rates.conn.filter(|_| Paid::exempt(identity, &rates.unlimited_roles).is_none()) {
+            limits["requests"] = json!({
+                "burst": rate.burst, "count": rate.tokens, "per_ms": rate.period.as_millis() as u64,
+            });
+        }
         let data = json!({
             "conn": format!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),
             "user": &*identity.user,
@@ -170,11 +183,7 @@ impl Shard {
             "name": identity.name(),
             "server": "ringroom",
             "version": env!("CARGO_PKG_VERSION"),
-            "limits": {
-                "message_bytes": crate::base::limits::MESSAGE_BYTES_MAX,
-                "rooms": crate::base::limits::ROOMS_PER_CONN_MAX,
-                "rooms_per_request": crate::base::limits::ROOMS_PER_REQUEST_MAX,
-            },
+            "limits": limits,
             "heartbeat_ms": self.kernel.limits.heartbeat.as_millis() as u64,
         });
         let data = serde_json::to_vec(&data).expect("a welcome is plain data");

@@ -3,8 +3,9 @@
 
 use crate::admission::gate::{self, Standing, Verdict};
 use crate::admission::names::{self, RoomName};
-use crate::admission::rights::Right;
-use crate::base::limits::{ROOMS_LOOKED_THROUGH_MAX, ROOMS_PER_REQUEST_MAX};
+use crate::admission::rates::Paid;
+use crate::admission::rights::{Rate, Right};
+use crate::base::limits::ROOMS_LOOKED_THROUGH_MAX;
 use crate::base::time::Now;
 use crate::kernel::asked::Waiting;
 use crate::kernel::calls::{Answered, Answers, Asker};
@@ -18,9 +19,9 @@ use crate::kernel::mail::{Ask, Request};
 use crate::kernel::reasons::CloseReason;
 use crate::kernel::scope::ConnScope;
 use crate::shard::{Opening, Shard};
-use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::codes::{ErrorCode, Limit, WireError};
 use crate::wire::encode;
-use crate::wire::envelope::{self, Data, RequestId};
+use crate::wire::envelope::{self, Data, Malformed, RequestId};
 use crate::wire::json;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,6 +33,15 @@ enum Targets<'a> {
     User(Cow<'a, str>),
     /// Answered for each, even when there is one.
     Rooms(Vec<Cow<'a, str>>),
+}
+
+impl Targets<'_> {
+    fn count(&self) -> u32 {
+        match self {
+            Targets::Room(_) | Targets::User(_) => 1,
+            Targets::Rooms(names) => names.len() as u32,
+        }
+    }
 }
 
 /// A room of the connection's tenant.
@@ -46,7 +56,8 @@ impl Shard {
         let Opening { conn, identity, dialect, greeting } = opening;
         let is_void = self.kernel.is_void(now, &identity);
         let inbox = identity.user.inbox().clone();
-        self.kernel.conns.open(conn, dialect, identity, now.at);
+        let bucket = self.kernel.meters.full(now.at);
+        self.kernel.conns.open(conn, dialect, identity, bucket, now.at);
         self.kernel.counters.opened += 1;
         if !greeting.is_empty() {
             self.kernel.push_to(now, conn, &Frame::logged(&self.kernel.memory.account, &greeting), effects);
@@ -71,20 +82,20 @@ impl Shard {
         self.kernel.counters.requests += 1;
         let envelope = match envelope::parse(message) {
             Ok(envelope) => envelope,
-            Err(malformed) => {
-                return self.refuse(now, conn, malformed.id.as_ref(), None, &malformed.error, effects);
-            }
+            Err(Malformed { id, error }) => return self.refuse_rubbish(now, conn, id.as_ref(), None, error, effects),
         };
         let Some((declared_id, declared)) = self.registry.find(&envelope.event) else {
             let message = format!("there is no event `{}`; custom events go through room:publish", envelope.event);
             let error = WireError::new(ErrorCode::UnknownEvent, message);
-            return self.refuse(now, conn, envelope.id.as_ref(), Some(&envelope.event), &error, effects);
+            let (id, event) = (envelope.id, envelope.event);
+            return self.refuse_rubbish(now, conn, id.as_ref(), Some(&event), error, effects);
         };
         self.doing = declared.event;
         let id = envelope.id;
         let data = Data { json: envelope.data, spans: &envelope.spans };
         if declared.home == Home::Conn {
-            let answer = self.answer_here(now, conn, declared_id, declared, data, effects);
+            let answer = self.kernel.pay(now, conn, Some(declared.event), declared.rate, 1);
+            let answer = answer.and_then(|paid| self.answer_here(now, conn, declared_id, paid, data, effects));
             return self.reply(now, conn, id.as_ref(), declared.event, answer, effects);
         }
         match self.route(now, conn, id, (declared_id, declared), data, effects) {
@@ -99,12 +110,13 @@ impl Shard {
         now: Now,
         conn: ConnId,
         id: DeclaredId,
-        declared: &'static Declared,
+        paid: Paid,
         data: Data<'_>,
         effects: &mut Effects,
     ) -> Answer {
+        let declared = self.registry.declared(id);
         let request = ConnRequest { event: declared.event, needs: declared.needs, data };
-        let request = gate::admit(request, &self.standing(conn)).at_once()?;
+        let request = gate::admit(request, &self.standing(conn, paid)).at_once()?;
         let mut scope = ConnScope::new(&mut self.kernel, effects, now, conn);
         self.registry.feature(id).on_conn_request(&mut scope, &request)
     }
@@ -120,7 +132,14 @@ impl Shard {
         data: Data<'_>,
         effects: &mut Effects,
     ) -> Result<(), (Option<RequestId>, WireError)> {
-        let targets = match targets(declared, data) {
+        let targets = targets(declared, data, self.kernel.limits.rooms_per_request);
+        // Paid before anything is looked up or sent anywhere; what is wrong costs as much as one room.
+        let rooms = targets.as_ref().map_or(1, Targets::count);
+        let paid = match self.kernel.pay(now, conn, Some(declared.event), declared.rate, rooms) {
+            Ok(paid) => paid,
+            Err(error) => return Err((id, error)),
+        };
+        let targets = match targets {
             Ok(targets) => targets,
             Err(error) => return Err((id, error)),
         };
@@ -139,10 +158,11 @@ impl Shard {
         for (part, name) in names.iter().enumerate() {
             let seen = if is_user { self.inbox(conn, name) } else { self.look_up(conn, name) };
             let ask = Ask::Event { declared: declared_id, data: json.clone(), spans: data.spans.clone() };
-            match seen.and_then(|seen| self.pass(now, conn, (call, part as u16), seen, (needs, ask), effects)) {
+            let asked = (needs, paid, ask);
+            match seen.and_then(|seen| self.pass(now, conn, (call, part as u16), seen, asked, effects)) {
                 Ok(()) => {}
                 Err(error) if matches!(targets, Targets::Rooms(_)) => {
-                    self.kernel.counters.error(error.code);
+                    self.kernel.counters.error(&error);
                     self.answered.extend(self.kernel.calls.answer(call, part as u16, Err(error)));
                 }
                 Err(error) => {
@@ -196,23 +216,23 @@ impl Shard {
         conn: ConnId,
         (call, part): (CallId, u16),
         seen: Seen,
-        (needs, ask): (Right, Ask),
+        (needs, paid, ask): (Right, Paid, Ask),
         effects: &mut Effects,
     ) -> Result<(), WireError> {
         let home = seen.home;
         let request = self.request(conn, call, part, seen, needs, ask);
         if let Some(ahead) = self.kernel.asking.ahead(conn, &request.room) {
-            let waiting = Waiting { home, request: Box::new(request) };
+            let waiting = Waiting { home, paid, request: Box::new(request) };
             self.kernel.follow(ahead, waiting)?;
         } else {
-            match gate::admit(request, &self.standing(conn)) {
+            match gate::admit(request, &self.standing(conn, paid)) {
                 Verdict::Admitted(admitted) => {
                     self.requests.push((home, Box::new(admitted)));
                     return Ok(());
                 }
                 Verdict::Refused(error) => return Err(error),
                 Verdict::Asked(asked) => {
-                    let waiting = Waiting { home, request: Box::new(asked) };
+                    let waiting = Waiting { home, paid, request: Box::new(asked) };
                     self.kernel.ask(now, conn, waiting, effects)?;
                 }
             }
@@ -223,9 +243,9 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn standing(&self, conn: ConnId) -> Standing<'_> {
+    pub(super) fn standing(&self, conn: ConnId, paid: Paid) -> Standing<'_> {
         let cold = self.kernel.conns.cold(conn).expect("a request comes from an open connection");
-        Standing { identity: &cold.identity, policy: &self.kernel.policy }
+        Standing { identity: &cold.identity, policy: &self.kernel.policy, paid }
     }
 
     fn request(&self, conn: ConnId, call: CallId, part: u16, seen: Seen, needs: Right, ask: Ask) -> Request {
@@ -241,7 +261,7 @@ impl Shard {
             from: ConnAt { shard: self.kernel.id, conn },
             user: cold.identity.user.clone(),
             dialect: row.dialect,
-            rooms: joined + cold.pending + self.requests.len() as u32,
+            rooms: joined + u32::from(cold.pending) + self.requests.len() as u32,
             ask,
         }
     }
@@ -250,7 +270,7 @@ impl Shard {
     /// reads pause.
     pub(super) fn send(&mut self, conn: ConnId, effects: &mut Effects) {
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
-            cold.pending += self.requests.len() as u32;
+            cold.pending += self.requests.len() as u16;
         }
         if self.kernel.lanes.request(conn, &mut self.requests, effects) {
             return;
@@ -332,7 +352,7 @@ impl Shard {
         error: &WireError,
         effects: &mut Effects,
     ) {
-        self.kernel.counters.error(error.code);
+        self.kernel.counters.error(error);
         self.frame.clear();
         match id {
             Some(id) => encode::reply_error(&mut self.frame, id, error),
@@ -340,6 +360,23 @@ impl Shard {
         }
         let refusal = Frame::logged(&self.kernel.memory.account, &self.frame);
         self.kernel.push_to(now, conn, &refusal, effects);
+        if error.code == ErrorCode::RateLimited {
+            self.kernel.note_rate_refusal(now, conn, effects);
+        }
+    }
+
+    /// Refuses what is no request: it costs as much as the dearest, or rubbish would be free.
+    fn refuse_rubbish(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        id: Option<&RequestId>,
+        event: Option<&str>,
+        error: WireError,
+        effects: &mut Effects,
+    ) {
+        let error = self.kernel.pay(now, conn, None, Rate::Heavy, 1).err().unwrap_or(error);
+        self.refuse(now, conn, id, event, &error, effects);
     }
 }
 
@@ -348,7 +385,7 @@ fn bad(message: impl Into<Cow<'static, str>>) -> WireError {
 }
 
 /// Finds what `data` names, by the declared kind of home.
-fn targets<'a>(declared: &Declared, data: Data<'a>) -> Result<Targets<'a>, WireError> {
+fn targets<'a>(declared: &Declared, data: Data<'a>, rooms_max: usize) -> Result<Targets<'a>, WireError> {
     let (mut room, mut rooms, mut user) = (None, None, None);
     for (key, value) in data.fields().ok_or_else(|| bad("data is an object"))? {
         let (place, key) = match &*key.name() {
@@ -372,22 +409,23 @@ fn targets<'a>(declared: &Declared, data: Data<'a>) -> Result<Targets<'a>, WireE
     match (declared.home, room, rooms, user) {
         (Home::Room, Some(room), _, _) => Ok(Targets::Room(named("room", room)?)),
         (Home::Room, None, _, _) => Err(bad("data.room is missing: the room's name")),
-        (Home::Rooms, _, Some(rooms), _) => list(rooms),
+        (Home::Rooms, _, Some(rooms), _) => list(rooms, rooms_max),
         (Home::Rooms, _, None, _) => Err(bad("data.rooms is missing: a list of rooms")),
         (Home::Target, Some(room), None, None) => Ok(Targets::Room(named("room", room)?)),
-        (Home::Target, None, Some(rooms), None) => list(rooms),
+        (Home::Target, None, Some(rooms), None) => list(rooms, rooms_max),
         (Home::Target, None, None, Some(user)) => Ok(Targets::User(named("user", user)?)),
         (Home::Target, ..) => Err(bad("data names exactly one of `room`, `rooms` and `user`")),
         (Home::Conn, ..) => unreachable!("answered at the connection"),
     }
 }
 
-fn list(rooms: &str) -> Result<Targets<'_>, WireError> {
-    let allowed = || bad(format!("data.rooms is a list of 1 to {ROOMS_PER_REQUEST_MAX} names"));
+fn list(rooms: &str, rooms_max: usize) -> Result<Targets<'_>, WireError> {
+    let allowed = || bad(format!("data.rooms is a list of 1 to {rooms_max} names"));
     let mut names = Vec::new();
     for item in json::array(rooms).ok_or_else(allowed)? {
-        if names.len() == ROOMS_PER_REQUEST_MAX {
-            return Err(WireError { limit: Some("rooms_per_request"), ..allowed() });
+        if names.len() == rooms_max {
+            let message = format!("data.rooms names more than {rooms_max} rooms; send several requests");
+            return Err(WireError::too_many(Limit::RoomsPerRequest, message));
         }
         names.push(json::string(item).ok_or_else(allowed)?);
     }

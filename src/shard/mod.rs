@@ -186,7 +186,7 @@ impl Shard {
             Input::Answer { ticket, outside } => self.on_answer(now, ticket, outside, effects),
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
-            Input::Limits(limits) => self.kernel.limits = *limits,
+            Input::Limits(limits) => self.kernel.set_limits(now, *limits),
             Input::Drain { over } => self.on_drain(now, over, effects),
         }
         self.settle(now, may_relieve, effects);
@@ -261,6 +261,11 @@ impl Shard {
     /// Who sends no token, where that is allowed: see [`Verifier::anonymous`].
     pub fn anonymous(&self, random: u128, label: Option<&str>) -> Option<Identity> {
         self.kernel.verifier.anonymous(random, label)
+    }
+
+    /// What one message may have, bytes, unless it began under another bound.
+    pub fn message_bytes_max(&self) -> usize {
+        self.kernel.limits.message_bytes
     }
 
     /// No timer fires before this.

@@ -3,7 +3,7 @@
 use crate::kernel::Kernel;
 use crate::kernel::counters::Counters;
 use crate::kernel::reasons::{CloseReason, Dropped};
-use crate::wire::codes::{CloseCode, ErrorCode};
+use crate::wire::codes::{CloseCode, ErrorCode, Limit};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -54,6 +54,10 @@ pub struct Snapshot {
     pub forgotten: u64,
     pub refused_full: u64,
     pub errors: BTreeMap<&'static str, u64>,
+    /// Those of `errors` that name a limit.
+    pub limited: BTreeMap<&'static str, u64>,
+    /// Buckets of users, and of connections that were refused, that are not known to be full.
+    pub buckets: u64,
     pub closes: BTreeMap<&'static str, u64>,
     /// Those of `closes` that have a reason beside the code.
     pub closed_for: BTreeMap<&'static str, u64>,
@@ -86,6 +90,7 @@ impl Snapshot {
             slow,
             dropped,
             errors,
+            limited,
             closes,
             closed_for,
         } = kernel.counters.clone();
@@ -123,6 +128,8 @@ impl Snapshot {
             forgotten,
             refused_full,
             errors: ErrorCode::ALL.into_iter().map(|code| (code.as_str(), errors[code.index()])).collect(),
+            limited: Limit::KINDS.into_iter().zip(limited).collect(),
+            buckets: kernel.meters.len() as u64,
             closes: CloseCode::ALL.into_iter().map(|code| (code.as_str(), closes[code.index()])).collect(),
             closed_for: CloseReason::ALL.into_iter().map(|why| (why.name(), closed_for[why.index()])).collect(),
             resets_for: BTreeMap::from([("linger", resets_linger), ("memory", resets_memory)]),
@@ -170,6 +177,8 @@ impl Snapshot {
             forgotten,
             refused_full,
             errors,
+            limited,
+            buckets,
             closes,
             closed_for,
             resets_for,
@@ -206,11 +215,13 @@ impl Snapshot {
             (reliefs, other.reliefs),
             (forgotten, other.forgotten),
             (refused_full, other.refused_full),
+            (buckets, other.buckets),
         ] {
             *into += from;
         }
         each(dropped, &other.dropped);
         each(errors, &other.errors);
+        each(limited, &other.limited);
         each(closes, &other.closes);
         each(closed_for, &other.closed_for);
         each(resets_for, &other.resets_for);

@@ -43,6 +43,8 @@ pub enum Check {
     NothingOvertakes,
     /// Valid requests succeed.
     RequestsSucceed,
+    /// What was refused because its sender asks too much was not done.
+    RefusedIsNotDone,
     /// A connection is closed for a reason.
     NoNeedlessClose,
     /// `data` arrives byte for byte.
@@ -93,6 +95,9 @@ struct Attempt {
     conns: BTreeSet<u32>,
     /// Where it was sequenced, by room.
     places: BTreeMap<RoomKey, String>,
+    /// How often it was sent, and how often that was refused.
+    sent: u64,
+    refused: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -118,8 +123,20 @@ impl Ledger {
             exclude_self,
             conns: BTreeSet::new(),
             places: BTreeMap::new(),
+            sent: 0,
+            refused: 0,
         });
         attempt.conns.insert(conn);
+        attempt.sent += 1;
+    }
+
+    /// Whatever was refused each time that it was sent is nowhere.
+    pub fn assert_refused_is_not_done(&self) -> Kept {
+        let is_wrong = |attempt: &&Attempt| attempt.sent == attempt.refused && !attempt.places.is_empty();
+        match self.attempts.values().find(is_wrong) {
+            None => Ok(()),
+            Some(attempt) => broken(Check::RefusedIsNotDone, format!("refused and sequenced: {attempt:?}")),
+        }
     }
 
     /// A message was seen, or its place told. The epoch is not always known.
@@ -225,6 +242,8 @@ pub struct View {
     plenty: Plenty,
     /// Somebody outside is asked now and then, who may deny, or say nothing in time.
     asks: bool,
+    /// May be told that it asks too much.
+    is_limited: bool,
 }
 
 /// What a run leaves the server to keep messages in.
@@ -239,7 +258,7 @@ pub enum Plenty {
 }
 
 impl View {
-    pub fn new(conn: u32, tenant: &str, user: &str, plenty: Plenty, asks: bool) -> View {
+    pub fn new(conn: u32, tenant: &str, user: &str, plenty: Plenty) -> View {
         View {
             conn,
             tenant: tenant.to_string(),
@@ -250,8 +269,17 @@ impl View {
             ended: Vec::new(),
             excludes: BTreeSet::new(),
             plenty,
-            asks,
+            asks: false,
+            is_limited: false,
         }
+    }
+
+    pub fn limited(self, is_limited: bool) -> View {
+        View { is_limited, ..self }
+    }
+
+    pub fn asked_about(self, asks: bool) -> View {
+        View { asks, ..self }
     }
 
     pub fn inbox(&self) -> String {
@@ -305,7 +333,9 @@ impl View {
                 self.stays.entry(self.inbox()).or_default();
                 Ok(())
             }
-            Some("error") if !self.may_refuse(&value["data"]) => broken(Check::RequestsSucceed, text),
+            Some("error") if !self.may_refuse(&value["data"]) && !self.may_limit(&value["data"]) => {
+                broken(Check::RequestsSucceed, text)
+            }
             Some(_) if value.get("seq").is_some() => self.on_push(text, &value, ledger, now),
             Some(_) => Ok(()),
             None => broken(Check::WholeFrames, format!("neither reply nor push: {text}")),
@@ -363,6 +393,14 @@ impl View {
             );
         };
         let is_ok = reply["ok"] == true;
+        if self.may_limit(&reply["error"]) {
+            if let Asked::Publish { tag, .. } = &asked
+                && let Some(attempt) = ledger.attempts.get_mut(tag)
+            {
+                attempt.refused += 1;
+            }
+            return Ok(());
+        }
         let may_fail = match &asked {
             Asked::Unknown => reply["error"]["code"] == "unknown_event",
             Asked::Leave { room } if reply["error"]["code"] == "not_member" => !self.stays.contains_key(room),
@@ -376,6 +414,12 @@ impl View {
             return broken(Check::RequestsSucceed, format!("connection {conn}: {asked:?} was answered {reply}"));
         }
         if !is_ok {
+            // Whatever the reason was, it was not done.
+            if let Asked::Publish { tag, .. } = &asked
+                && let Some(attempt) = ledger.attempts.get_mut(tag)
+            {
+                attempt.refused += 1;
+            }
             return Ok(());
         }
         let data = &reply["data"];
@@ -449,6 +493,12 @@ impl View {
             return broken(Check::RepliesOnce, format!("asked for {asked:?}, answered for {named:?}"));
         }
         Ok(done)
+    }
+
+    /// Anything may fail with `error`: the client asks too much, and it says of what and when to go on.
+    fn may_limit(&self, error: &Value) -> bool {
+        let says_all = error["limit"].is_string() && error["retry_after_ms"].as_u64().is_some_and(|wait| wait > 0);
+        self.is_limited && error["code"] == "rate_limited" && says_all
     }
 
     fn end_stay(&mut self, room: &str) {

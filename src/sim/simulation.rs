@@ -4,6 +4,7 @@
 use crate::admission::pattern::RulePattern;
 use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
 use crate::admission::policy::{Policy, Roles};
+use crate::admission::rates::{Allowance, EventRate, Rates};
 use crate::admission::rights::Right;
 use crate::base::limits::{
     ASK_TIME_OUT, ASKED_BEHIND_MAX, ASKED_PER_CONN_MAX, CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX,
@@ -44,6 +45,8 @@ struct Shape {
     is_flood: bool,
     /// Shards have so little memory that they let go of some now and then.
     is_scarce: bool,
+    /// One client is refused when it asks too much.
+    is_greedy: bool,
     /// Half way, all histories grow too old.
     has_lull: bool,
     /// Lanes stop for a while now and then.
@@ -53,7 +56,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn draw(random: &mut Random, fault: Option<Fault>) -> Shape {
+    fn draw(random: &mut Random, fault: Option<Fault>, is_greedy: bool) -> Shape {
         let is_heavy = random.one_in(16) || matches!(fault, Some(Fault::UnboundedOutbox | Fault::IdleRelief));
         let is_flood = !is_heavy && random.one_in(16);
         let stalls = is_flood || random.one_in(2);
@@ -75,6 +78,7 @@ impl Shape {
                 lane_entries: lane_entries as u32,
                 window: if is_heavy { 100_000 } else { small as usize },
                 memory_bytes: memory_bytes as usize,
+                rates: if is_greedy { tight() } else { Rates::default() },
                 seed: random.next(),
                 fault,
             },
@@ -98,10 +102,25 @@ impl Shape {
             is_heavy,
             is_flood,
             is_scarce,
+            is_greedy,
             has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
             stalls,
             asks: fault.is_none() && !is_flood && random.one_in(3),
         }
+    }
+}
+
+/// The client that asks too much, where one does, and the roles of others, which may.
+const GREEDY: usize = 0;
+const MODERATOR: &str = "moderator";
+const CALM: &str = "calm";
+
+fn tight() -> Rates {
+    Rates {
+        conn: Some(Allowance { burst: 8, tokens: 4, period: Duration::from_secs(1) }),
+        user: None,
+        events: EventRate::parse("room:publish 5/2s").into_iter().collect(),
+        unlimited_roles: [MODERATOR, CALM].map(Box::from).into(),
     }
 }
 
@@ -147,7 +166,9 @@ fn policy_that_asks() -> Policy {
 impl<'t> Simulation<'t> {
     pub fn new(seed: u64, fault: Option<Fault>) -> Simulation<'t> {
         let mut random = Random::new(seed);
-        let shape = Shape::draw(&mut random, fault);
+        // Not drawn, so that other seeds stay what they were.
+        let is_greedy = fault.is_none() && seed % 4 == 1;
+        let shape = Shape::draw(&mut random, fault, is_greedy);
         let tenants = if fault.is_none() && random.one_in(3) { 2 } else { 1 };
         let client = |name| {
             let tenant = format!("t{}", random.below(tenants));
@@ -159,7 +180,11 @@ impl<'t> Simulation<'t> {
             };
             Client::new(name as usize, tenant, user, random.one_in(3), pace)
         };
-        let clients = (0..shape.clients).map(client).collect();
+        let mut clients: Vec<Client> = (0..shape.clients).map(client).collect();
+        if shape.is_greedy {
+            // Its roles would let it ask as much as it likes.
+            clients[GREEDY].is_moderator = false;
+        }
         let mut world = World::new(&shape.world);
         if shape.asks {
             world.set_policy(policy_that_asks());
@@ -424,14 +449,20 @@ impl<'t> Simulation<'t> {
     fn connect(&mut self, client: usize) {
         let (shard, plenty, asks) = (self.pick_shard(), self.plenty(), self.shape.asks);
         let row = &mut self.clients[client];
-        let role = if row.is_moderator { "moderator" } else { "" };
+        let is_limited = self.shape.is_greedy && client == GREEDY;
+        let role = match row.is_moderator {
+            true => MODERATOR,
+            false if is_limited => "",
+            false => CALM,
+        };
         let Some(link) = self.world.open(shard, identity(&row.tenant, &row.user, role)) else { return };
         self.conns += 1;
         row.link = Some(link);
         row.looked = self.world.now.at;
         row.unread_max = Duration::ZERO;
         row.misbehaved = false;
-        row.view = Some(View::new(self.conns, &row.tenant, &row.user, plenty, asks));
+        let view = View::new(self.conns, &row.tenant, &row.user, plenty).limited(is_limited).asked_about(asks);
+        row.view = Some(view);
         let (conn, user) = (self.conns, row.user.clone());
         self.say(|| format!("{client}, user {user}, connects to shard {} as connection {conn}", shard.0));
         let now = self.world.now.at;
@@ -531,6 +562,7 @@ impl<'t> Simulation<'t> {
             }
             // A connection whose request waits for credit is not heard either.
             Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
+            Some(CloseCode::RateLimited) => self.shape.is_greedy && client == GREEDY,
             Some(CloseCode::Restart) => self.is_draining && reason.starts_with("{\"retry_ms\":"),
             Some(CloseCode::Normal | CloseCode::Protocol | CloseCode::Unsupported) => row.misbehaved,
             _ => false,
@@ -650,6 +682,7 @@ impl<'t> Simulation<'t> {
         self.is_final = true;
         self.flow()?;
         self.is_final = false;
+        self.ledger.assert_refused_is_not_done()?;
         let views = self.clients.iter().filter_map(|client| client.view.as_ref());
         for view in views.chain(&self.past) {
             view.explain_holes(&self.ledger)?;
@@ -720,6 +753,7 @@ impl<'t> Simulation<'t> {
             history_bytes: 0,
             memory: Held::default(),
             account: Held::default(),
+            buckets: 0,
             waiting: (0..shards).map(ShardId).filter(|id| *id != me).map(|id| (id, Waiting::default())).collect(),
         };
         for shard in self.world.shards() {

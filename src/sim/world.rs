@@ -5,6 +5,7 @@
 use crate::admission::identity::{Identity, Particulars};
 use crate::admission::names::User;
 use crate::admission::policy::Policy;
+use crate::admission::rates::Rates;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::random::Random;
@@ -42,6 +43,7 @@ pub struct WorldShape {
     pub window: usize,
     /// What each shard may hold for readers, bytes.
     pub memory_bytes: usize,
+    pub rates: Rates,
     pub seed: u64,
     pub fault: Option<Fault>,
 }
@@ -49,7 +51,8 @@ pub struct WorldShape {
 impl Default for WorldShape {
     fn default() -> Self {
         let memory_bytes = Limits::default().memory_bytes;
-        WorldShape { shards: 2, lane_entries: 8, window: 1 << 20, memory_bytes, seed: 1, fault: None }
+        let rates = Rates::default();
+        WorldShape { shards: 2, lane_entries: 8, window: 1 << 20, memory_bytes, rates, seed: 1, fault: None }
     }
 }
 
@@ -134,7 +137,8 @@ impl World {
                 Some(Fault::IdleRelief) => Limits::default().memory_bytes,
                 _ => shape.memory_bytes,
             };
-            let limits = Limits { lane_entries: shape.lane_entries, memory_bytes, ..Limits::default() };
+            let (lane_entries, rates) = (shape.lane_entries, shape.rates.clone());
+            let limits = Limits { lane_entries, memory_bytes, rates, ..Limits::default() };
             let (id, seed) = (ShardId(id), shape.seed ^ u64::from(id) << 32);
             let config = ShardConfig { id, shards: shape.shards, origin: 7, seed, map_key, limits };
             Shard::new(config, features::all(), now)
@@ -430,6 +434,13 @@ impl World {
 
     pub fn answer(&mut self, shard: ShardId, ticket: Ticket, outside: Outside) {
         self.step(shard, Input::Answer { ticket, outside });
+    }
+
+    /// All shards keep to these limits from now on.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        for shard in self.shards() {
+            self.step(shard, Input::Limits(Box::new(limits.clone())));
+        }
     }
 
     pub fn revoke(&mut self, shard: ShardId, revocations: &[Revocation]) {

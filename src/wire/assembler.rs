@@ -333,7 +333,8 @@ fn append(kept: &mut Vec<u8>, arrived: &[u8], bytes_max: usize) {
     kept.extend_from_slice(arrived);
 }
 
-const TOO_LARGE: FrameError = FrameError { code: CloseCode::TooLarge, reason: "the message is too large" };
+const TOO_LARGE: FrameError =
+    FrameError { code: CloseCode::TooLarge, reason: "the message is larger than limits.message_bytes of `connected`" };
 
 /// Reads the frame header at the start of `bytes`; `None` where it is cut off. Every byte is judged
 /// as soon as it is there.

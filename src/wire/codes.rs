@@ -2,6 +2,7 @@
 //! Invariant: `ALL[code.index()] == code`, so a table of counters has one row for each code.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Why a request failed. Names are the protocol's; a code is never reused for something else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -170,15 +171,80 @@ pub struct WireError {
     pub code: ErrorCode,
     /// What went wrong and what is allowed, for the developer of the client.
     pub message: Cow<'static, str>,
-    /// With `rate_limited` and `unavailable`: not before this many milliseconds.
+    /// Where waiting helps: not before this many milliseconds.
     pub retry_after_ms: Option<u64>,
-    /// With `rate_limited`: which limit.
-    pub limit: Option<&'static str>,
+    /// With `rate_limited`, `too_many` and `too_large`: which limit.
+    pub limit: Option<Limit>,
+}
+
+/// What there was too much of. Operators set most of these under `limits`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// Requests of the connection.
+    Conn,
+    /// Requests of the user, over its connections.
+    User,
+    /// One event of the user; with the pattern of events that the limit is for.
+    Event(Arc<str>),
+    RoomsPerConn,
+    RoomsPerRequest,
+    RoomsPerShard,
+    /// `room:update` data, bytes.
+    RoomData,
+    /// Rooms of the connection that wait for a decision from outside, requests behind them, bytes of all.
+    Asked,
+    AskedBehind,
+    AskedBytes,
+}
+
+impl Limit {
+    /// For counters: one row each.
+    pub const KINDS: [&'static str; 10] = [
+        "conn",
+        "user",
+        "event",
+        "rooms_per_conn",
+        "rooms_per_request",
+        "rooms_per_shard",
+        "room_data_bytes",
+        "asked",
+        "asked_behind",
+        "asked_bytes",
+    ];
+
+    /// The place in [`Limit::KINDS`].
+    pub fn index(&self) -> usize {
+        match self {
+            Limit::Conn => 0,
+            Limit::User => 1,
+            Limit::Event(_) => 2,
+            Limit::RoomsPerConn => 3,
+            Limit::RoomsPerRequest => 4,
+            Limit::RoomsPerShard => 5,
+            Limit::RoomData => 6,
+            Limit::Asked => 7,
+            Limit::AskedBehind => 8,
+            Limit::AskedBytes => 9,
+        }
+    }
+
+    /// As clients read it.
+    pub fn name(&self) -> Cow<'static, str> {
+        match self {
+            Limit::Event(pattern) => format!("event:{pattern}").into(),
+            other => Limit::KINDS[other.index()].into(),
+        }
+    }
 }
 
 impl WireError {
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> WireError {
         WireError { code, message: message.into(), retry_after_ms: None, limit: None }
+    }
+
+    /// `too_many` of what `limit` names.
+    pub fn too_many(limit: Limit, message: impl Into<Cow<'static, str>>) -> WireError {
+        WireError { limit: Some(limit), ..WireError::new(ErrorCode::TooMany, message) }
     }
 }
 
@@ -194,6 +260,29 @@ mod tests {
         }
         let names: HashSet<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(names.len(), ErrorCode::ALL.len());
+    }
+
+    #[test]
+    fn every_limit_has_its_own_row_and_name() {
+        let all = [
+            Limit::Conn,
+            Limit::User,
+            Limit::Event("room:*".into()),
+            Limit::RoomsPerConn,
+            Limit::RoomsPerRequest,
+            Limit::RoomsPerShard,
+            Limit::RoomData,
+            Limit::Asked,
+            Limit::AskedBehind,
+            Limit::AskedBytes,
+        ];
+        for (row, limit) in all.iter().enumerate() {
+            assert_eq!(limit.index(), row);
+            assert!(limit.name().starts_with(Limit::KINDS[row]));
+        }
+        let names: HashSet<_> = all.iter().map(Limit::name).collect();
+        assert_eq!(names.len(), Limit::KINDS.len());
+        assert_eq!(all[2].name(), "event:room:*");
     }
 
     #[test]

@@ -169,9 +169,9 @@ fn put_error(out: &mut Vec<u8>, error: &WireError) {
         put(out, r#","retry_after_ms":"#);
         put_number(out, retry_after_ms);
     }
-    if let Some(limit) = error.limit {
+    if let Some(limit) = &error.limit {
         put(out, r#","limit":"#);
-        json::write_string(out, limit);
+        json::write_string(out, &limit.name());
     }
 }
 
@@ -189,7 +189,7 @@ fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::codes::ErrorCode;
+    use crate::wire::codes::{ErrorCode, Limit};
     use proptest::prelude::*;
     use std::io::Cursor;
     use tungstenite::protocol::frame::{
@@ -241,13 +241,13 @@ mod tests {
         out.clear();
         let limited = WireError {
             retry_after_ms: Some(1200),
-            limit: Some("publish"),
+            limit: Some(Limit::Event("room:publish".into())),
             ..WireError::new(ErrorCode::RateLimited, "too \"fast\"")
         };
         reply_error(&mut out, &RequestId::Integer(-7), &limited);
         assert_eq!(
             payload(&out),
-            r#"{"id":-7,"ok":false,"error":{"code":"rate_limited","message":"too \"fast\"","retry_after_ms":1200,"limit":"publish"}}"#
+            r#"{"id":-7,"ok":false,"error":{"code":"rate_limited","message":"too \"fast\"","retry_after_ms":1200,"limit":"event:room:publish"}}"#
         );
         out.clear();
         error_push(&mut out, Some("room:join"), &WireError::new(ErrorCode::Forbidden, "no"));

@@ -2,7 +2,7 @@
 //! sender's bytes. Invariant: an [`Envelope`] exists only of a message that is JSON throughout,
 //! so its `data` can be passed on unread.
 
-use super::codes::{ErrorCode, WireError};
+use super::codes::{ErrorCode, Limit, WireError};
 use super::json::{self, Fields, Spans};
 use crate::base::limits::{CID_BYTES_MAX, EVENT_BYTES_MAX, REQUEST_ID_BYTES_MAX, ROOMS_PER_REQUEST_MAX};
 use std::borrow::Cow;
@@ -239,7 +239,7 @@ fn room_list(raw: &str) -> Result<Vec<Cow<'_, str>>, WireError> {
     for item in items {
         if rooms.len() == ROOMS_PER_REQUEST_MAX {
             let message = format!("`rooms` holds more than {ROOMS_PER_REQUEST_MAX} rooms; send several requests");
-            return Err(WireError::new(ErrorCode::TooMany, message));
+            return Err(WireError::too_many(Limit::RoomsPerRequest, message));
         }
         rooms.push(json::string(item).ok_or_else(wrong)?);
     }

@@ -73,6 +73,7 @@ mod tests {
     use super::*;
     use crate::admission::identity::{Identity, Particulars};
     use crate::admission::names::{RoomName, User};
+    use crate::admission::rates::{Allowance, Rates};
     use crate::admission::rights::Right;
     use crate::base::limits::{CLAIMS_MAX, POLICIES_MAX, SHARDS_MAX};
     use crate::host::Options;
@@ -223,8 +224,56 @@ mod tests {
         assert!(message.starts_with("RINGROOM_LIMITS__HEARTBEAT_MS: ") && message.contains("set it to 100000"));
         let message = refusal(Options::default(), &[SECRET, ("RINGROOM_TURN__WRITES_PER_TURN", "10")]);
         assert!(message.starts_with("RINGROOM_TURN__WRITES_PER_TURN: turn.crowd") && message.contains("set it to 9"));
+        for (name, value, what) in [
+            ("RINGROOM_LIMITS__SLOW_MS", "10000", "limits.stall_ms is 10000 and must be more than limits.slow_ms"),
+            ("RINGROOM_LIMITS__STALL_MS", "1000", "set it to 1001 or more"),
+            ("RINGROOM_LIMITS__ROOMS_PER_SHARD", "5", "limits.rooms_per_shard is 5 and must be at least"),
+            ("RINGROOM_LIMITS__OUTBOX_BYTES", "67108865", "limits.outbox_bytes is 67108865; it takes"),
+            ("RINGROOM_MEMORY__BUDGET_BYTES", "1000", "memory.budget_bytes is 1000; it takes"),
+        ] {
+            let message = refusal(Options::default(), &[SECRET, (name, value)]);
+            assert!(message.starts_with(&format!("{name}: ")) && message.contains(what), "{message}");
+        }
+        let large =
+            [SECRET, ("RINGROOM_LIMITS__OUTBOX_BYTES", "4194304"), ("RINGROOM_MEMORY__BUDGET_BYTES", "16777216")];
+        let message = refusal(Options::default(), &large);
+        assert!(
+            message.starts_with("RINGROOM_LIMITS__OUTBOX_BYTES: ") && message.contains("set it to 2097152 or less")
+        );
+        let few = [("RINGROOM_LIMITS__ROOMS_PER_SHARD", "5"), ("RINGROOM_LIMITS__CONNS_PER_SHARD", "5")];
+        assert_eq!(loaded(Options::default(), &[SECRET, few[0], few[1]]).config.limits.rooms_max, 5);
         let message = refusal(Options::default(), &[SECRET, ("RINGROOM_SERVER__CPUS", "1023")]);
         assert!(message.contains("processor 1023") && message.contains("it may use 0"), "{message}");
+    }
+
+    #[test]
+    fn rates_are_read_as_they_are_written_and_a_word_takes_them_away() {
+        let rates = |environment: &[(&str, &str)]| {
+            let environment: Vec<_> = [SECRET].into_iter().chain(environment.iter().copied()).collect();
+            loaded(Options::default(), &environment).config.limits.rates
+        };
+        let each = |burst, tokens, s| Some(Allowance { burst, tokens, period: Duration::from_secs(s) });
+        let default = rates(&[]);
+        assert_eq!((default.conn, default.user, default.events.len()), (each(100, 10, 1), None, 0));
+        assert_eq!(*default.unlimited_roles, [Box::from("service")]);
+        for off in ["RINGROOM_LIMITS__CONN_BURST", "RINGROOM_LIMITS__CONN_PER_S"] {
+            assert_eq!(rates(&[(off, "unlimited")]).conn, None);
+        }
+        let set = rates(&[
+            ("RINGROOM_LIMITS__CONN_BURST", "7"),
+            ("RINGROOM_LIMITS__CONN_PER_S", "3"),
+            ("RINGROOM_LIMITS__USER_EVENTS", "200"),
+            ("RINGROOM_LIMITS__EVENTS", "room:publish 50/1s, message:* 100/1m"),
+            ("RINGROOM_LIMITS__UNLIMITED_ROLES", "admin, service"),
+        ]);
+        assert_eq!((set.conn, set.user), (each(7, 3, 1), each(200, 200, 60)));
+        let events: Vec<_> = set.events.iter().map(ToString::to_string).collect();
+        assert_eq!(events, ["room:publish 50/1000ms", "message:* 100/60000ms"]);
+        assert_eq!(set.unlimited_roles.len(), 2);
+        let message = refusal(Options::default(), &[SECRET, ("RINGROOM_LIMITS__EVENTS", "room:publish 50")]);
+        assert!(message.contains("for example: events = \"room:publish 50/1s"), "{message}");
+        let bench = loaded(Options { profile: Some("bench".into()), ..Options::default() }, &[SECRET]);
+        assert_eq!(Rates { unlimited_roles: Vec::new(), ..bench.config.limits.rates }, Rates::default());
     }
 
     #[test]

@@ -9,15 +9,17 @@ use super::value::Quoted;
 use crate::admission::pattern::{Pattern, RulePattern};
 use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
 use crate::admission::policy::{Policy, Roles};
+use crate::admission::rates::{Allowance, EventRate, Rates};
 use crate::admission::rights::Right;
 use crate::admission::token::{Anonymous, ClaimPaths, TokenSettings};
-use crate::base::limits::{ASK_TIME_OUT, SHARDS_MAX};
+use crate::base::limits::{ASK_TIME_OUT, BURST_MAX, SHARDS_MAX};
 use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
 use crate::io::process;
 use crate::io::runtime::Choice;
 use crate::io::socket::SocketOptions;
 use crate::io::tuning::Tuning;
 use crate::kernel::Limits;
+use crate::kernel::outbox::OutboxBounds;
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -26,6 +28,14 @@ use std::time::Duration;
 const BEAT: &str = "limits.heartbeat_ms";
 const TIME_OUT: &str = "limits.heartbeat_time_out_ms";
 const WRITES: &str = "turn.writes_per_turn";
+const STALL: &str = "limits.stall_ms";
+const SLOW: &str = "limits.slow_ms";
+const ROOMS: &str = "limits.rooms_per_shard";
+const CONNS: &str = "limits.conns_per_shard";
+const OUTBOX: &str = "limits.outbox_bytes";
+const BUDGET: &str = "memory.budget_bytes";
+/// So many readers at least hold what a shard has for them.
+const OUTBOX_SHARE: u64 = 8;
 const CROWD_WRITES: &str = "turn.crowd_writes_per_turn";
 
 pub struct Config {
@@ -115,6 +125,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
             ),
         ));
     }
+    problems.extend(wrong_limits(effective, &tree));
     let allowed = process::allowed_cpus().unwrap_or_default();
     let named = cpu_numbers(&tree.server.cpus);
     if let Some(stranger) = named.iter().flatten().find(|cpu| !allowed.is_empty() && !allowed.contains(cpu)) {
@@ -169,7 +180,72 @@ fn limits(limits: &tree::Limits, memory: &tree::Memory) -> Limits {
         lane_entries: limits.lane_entries as u32,
         memory_bytes: memory.budget_bytes as usize,
         ask_time_out: ASK_TIME_OUT,
+        rates: rates(limits),
+        message_bytes: limits.message_bytes as usize,
+        rooms_per_conn: limits.rooms_per_conn as usize,
+        rooms_per_request: limits.rooms_per_request as usize,
+        rooms_max: limits.rooms_per_shard as usize,
+        outbox: OutboxBounds::of(limits.outbox_bytes as usize),
+        slow_time: Duration::from_millis(limits.slow_ms),
+        stall_time: Duration::from_millis(limits.stall_ms),
     }
+}
+
+fn rates(limits: &tree::Limits) -> Rates {
+    // The tree allows what fits.
+    let tokens = |number: u64| u32::try_from(number).unwrap_or(BURST_MAX);
+    let conn = limits.conn_burst.zip(limits.conn_per_s).map(|(burst, per_s)| Allowance {
+        burst: tokens(burst),
+        tokens: tokens(per_s),
+        period: Duration::from_secs(1),
+    });
+    let user = limits.user_events.map(|events| Allowance {
+        burst: tokens(events),
+        tokens: tokens(events),
+        period: Duration::from_millis(limits.user_events_ms),
+    });
+    Rates {
+        conn,
+        user,
+        events: items(&limits.events).filter_map(EventRate::parse).collect(),
+        unlimited_roles: items(&limits.unlimited_roles).map(Box::from).collect(),
+    }
+}
+
+/// Limits that contradict each other.
+fn wrong_limits(effective: &Effective, tree: &Tree) -> Vec<Problem> {
+    let (limits, budget) = (&tree.limits, tree.memory.budget_bytes);
+    let (slow, stall) = (limits.slow_ms, limits.stall_ms);
+    let (rooms, conns) = (limits.rooms_per_shard, limits.conns_per_shard);
+    let share = budget / OUTBOX_SHARE;
+    let relations = [
+        (
+            slow >= stall,
+            [STALL, SLOW],
+            format!("{STALL} is {stall} and must be more than {SLOW}, which is {slow}; set it to {} or more", slow + 1),
+        ),
+        (
+            rooms < conns,
+            [ROOMS, CONNS],
+            format!(
+                "{ROOMS} is {rooms} and must be at least {CONNS}, which is {conns}: each connection brings its \
+                 user's own room; raise the one or lower the other"
+            ),
+        ),
+        (
+            limits.outbox_bytes > share,
+            [OUTBOX, BUDGET],
+            format!(
+                "{OUTBOX} is {} and must be at most an eighth of {BUDGET}, which is {budget}, or a few slow readers \
+                 use up the memory of all; set it to {share} or less",
+                limits.outbox_bytes
+            ),
+        ),
+    ];
+    let wrong = relations
+        .into_iter()
+        .filter(|(is_wrong, paths, _)| *is_wrong && paths.iter().all(|path| effective.is_known(path)));
+    wrong.map(|(_, paths, what)| Problem::new(effective.origin_of_any(paths), what)).collect()
 }
 
 fn roles(roles: &tree::Roles) -> Roles {

@@ -11,6 +11,7 @@ use crate::admission::names::check_tenant;
 use crate::admission::pattern::{Pattern, RulePattern};
 use crate::admission::policies::{Who, WhoRefused};
 use crate::admission::policy::NAME_DEFAULT;
+use crate::admission::rates::EventRate;
 use crate::base::limits;
 use crate::host::jwks::Place;
 use std::time::Duration;
@@ -19,6 +20,9 @@ pub const PROFILE_DEFAULT: &str = "default";
 /// Milliseconds of one day: longer than anybody waits for a network.
 const DAY_MS: u64 = 24 * 3_600_000;
 const LANE_ENTRIES_MIN: u64 = 8;
+/// A token of an `auth:refresh` must fit.
+const MESSAGE_BYTES_MIN: u64 = 16 * 1_024;
+const UNLIMITED: &str = "unlimited";
 
 sections! {
     /// Where the gateway listens and what it runs on.
@@ -101,11 +105,11 @@ sections! {
     /// says otherwise. Any of the named is enough.
     roles: Roles {
         /// For `platform.*`.
-        platform: String = text(ROLES, "platform_admin", is_roles, "platform_admin,service").live();
+        platform: String = text(ROLES, "platform_admin", is_some_roles, "platform_admin,service").live();
         /// For `performance.dashboard`.
-        dashboard: String = text(ROLES, "admin", is_roles, "admin,platform_admin,service").live();
+        dashboard: String = text(ROLES, "admin", is_some_roles, "admin,platform_admin,service").live();
         /// To manage rooms, besides the right to join them.
-        manage: String = text(ROLES, "moderator", is_roles, "admin,moderator,platform_admin,service").live();
+        manage: String = text(ROLES, "moderator", is_some_roles, "admin,moderator,platform_admin,service").live();
     }
 
     /// Clients that send no token.
@@ -139,6 +143,53 @@ sections! {
         /// Messages under way from one shard to another before the sender waits.
         lane_entries: u64 =
             number("messages", LANE_ENTRIES_MIN, limits::LANE_ENTRIES_MAX as u64, limits::LANE_ENTRIES_MAX as u64);
+        /// What a connection may ask at once, in tokens: a publish costs one for each room, a request about
+        /// a room half of one, any other a quarter, and what is no request one. Beyond it requests are
+        /// refused with `rate_limited`. A change begins with full buckets, on open connections too.
+        conn_burst: Option<u64> =
+            number_unless(UNLIMITED, "tokens", 1, limits::BURST_MAX as u64, limits::CONN_BURST as u64).live();
+        /// How many of these tokens come back each second.
+        conn_per_s: Option<u64> =
+            number_unless(UNLIMITED, "tokens", 1, limits::BURST_MAX as u64, limits::CONN_PER_SECOND as u64).live();
+        /// Requests of each user, over all its connections on one shard: so many at once, and as many again
+        /// in each `user_events_ms`. One counts as often as it names rooms, whatever it costs its
+        /// connection. Not limited unless you say so: connections are, and one user may well be a whole
+        /// machine.
+        user_events: Option<u64> = number_or(UNLIMITED, "requests", 1, limits::BURST_MAX as u64).live();
+        /// The time in which so many come back.
+        user_events_ms: u64 = number("milliseconds", 1, ms(limits::RATE_PERIOD_MAX), 60_000).live();
+        /// The same for single events of each user, or with a `*` at the end for all that begin so: a count
+        /// and a time of `ms`, `s`, `m` or `h`. The first that covers an event counts, beside the limits
+        /// above.
+        events: String = text(EVENT_RATES, "room:publish 50/1s, room:join* 20/10s", is_event_rates, "").live();
+        /// Roles that may ask as much as they like.
+        unlimited_roles: String = text("roles with commas between", "service,platform_admin", is_roles, "service").live();
+        /// One message of a client. A change holds from each connection's next message on; do not lower it
+        /// without need, for clients reckon with what they were told.
+        message_bytes: u64 =
+            number("bytes", MESSAGE_BYTES_MIN, limits::MESSAGE_BYTES_MAX as u64, limits::MESSAGE_BYTES_MAX as u64).live();
+        /// Rooms that a connection may be in, its user's own included. Who is in more stays there.
+        rooms_per_conn: u64 =
+            number("rooms", 2, limits::ROOMS_PER_CONN_MAX as u64, limits::ROOMS_PER_CONN_MAX as u64).live();
+        /// Rooms that one request may name.
+        rooms_per_request: u64 =
+            number("rooms", 1, limits::ROOMS_PER_REQUEST_MAX as u64, limits::ROOMS_PER_REQUEST_MAX as u64).live();
+        /// Rooms that have their home on one shard, those of users included: no fewer than
+        /// `conns_per_shard`, since each connection brings its user's.
+        rooms_per_shard: u64 =
+            number("rooms", 1, limits::ROOMS_PER_SHARD_MAX as u64, limits::ROOMS_PER_SHARD_MAX as u64).live();
+        /// What may wait for one connection that reads too slowly, before it is closed with 4410; at most an
+        /// eighth of `memory.budget_bytes`. Transient pushes are dropped from a quarter of it on.
+        outbox_bytes: u64 = number(
+            "bytes",
+            limits::OUTBOX_BYTES_LEAST as u64,
+            limits::OUTBOX_BYTES_LARGEST as u64,
+            limits::OUTBOX_BYTES_MAX as u64,
+        ).live();
+        /// A connection that took no byte for this long is slow: transient pushes to it are dropped.
+        slow_ms: u64 = number("milliseconds", 100, ms(limits::STALL_TIME_LONGEST), ms(limits::STALL_TIME_SLOW)).live();
+        /// And after this long it is closed with 4410; more than `slow_ms`.
+        stall_ms: u64 = number("milliseconds", 100, ms(limits::STALL_TIME_LONGEST), ms(limits::STALL_TIME_MAX)).live();
     }
 
     /// What the system is asked for each client's socket.
@@ -255,6 +306,7 @@ const PATH: &str = "the path of a file, or nothing";
 const LIST: &str = "texts with commas between";
 const CLAIM: &str = "the name of a claim, or names with dots between";
 const PATTERNS: &str = "patterns of rooms with commas between";
+const EVENT_RATES: &str = "events, each with a count and a time, with commas between";
 const PROFILE: &str = "the name of a profile, or the path of a file that ends with .toml";
 
 pub fn list(name: &str) -> Option<&'static List> {
@@ -325,7 +377,11 @@ fn is_role(text: &str) -> bool {
 }
 
 fn is_roles(text: &str) -> bool {
-    is_something(text) && items(text).count() <= limits::ROLES_MAX && items(text).all(is_role)
+    items(text).count() <= limits::ROLES_MAX && items(text).all(is_role)
+}
+
+fn is_some_roles(text: &str) -> bool {
+    is_something(text) && is_roles(text)
 }
 
 fn is_policy_name(text: &str) -> bool {
@@ -339,6 +395,10 @@ fn is_rule_pattern(text: &str) -> bool {
 
 fn is_who(text: &str) -> bool {
     Who::parse(text).is_ok()
+}
+
+fn is_event_rates(text: &str) -> bool {
+    items(text).count() <= limits::EVENT_RATES_MAX && items(text).all(|item| EventRate::parse(item).is_some())
 }
 
 fn is_patterns(text: &str) -> bool {

@@ -46,7 +46,7 @@ impl Edge {
                 state.shard.step(now, Input::Gone { conn }, &mut state.effects);
                 return Err(socket);
             }
-            let mut row = Row::new(conn, socket, rest);
+            let mut row = Row::new(conn, socket, rest, state.shard.message_bytes_max());
             if row.has_more() {
                 row.queue(&mut state.unread);
                 self.reading.raise();

@@ -88,7 +88,7 @@ impl Edge {
                     return Standing::Open;
                 }
                 Standing::Open => {
-                    let mut under_way = row.resume();
+                    let mut under_way = row.resume(shard.message_bytes_max());
                     let mut held = std::mem::take(&mut under_way.held);
                     let bytes = match held.is_empty() {
                         false => &mut held[..],
@@ -115,7 +115,7 @@ impl Edge {
                 Standing::Closing => {
                     // The core bounds the time, with a reset; a peer that sends on and on is not
                     // waited for.
-                    drop(row.resume());
+                    row.forget();
                     match row.receive(input) {
                         Received::Bytes(got) if row.discard(got) => {}
                         Received::Nothing => {}
