@@ -23,6 +23,7 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
     let wanted = Arc::clone(wanted);
     let settings = Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
+        inherited: Vec::new(),
         cpus: Vec::new(),
         shards: 2,
         io,

@@ -76,6 +76,12 @@ pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 pub const STALL_TIME_LONGEST: Duration = Duration::from_secs(300);
 /// Between the close frame and the reset of a connection that does not answer it.
 pub const LINGER: Duration = Duration::from_secs(5);
+/// Connections that one step closes or resets of the shard's own accord (timers, memory, the drain);
+/// the rest goes with the next ticks, so that thousands that fall due together are no long turn.
+pub const CLOSES_PER_STEP: usize = 256;
+/// Slots that a drain looks through in one step, and how much time that it lost it makes up for.
+pub const DRAIN_LOOKS_PER_STEP: usize = 8_192;
+pub const DRAIN_CATCH_UP: Duration = Duration::from_millis(20);
 
 /// Messages kept per room: entries, bytes, age.
 pub const HISTORY_ENTRIES_MAX: usize = 512;
@@ -213,4 +219,5 @@ const _: () = assert!(CROWD_WRITES_PER_TURN < WRITES_PER_TURN && WRITES_PER_TURN
 const _: () = assert!(READS_PER_TURN <= READS_PER_TURN_MAX);
 const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
 const _: () = assert!(STALL_TIME_MAX.as_millis() <= STALL_TIME_LONGEST.as_millis());
+const _: () = assert!(CLOSES_PER_STEP <= DRAIN_LOOKS_PER_STEP);
 const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

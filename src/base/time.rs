@@ -30,6 +30,13 @@ impl Instant {
         let nanos = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
         Instant(self.0.saturating_add(nanos))
     }
+
+    /// Stops at [`Instant::ZERO`].
+    pub const fn before(self, wait: Duration) -> Self {
+        let nanos = wait.as_nanos();
+        let nanos = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
+        Instant(self.0.saturating_sub(nanos))
+    }
 }
 
 /// Both clocks, read together once a turn.

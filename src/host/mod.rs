@@ -2,12 +2,17 @@
 
 mod config;
 mod development;
+mod drain;
 mod journal;
 mod jwks;
 mod reload;
 mod service;
+mod systemd;
+mod watch;
 
 use config::Sources;
+use std::net::SocketAddr;
+use systemd::{Environment, Handed, Notifier};
 
 /// What the command line says. The rest comes from a file, the environment and defaults.
 #[derive(Clone, Default, Debug)]
@@ -19,6 +24,8 @@ pub struct Options {
     pub profile: Option<String>,
     /// Development mode even with a secret: tokens are printed.
     pub dev: bool,
+    /// Where a listener that was handed over listens, for clients and for operators.
+    handed: [Option<SocketAddr>; 2],
 }
 
 /// Why the gateway does not serve.
@@ -47,14 +54,18 @@ impl From<config::Refused> for Failed {
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
-pub fn serve(options: Options) -> Result<(), Failed> {
+pub fn serve(mut options: Options) -> Result<(), Failed> {
+    let environment = Environment::of_process();
+    // Before anything is opened, and before the configuration is judged: who may listen where.
+    let handed = Handed::take(&environment)?;
+    options.handed = handed.addresses();
     let sources = Sources::of_process(options);
     let loaded = config::load(&sources)?;
     journal::start(loaded.config.log);
     for note in &loaded.notes {
         log::warn!("{note}");
     }
-    service::run(sources, loaded)
+    service::run(sources, loaded, handed, Notifier::new(&environment))
 }
 
 /// Whether the configuration can be served: one line that says so, and what to know besides.

@@ -39,7 +39,7 @@ pub fn take_controls(edge: &Rc<Edge>) {
         match control {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
-            Control::Drain { over } => edge.drain(over),
+            Control::Drain(pace) => edge.drain(pace),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),
             Control::Policy(policy) => edge.step(Input::Policy(policy)),
             Control::Revoke(revocations) => edge.step(Input::Revoke { revocations: &revocations }),

@@ -10,6 +10,7 @@ use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
 use crate::kernel::Limits;
+use crate::shard::DrainPace;
 use crate::wire::dialect::DialectId;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -21,10 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub enum Control {
     /// A socket whose user has its home here, before its 101.
     HandOff(Box<Newcomer>),
-    /// No new connections; the old ones are closed, spread over `over`.
-    Drain {
-        over: Duration,
-    },
+    /// No new connections; the old ones are sent back at this pace.
+    Drain(DrainPace),
     /// Tokens are checked with this from now on.
     Verifier(Arc<Verifier>),
     /// Who may do what from now on.
@@ -116,8 +115,8 @@ mod tests {
         for _ in 0..CONTROLS_MAX {
             assert!(door.try_leave(Control::Stop).is_ok());
         }
-        let drain = Control::Drain { over: Duration::ZERO };
-        assert!(matches!(door.try_leave(drain), Err(Control::Drain { .. })));
+        let drain = Control::Verifier(Arc::default());
+        assert!(matches!(door.try_leave(drain), Err(Control::Verifier(_))));
         assert!(matches!(controls.take(), Some(Control::Stop)));
         assert!(door.try_leave(Control::Stop).is_ok());
         drop(controls);

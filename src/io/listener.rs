@@ -1,13 +1,17 @@
-//! The listener of one shard: takes sockets and gives each to a handshake of its own.
+//! A listener of one shard: takes sockets and gives each to a handshake of its own.
 //! Invariant: no error of one socket ends the loop; want of descriptors or memory makes it pause.
 
 use crate::base::limits::ACCEPTS_PER_TURN;
 use crate::io::edge::Edge;
+use crate::io::signal::Signal;
 use crate::io::{handshake, socket};
 use monoio::net::TcpListener;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// When the process has no descriptor left: others must close theirs first.
@@ -15,14 +19,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    edge.listener.set(Some(listener.as_raw_fd()));
-    loop {
-        // Waiting and taking apart: an accept in the ring could not be told from one that failed
-        // after the drain, and its socket would come without close-on-exec.
-        listener.readable(false).await?;
-        if edge.draining.get() {
-            return Ok(());
-        }
+    let leaving = Rc::new(Signal::default());
+    edge.leaving.borrow_mut().push(Rc::clone(&leaving));
+    // Waiting and taking apart: the socket of an accept in the ring would come without
+    // close-on-exec, and one that was given up could have taken a connection with it.
+    while is_waited_for(&listener, &leaving).await? {
         match take(&edge, &listener) {
             Ok(()) => edge.turn.next().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -33,6 +34,17 @@ pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener) -> io::Result<
             }
         }
     }
+    Ok(())
+}
+
+/// Waits for a connection; false: none is to be taken any more.
+async fn is_waited_for(listener: &TcpListener, leaving: &Signal) -> io::Result<bool> {
+    let mut ready = pin!(listener.readable(false));
+    poll_fn(|context| match leaving.poll_wait(context) {
+        Poll::Ready(()) => Poll::Ready(Ok(false)),
+        Poll::Pending => ready.as_mut().poll(context).map_ok(|()| true),
+    })
+    .await
 }
 
 /// Takes a bounded number of sockets; an error when there is none or none can be had.

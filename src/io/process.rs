@@ -85,6 +85,14 @@ pub fn widen_descriptors(limit: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// The system's clock that never goes back, microseconds: for who compares it with readings of its own.
+pub fn monotonic_us() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one structure of ours, filled by the call, which cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +107,13 @@ mod tests {
             assert_eq!(bound.join().unwrap(), [cpu]);
         }
         assert!(pin(1 << 20).is_err());
+    }
+
+    #[test]
+    fn the_monotonic_clock_goes_on() {
+        let before = monotonic_us();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(monotonic_us() >= before + 2_000);
     }
 
     #[test]

@@ -43,6 +43,14 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<std::n
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    set_listener(&socket, options)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket.into())
+}
+
+/// Has a listener give `options` to what it accepts from now on.
+pub fn set_listener(socket: &socket2::Socket, options: &SocketOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(options.nodelay)?;
     socket.set_tcp_notsent_lowat(options.notsent_lowat)?;
     if let Some(bytes) = options.send_buffer_bytes {
@@ -51,9 +59,16 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<std::n
     if let Some(bytes) = options.receive_buffer_bytes {
         socket.set_recv_buffer_size(bytes)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(options.backlog)?;
-    Ok(socket.into())
+    Ok(())
+}
+
+/// Sees to it that programs which this one starts do not get `fd`. Fails where nothing is open there.
+pub fn close_on_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: takes integers; what is not open yields an error.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Takes one connection, or `WouldBlock`.

@@ -30,6 +30,7 @@ impl Kernel {
         row.flags.set(Flags::CLOSING);
         list(conn, row, &mut effects.dirty);
         self.counters.close(code);
+        self.closes_left = self.closes_left.saturating_sub(1);
         self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);
         self.leave_all(conn, effects);
@@ -48,6 +49,7 @@ impl Kernel {
         let Some(row) = self.conns.row_mut(conn) else { return };
         row.outbox = Outbox::default();
         self.counters.resets_memory += 1;
+        self.closes_left = self.closes_left.saturating_sub(1);
         effects.reset.push(conn);
     }
 

@@ -130,6 +130,8 @@ pub enum Timer {
     Room(RoomId),
     /// Has nobody outside answered?
     Asked(Ticket),
+    /// Whose turn is it to come back?
+    Drain,
 }
 
 pub struct Kernel {
@@ -147,6 +149,8 @@ pub struct Kernel {
     pub random: Random,
     pub counters: Counters,
     pub memory: Memory,
+    /// How many connections this step may still close of its own accord: see `CLOSES_PER_STEP`.
+    pub closes_left: usize,
     /// What happened in rooms that have their home here, not yet told to the features.
     pub facts: VecDeque<(RoomId, Fact)>,
     /// Connections with a replay under way.
@@ -193,6 +197,7 @@ impl Kernel {
             random: Random::new(config.seed),
             counters: Counters::default(),
             memory: Memory::new(config.limits.memory_bytes),
+            closes_left: limits::CLOSES_PER_STEP,
             facts: VecDeque::new(),
             replaying: Vec::new(),
             replayed: Replayed::default(),
@@ -214,6 +219,6 @@ impl Kernel {
 
     /// No timer fires before this.
     pub fn next_deadline(&self) -> Instant {
-        self.wheel.next()
+        if self.memory.is_unfinished() { Instant::ZERO } else { self.wheel.next() }
     }
 }

@@ -66,6 +66,10 @@ impl Shard {
             // Taken back between its check and now, perhaps on another shard.
             return self.kernel.close_for(now, conn, CloseReason::TokenRevokedBefore, effects);
         }
+        if self.is_draining() {
+            // It was let in before its shard was told, perhaps by another.
+            return self.send_back(now, conn, effects);
+        }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);
         let inbox = self.at_home(inbox);

@@ -7,19 +7,21 @@
 mod answers;
 mod census;
 mod clock;
+mod drain;
 mod home;
 mod intake;
 mod snapshot;
 
 pub use crate::kernel::ShardConfig;
 pub use census::{Census, Held};
+pub use drain::DrainPace;
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
 use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::{TokenRefused, Verifier};
-use crate::base::limits::PONGS_PENDING_MAX;
+use crate::base::limits::{CLOSES_PER_STEP, PONGS_PENDING_MAX};
 use crate::base::time::{Instant, Now};
 use crate::kernel::asked::{Outside, Ticket};
 use crate::kernel::calls::Answered;
@@ -34,8 +36,8 @@ use crate::kernel::{Kernel, Limits};
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
+use drain::Drain;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A connection whose handshake is done.
 pub struct Opening {
@@ -120,10 +122,8 @@ pub enum Input<'a> {
     Tick,
     /// Bounds that hold from now on, for timers as they are next set.
     Limits(Box<Limits>),
-    /// Ask every client to come back, spread over a time.
-    Drain {
-        over: Duration,
-    },
+    /// Ask every client to come back, not faster than is said here.
+    Drain(DrainPace),
 }
 
 pub struct Shard {
@@ -134,7 +134,11 @@ pub struct Shard {
     /// The data of a reply, and requests on their way to their homes, likewise.
     receipt: Vec<u8>,
     requests: Requests,
+    /// Timers that fell due, and how many of them are done: see `CLOSES_PER_STEP`.
     due: Vec<crate::kernel::Timer>,
+    due_done: usize,
+    /// Set once the process goes away.
+    drain: Option<Drain>,
     /// Calls of clients that have all their answers and no reply yet.
     answered: Vec<Answered>,
     /// What the present step is, or the last was.
@@ -150,6 +154,8 @@ impl Shard {
             receipt: Vec::new(),
             requests: Requests::new(),
             due: Vec::new(),
+            due_done: 0,
+            drain: None,
             answered: Vec::new(),
             doing: "start",
         }
@@ -161,6 +167,7 @@ impl Shard {
         // writing must not be let go of.
         let may_relieve = !matches!(input, Input::Wrote { .. } | Input::Blocked { .. });
         self.doing = self.name(&input);
+        self.kernel.closes_left = CLOSES_PER_STEP;
         match input {
             Input::Open(opening) => self.open(now, *opening, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
@@ -187,7 +194,7 @@ impl Shard {
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
             Input::Limits(limits) => self.kernel.set_limits(now, *limits),
-            Input::Drain { over } => self.on_drain(now, over, effects),
+            Input::Drain(pace) => self.on_drain(now, pace, effects),
         }
         self.settle(now, may_relieve, effects);
     }
@@ -224,7 +231,7 @@ impl Shard {
             Input::Answer { .. } => "answer",
             Input::Revoke { .. } => "revoke",
             Input::Tick => "tick",
-            Input::Drain { .. } => "drain",
+            Input::Drain(_) => "drain",
             Input::Limits(_) => "limits",
         }
     }
@@ -270,7 +277,7 @@ impl Shard {
 
     /// No timer fires before this.
     pub fn next_deadline(&self) -> Instant {
-        self.kernel.next_deadline()
+        if self.due.is_empty() { self.kernel.next_deadline() } else { Instant::ZERO }
     }
 
     /// False while what the connection sends must wait: keep what is read, read no more until

@@ -14,7 +14,7 @@ use crate::base::random::Random;
 use crate::kernel::asked::{Outside, Question, Ticket};
 use crate::kernel::ids::ShardId;
 use crate::kernel::lanes::Waiting;
-use crate::shard::{Census, Held, Snapshot};
+use crate::shard::{Census, DrainPace, Held, Snapshot};
 use crate::sim::client::{Client, Habits, Pace};
 use crate::sim::decoder::Received;
 use crate::sim::fault::Fault;
@@ -53,6 +53,8 @@ struct Shape {
     stalls: bool,
     /// Some requests are asked about outside.
     asks: bool,
+    /// One shard sends its clients back in the middle of it all; they go on with another.
+    has_drain: bool,
 }
 
 impl Shape {
@@ -106,6 +108,7 @@ impl Shape {
             has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
             stalls,
             asks: fault.is_none() && !is_flood && random.one_in(3),
+            has_drain: fault.is_none() && shards > 1 && random.one_in(4),
         }
     }
 }
@@ -143,7 +146,8 @@ pub struct Simulation<'t> {
     is_quiet: bool,
     /// What homes say now is compared with what there is.
     is_final: bool,
-    is_draining: bool,
+    /// Shards that send their clients back.
+    draining: BTreeSet<ShardId>,
     /// Members that there should be, by room, once all is quiet.
     users_in: BTreeMap<String, BTreeSet<String>>,
     trace: Option<&'t mut dyn FnMut(&str)>,
@@ -203,7 +207,7 @@ impl<'t> Simulation<'t> {
             turn: 0,
             is_quiet: false,
             is_final: false,
-            is_draining: false,
+            draining: BTreeSet::new(),
             users_in: BTreeMap::new(),
             trace: None,
         }
@@ -243,6 +247,10 @@ impl<'t> Simulation<'t> {
                 self.stalled
                     .extend(self.world.pairs().into_iter().filter(|pair| pair.1 == deaf).map(|pair| (pair, until)));
             }
+            if self.shape.has_drain && turn == self.shape.turns / 3 {
+                let shard = self.pick_shard();
+                self.drain(shard);
+            }
             if self.shape.has_lull && turn == self.shape.turns / 2 {
                 self.lull()?;
             }
@@ -276,6 +284,21 @@ impl<'t> Simulation<'t> {
 
     fn pick_shard(&mut self) -> ShardId {
         ShardId(self.random.below(self.shape.world.shards.into()) as u8)
+    }
+
+    /// One that takes connections, while there is one.
+    fn pick_open_shard(&mut self) -> ShardId {
+        let drawn = self.pick_shard();
+        let next = self.world.shards().find(|shard| !self.draining.contains(shard));
+        if self.draining.contains(&drawn) { next.unwrap_or(drawn) } else { drawn }
+    }
+
+    fn drain(&mut self, shard: ShardId) {
+        let conns_per_s = 1 + self.random.below(100) as u32;
+        let over = Duration::from_millis(self.random.below(10_000));
+        self.draining.insert(shard);
+        self.say(|| format!("shard {} sends its clients back, {conns_per_s} a second for {over:?}", shard.0));
+        self.world.drain(shard, DrainPace { conns_per_s, over, retry: Duration::from_secs(1) });
     }
 
     fn pick_pair(&mut self) -> Option<(ShardId, ShardId)> {
@@ -447,7 +470,7 @@ impl<'t> Simulation<'t> {
     }
 
     fn connect(&mut self, client: usize) {
-        let (shard, plenty, asks) = (self.pick_shard(), self.plenty(), self.shape.asks);
+        let (shard, plenty, asks) = (self.pick_open_shard(), self.plenty(), self.shape.asks);
         let row = &mut self.clients[client];
         let is_limited = self.shape.is_greedy && client == GREEDY;
         let role = match row.is_moderator {
@@ -563,7 +586,7 @@ impl<'t> Simulation<'t> {
             // A connection whose request waits for credit is not heard either.
             Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
             Some(CloseCode::RateLimited) => self.shape.is_greedy && client == GREEDY,
-            Some(CloseCode::Restart) => self.is_draining && reason.starts_with("{\"retry_ms\":"),
+            Some(CloseCode::Restart) => !self.draining.is_empty() && reason.starts_with("{\"retry_ms\":"),
             Some(CloseCode::Normal | CloseCode::Protocol | CloseCode::Unsupported) => row.misbehaved,
             _ => false,
         };
@@ -706,9 +729,8 @@ impl<'t> Simulation<'t> {
     fn see_all_off(&mut self) -> Kept {
         match self.random.below(3) {
             0 => {
-                self.is_draining = true;
                 for shard in self.world.shards() {
-                    self.world.drain(shard, Duration::from_secs(10));
+                    self.drain(shard);
                 }
             }
             1 => {

@@ -16,7 +16,7 @@ use crate::kernel::asked::{Outside, Question, Ticket};
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::{Change, Mail};
-use crate::shard::{Input, Opening, Shard, ShardConfig};
+use crate::shard::{DrainPace, Input, Opening, Shard, ShardConfig};
 use crate::sim::decoder::{Decoder, Received};
 use crate::sim::fault::Fault;
 use crate::sim::oracle::{Check, Failure};
@@ -110,6 +110,8 @@ pub struct World {
     sabotage: Option<Sabotage>,
     /// The largest frame that was written.
     frame_bytes_max: usize,
+    /// The most connections that one step closed or reset.
+    closes_max: usize,
     failure: Option<Failure>,
 }
 
@@ -158,6 +160,7 @@ impl World {
             window: shape.window,
             sabotage: shape.fault.map(sabotage),
             frame_bytes_max: 0,
+            closes_max: 0,
             failure: None,
         }
     }
@@ -447,8 +450,13 @@ impl World {
         self.step(shard, Input::Revoke { revocations });
     }
 
-    pub fn drain(&mut self, shard: ShardId, over: Duration) {
-        self.step(shard, Input::Drain { over });
+    pub fn drain(&mut self, shard: ShardId, pace: DrainPace) {
+        self.step(shard, Input::Drain(pace));
+    }
+
+    /// The most connections that one step has closed or reset so far.
+    pub fn closes_max(&self) -> usize {
+        self.closes_max
     }
 
     /// Time passes; nobody is told before the next step.
@@ -502,6 +510,7 @@ impl World {
         }
         let dirty = effects.dirty.drain(..).chain(effects.dirty_by_crowd.drain(..));
         self.dirty[shard.index()].extend(dirty);
+        self.closes_max = self.closes_max.max(effects.closing.len() + effects.reset.len());
         for conn in effects.closing.drain(..) {
             if let Some(link) = self.link(shard, conn) {
                 self.sockets[link.0].standing = Standing::Closing;

@@ -87,7 +87,8 @@ class Gateway:
         self.log = None
 
     @classmethod
-    async def start(cls, *arguments, shards=2, io=None, **environment):
+    async def start(cls, *arguments, shards=2, io=None, before=(), pass_fds=(), binary=None, **environment):
+        """`before`: words that start the binary in their own way."""
         self = cls()
         env = {k: v for k, v in os.environ.items() if not k.startswith("RINGROOM_")}
         env["RINGROOM_JWT_SECRET"] = SECRET
@@ -100,8 +101,8 @@ class Gateway:
         self.log_path = os.path.join(cls.log_folder, f"gateway-{next(_numbers)}.log")
         self.log = open(self.log_path, "wb")
         self.process = await asyncio.create_subprocess_exec(
-            cls.binary, "serve", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--shards", str(shards),
-            *arguments, env=env, stdout=asyncio.subprocess.PIPE, stderr=self.log,
+            *before, binary or cls.binary, "serve", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--shards", str(shards),
+            *arguments, env=env, pass_fds=pass_fds, stdout=asyncio.subprocess.PIPE, stderr=self.log,
         )
         try:
             line = await asyncio.wait_for(self.process.stdout.readline(), PATIENCE_S)

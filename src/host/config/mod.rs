@@ -123,11 +123,11 @@ mod tests {
     fn each_source_wins_over_those_before_it() {
         let file = File::new(
             "order",
-            "[server]\nprofile = \"density\"\n[limits]\nidle_ms = 7\n[sockets]\nbacklog = 5\n[drain]\nspread_ms = 5",
+            "[server]\nprofile = \"density\"\n[limits]\nidle_ms = 7\n[sockets]\nbacklog = 5\n[drain]\nretry_ms = 5",
         );
         let environment = [
             SECRET,
-            ("RINGROOM_DRAIN__SPREAD_MS", "6"),
+            ("RINGROOM_DRAIN__RETRY_MS", "6"),
             ("RINGROOM_LISTEN", "127.0.0.1:1"),
             ("RINGROOM_OPS", "127.0.0.1:2"),
         ];
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(config.keys.tokens.leeway_s, 5, "a default");
         assert_eq!(config.limits.heartbeat, Duration::from_secs(50), "the profile over the default");
         assert_eq!(config.limits.idle_time_max, Duration::from_millis(7), "the file over the profile");
-        assert_eq!(config.drain_spread, Duration::from_millis(6), "the environment over the file");
+        assert_eq!(config.drain.retry, Duration::from_millis(6), "the environment over the file");
         assert_eq!((config.listen.port(), config.ops.port()), (7, 2), "an option over the environment");
         assert!(notes.is_empty() && !config.development);
         let shown = effective.to_string();
@@ -144,7 +144,7 @@ mod tests {
             "leeway_s = 5  # default".to_owned(),
             "heartbeat_ms = 50000  # profile density".to_owned(),
             format!("idle_ms = 7  # {}:4:1", file.0.display()),
-            "spread_ms = 6  # RINGROOM_DRAIN__SPREAD_MS".to_owned(),
+            "retry_ms = 6  # RINGROOM_DRAIN__RETRY_MS".to_owned(),
             "listen = \"localhost:7\"  # --listen".to_owned(),
             "# secret is hidden  # RINGROOM_JWT_SECRET".to_owned(),
         ] {
@@ -162,7 +162,7 @@ mod tests {
             ("RINGROOM_LOG", "debug"),
             ("RINGROOM_LIMITS__HANDSHAKE_MS", "250"),
             ("RINGROOM_LIMITS__HEARTBEAT_MS", "1000"),
-            ("RINGROOM_DRAIN__SPREAD_MS", "0"),
+            ("RINGROOM_DRAIN__RETRY_MS", "0"),
             ("RINGROOM_SOCKETS__SEND_BUFFER_BYTES", "65536"),
             ("HOME", "/"),
         ];
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!((config.io, config.shards, config.log), (Choice::Epoll, 3, LevelFilter::Debug));
         assert_eq!(config.handshake_time, Duration::from_millis(250));
         assert_eq!(config.limits.heartbeat, Duration::from_secs(1));
-        assert_eq!(config.drain_spread, Duration::ZERO);
+        assert_eq!(config.drain.retry, Duration::ZERO);
         assert_eq!(config.tuning.sockets.send_buffer_bytes, Some(65_536));
         assert!(notes.is_empty() && !config.development);
     }

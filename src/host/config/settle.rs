@@ -13,6 +13,7 @@ use crate::admission::rates::{Allowance, EventRate, Rates};
 use crate::admission::rights::Right;
 use crate::admission::token::{Anonymous, ClaimPaths, TokenSettings};
 use crate::base::limits::{ASK_TIME_OUT, BURST_MAX, SHARDS_MAX};
+use crate::host::drain::DrainSettings;
 use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
 use crate::io::process;
 use crate::io::runtime::Choice;
@@ -47,8 +48,7 @@ pub struct Config {
     pub tuning: Tuning,
     pub handshake_time: Duration,
     pub limits: Limits,
-    /// Over how long clients are told to come back when the process goes away.
-    pub drain_spread: Duration,
+    pub drain: DrainSettings,
     /// `None`: only this machine is served, with a secret that is made up.
     pub secret: Option<Vec<u8>>,
     /// What tokens are checked with and against, but for the secret.
@@ -161,7 +161,11 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         tuning: tuning(&tree.turn, &tree.sockets),
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
         limits: limits(&tree.limits, &tree.memory),
-        drain_spread: Duration::from_millis(tree.drain.spread_ms),
+        drain: DrainSettings {
+            conns_per_s: tree.drain.conns_per_s as u32,
+            time_out: Duration::from_millis(tree.drain.time_out_ms),
+            retry: Duration::from_millis(tree.drain.retry_ms),
+        },
         development: dev || secret.is_none() && !keys.has_keys(),
         secret,
         keys,

@@ -141,6 +141,12 @@ impl Sources {
                 read.take(key, text, Origin::Option(option));
             }
         }
+        // Over all else: there is nothing left to choose.
+        for (address, path) in self.options.handed.iter().zip(["server.listen", "server.ops"]) {
+            if let (Some(address), Some(key)) = (address, key(path)) {
+                read.take(key, &address.to_string(), Origin::Option("LISTEN_FDS"));
+            }
+        }
         read
     }
 }

@@ -243,10 +243,17 @@ sections! {
             number("bytes", limits::MEMORY_BYTES_MIN as u64, 1 << 40, limits::MEMORY_BYTES as u64);
     }
 
-    /// Going away.
+    /// Going away: SIGTERM asks every client to come back (1012), one after the other.
     drain: Drain {
-        /// Over how long clients are told to come back when the process ends.
-        spread_ms: u64 = number("milliseconds", 0, 3_600_000, 5_000).live();
+        /// Clients that are asked to come back a second, from all shards together. Who is not asked
+        /// when the time is nearly over is asked then, and told to wait until its turn would have come.
+        conns_per_s: u64 = number("connections", 1, 1_000_000, 2_000).live();
+        /// When the process ends, whatever clients do. Long where other servers take them in; short
+        /// where they wait for this one to start again.
+        time_out_ms: u64 = number("milliseconds", 0, 3_600_000, 30_000).live();
+        /// What every client is told to wait at least before it comes back, and up to as much again, at
+        /// random.
+        retry_ms: u64 = number("milliseconds", 0, 3_600_000, 1_000).live();
     }
 
     /// The service log, on standard error.

@@ -20,6 +20,7 @@ use crate::io::control::{Controls, Door};
 use crate::io::counters::{Counters, Report};
 use crate::io::crowd::Crowd;
 use crate::io::lanes::Lanes;
+use crate::io::pulse::Pulses;
 use crate::io::readiness::Readiness;
 use crate::io::rows::{Rows, Standing};
 use crate::io::runtime::Driver;
@@ -34,13 +35,12 @@ use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
 use crate::kernel::placement::Placement;
-use crate::shard::{Input, Shard};
+use crate::shard::{DrainPace, Input, Shard};
 use flushing::Flushing;
 use mailing::Mailing;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::{Arc, Once};
 use std::task::Poll;
@@ -69,6 +69,7 @@ pub struct Edge {
     /// Shards that run on the processor of this one, itself included.
     pub sharers: usize,
     pub controls: Controls,
+    pulses: Arc<Pulses>,
     /// Something waits to be read.
     pub reading: Signal,
     /// Something waits to be written or rung.
@@ -82,8 +83,8 @@ pub struct Edge {
     pub turn: Turn,
     pub stop: Signal,
     pub draining: Cell<bool>,
-    /// The listener's descriptor while it listens.
-    pub listener: Cell<Option<RawFd>>,
+    /// One for each listener: it is to listen no more.
+    pub leaving: RefCell<Vec<Rc<Signal>>>,
     pub waiting: RefCell<Waiting>,
     pub counters: RefCell<Counters>,
     /// What a socket is read into: nobody keeps it across an `await`.
@@ -110,6 +111,7 @@ pub struct Parts {
     /// Shards that run on the processor of this one, itself included.
     pub sharers: usize,
     pub controls: Controls,
+    pub pulses: Arc<Pulses>,
     pub readiness: Readiness,
     pub lanes: Lanes<Mail>,
     pub shard: Shard,
@@ -164,6 +166,7 @@ impl Edge {
             tuning: parts.tuning,
             sharers: parts.sharers,
             controls: parts.controls,
+            pulses: parts.pulses,
             reading: Signal::default(),
             flush: Signal::default(),
             held: Signal::default(),
@@ -172,7 +175,7 @@ impl Edge {
             turn: Turn::default(),
             stop: Signal::default(),
             draining: Cell::new(false),
-            listener: Cell::new(None),
+            leaving: RefCell::default(),
             waiting: RefCell::default(),
             counters: RefCell::default(),
             input: RefCell::new(input.into()),
@@ -207,11 +210,14 @@ impl Edge {
     fn within<T>(&self, work: impl FnOnce(&mut State, Now) -> T) -> T {
         let state = &mut *self.state.borrow_mut();
         let now = self.clock.now();
+        let pulse = self.pulses.of(self.id.index());
+        pulse.beat(now.at);
         self.enter(state, now.at);
         state.timing.begin(now.at);
         let done = work(state, now);
         self.carry_out(state, now);
         self.top_up(state, now);
+        pulse.did(state.shard.doing());
         done
     }
 
@@ -318,14 +324,11 @@ impl Edge {
         until.clamp(TICK_MIN, longest)
     }
 
-    /// No new connections; the core closes the old ones, spread over `over`.
-    pub fn drain(&self, over: Duration) {
+    /// No new connections; the core sends the old ones back.
+    pub fn drain(&self, pace: DrainPace) {
         self.draining.set(true);
-        if let Some(listener) = self.listener.take() {
-            // Wakes the task that waits for it, which closes it.
-            socket::shut(listener, Shut::Both);
-        }
-        self.step(Input::Drain { over });
+        self.leaving.borrow().iter().for_each(|leaving| leaving.raise());
+        self.step(Input::Drain(pace));
     }
 
     pub fn report(&self) -> Report {

@@ -9,6 +9,7 @@ use crate::io::control::door;
 use crate::io::counters::Counters;
 use crate::io::crowd::Crowd;
 use crate::io::lanes::weave;
+use crate::io::pulse::Pulses;
 use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Driver};
 use crate::io::tuning::Tuning;
@@ -52,6 +53,7 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         keys_wanted: Arc::new(|| {}),
         handshake_time: Duration::from_secs(1),
         controls,
+        pulses: Arc::new(Pulses::new(Origin::now(), 1)),
         readiness: Readiness::new(tuning.reads_per_turn).unwrap(),
         tuning,
         sharers: 1,
