@@ -13,7 +13,9 @@ use ringroom::base::limits::LANE_ENTRIES_MAX;
 use ringroom::base::table::Key;
 use ringroom::base::time::{Instant, Now};
 use ringroom::features;
+use ringroom::io::clock::Origin;
 use ringroom::io::lanes::weave;
+use ringroom::io::timing::Timing;
 use ringroom::kernel::effects::Effects;
 use ringroom::kernel::ids::{ConnId, RoomId, ShardId};
 use ringroom::kernel::mail::Mail;
@@ -252,5 +254,20 @@ fn open_and_close(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, placement, policy, lane, rate_check, fan_out, turn, open_and_close);
+/// What `/metrics` costs a shard each time it is read.
+fn report(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("report for operators");
+    for members in [4usize, 20_000] {
+        let room = Room::of(members);
+        let mut timing = Timing::new(Origin::now());
+        timing.begin_turn(Instant::ZERO);
+        timing.end_turn();
+        group.bench_function(format!("{members} connections"), |bencher| {
+            bencher.iter(|| (room.shard.snapshot(), timing.report()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, placement, policy, lane, rate_check, fan_out, turn, open_and_close, report);
 criterion_main!(benches);

@@ -36,7 +36,7 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
             wanted.fetch_add(1, Ordering::SeqCst);
         }),
     };
-    Gateway::start(settings).unwrap_or_else(|failed| panic!("{failed}"))
+    Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"))
 }
 
 fn now_s() -> u64 {

@@ -150,6 +150,11 @@ impl Verifier {
         &self.settings
     }
 
+    /// Whether there is anybody whom it would let in: it has a key, or needs none.
+    pub fn admits_anybody(&self) -> bool {
+        !self.keys.is_empty() || self.settings.anonymous.is_some()
+    }
+
     /// The identity that `token` proves at `unix_s`, seconds since 1970.
     pub fn verify(&self, token: &str, unix_s: u64) -> Result<Identity, TokenRefused> {
         let settings = &self.settings;
@@ -856,6 +861,14 @@ mod tests {
         let token = |exp| sign_hs256(SECRET, &Claims { exp, ..alice() });
         assert_eq!(strict.verify(&token(None), NOW), Err(TokenRefused::Claim("exp")));
         assert!(strict.verify(&token(Some(NOW + 1)), NOW).is_ok());
+    }
+
+    #[test]
+    fn without_a_key_only_those_get_in_who_need_none() {
+        assert!(!Verifier::default().admits_anybody());
+        assert!(verifier().admits_anybody());
+        let open = TokenSettings { anonymous: Some(Anonymous::default()), ..TokenSettings::default() };
+        assert!(Verifier::new(open, Arc::default()).admits_anybody());
     }
 
     #[test]

@@ -194,6 +194,18 @@ pub const JOINED_BYTES_MAX: usize = 256 * 1024;
 /// Controls (connections handed over, drain, statistics) that wait for one shard.
 pub const CONTROLS_MAX: usize = 1_024;
 
+/// Audited events of one shard that wait to be written; later ones are lost, and counted.
+pub const AUDIT_ENTRIES_MAX: usize = 16_384;
+/// Rooms of one request that the audit log names, and bytes of an `Origin` that it keeps.
+pub const AUDITED_ROOMS_MAX: usize = 8;
+pub const ORIGIN_BYTES_AUDITED: usize = 256;
+/// Kinds of refused requests (by address, reason and origin) that are told apart in one second.
+pub const AUDITED_REFUSALS_MAX: usize = 4_096;
+/// The text of a close frame (`RFC 6455` section 5.5).
+pub const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// Lines of the service log that one place in the code may write in a second, where strangers cause them.
+pub const LOG_LINES_PER_SECOND: u32 = 5;
+
 /// Interval of heartbeats, and how long a silent peer is kept.
 pub const HEARTBEAT: Duration = Duration::from_secs(25);
 pub const HEARTBEAT_TIME_OUT: Duration = Duration::from_secs(60);

@@ -13,10 +13,23 @@ pub enum Command {
     Serve(host::Options),
     Token(TokenOptions),
     Client(ClientOptions),
-    Health { ops: String },
+    Health(HealthOptions),
+    Log(LogOptions),
     Config(Action),
     Help(&'static str),
     Version,
+}
+
+pub struct HealthOptions {
+    pub ops: String,
+    /// Whether clients should come, too.
+    pub ready: bool,
+}
+
+pub struct LogOptions {
+    pub ops: String,
+    /// Only asked for where there is none.
+    pub level: Option<String>,
 }
 
 pub struct TokenOptions {
@@ -50,6 +63,7 @@ Commands:
   token    Print one access token for a user
   client   Talk to a running gateway from the terminal
   health   Ask a running gateway whether it is well
+  log      Show or change what a running gateway logs: log debug
   config   Check or show the configuration: config check, config show
   help     Show the help of a command: ringroom help client
 
@@ -75,7 +89,7 @@ Options:
   --profile NAME   Tune for a purpose: default, latency, throughput, density, bench (limits off,
                    loopback only), or a file of your own
   --listen ADDR    Address for clients [default: 127.0.0.1:3001]; port 0 picks a free one
-  --ops ADDR       Address for operators: health and stats [default: 127.0.0.1:9091]
+  --ops ADDR       Address for operators: health, metrics [default: 127.0.0.1:9091]
   --shards N       How many shards to run [default: one per CPU]
   --dev            Development mode: conveniences that production must not have
 
@@ -139,7 +153,19 @@ with the data {\"text\": LINE}. For each, the time until it came back is shown. 
 const HELP_HEALTH: &str = "\
 Ask a running gateway whether it is well: exit status 0 if it is, 1 if not.
 
-Usage: ringroom health [--ops ADDR]
+Usage: ringroom health [--ready] [--ops ADDR]
+
+Options:
+  --ready      Ask whether clients should come (/ready) instead of whether it lives (/health)
+  --ops ADDR   The operators' address of the gateway [default: 127.0.0.1:9091]
+";
+
+const HELP_LOG: &str = "\
+Show or change what a running gateway logs, until its next reload or restart.
+
+Usage: ringroom log [LEVEL] [--ops ADDR]
+
+LEVEL is one of off, error, warn, info, debug and trace; without it, the present one is shown.
 
 Options:
   --ops ADDR   The operators' address of the gateway [default: 127.0.0.1:9091]
@@ -154,6 +180,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Failed
         "token" => token(&mut parser),
         "client" => client(&mut parser),
         "health" => health(&mut parser),
+        "log" => log(&mut parser),
         "config" => config(&mut parser),
         "help" => {
             let topic = command_name(&mut parser)?;
@@ -181,6 +208,7 @@ fn help_of(topic: &str) -> Option<&'static str> {
         "token" => HELP_TOKEN,
         "client" => HELP_CLIENT,
         "health" => HELP_HEALTH,
+        "log" => HELP_LOG,
         "config" => HELP_CONFIG,
         _ => return None,
     })
@@ -205,6 +233,7 @@ fn config(parser: &mut Parser) -> Result<Command, Failed> {
     match action.as_str() {
         "check" => Ok(Command::Config(Action::Check(options))),
         "show" => Ok(Command::Config(Action::Show(options))),
+        "docs" if options.config.as_deref() == Some("metrics") => Ok(Command::Config(Action::MetricsDocs)),
         "docs" => Ok(Command::Config(Action::Docs)),
         _ => Err(Failed::usage("config needs one of check and show; `ringroom config --help` explains them")),
     }
@@ -271,15 +300,36 @@ fn client(parser: &mut Parser) -> Result<Command, Failed> {
 }
 
 fn health(parser: &mut Parser) -> Result<Command, Failed> {
-    let mut ops = OPS_DEFAULT.to_owned();
+    let mut options = HealthOptions { ops: OPS_DEFAULT.into(), ready: false };
     while let Some(arg) = parser.next().map_err(wrong)? {
         match arg {
-            Arg::Long("ops") => ops = text(parser)?,
+            Arg::Long("ops") => options.ops = text(parser)?,
+            Arg::Long("ready") => options.ready = true,
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_HEALTH)),
             other => return Err(wrong(other.unexpected())),
         }
     }
-    Ok(Command::Health { ops })
+    Ok(Command::Health(options))
+}
+
+fn log(parser: &mut Parser) -> Result<Command, Failed> {
+    let mut options = LogOptions { ops: OPS_DEFAULT.into(), level: None };
+    while let Some(arg) = parser.next().map_err(wrong)? {
+        match arg {
+            Arg::Long("ops") => options.ops = text(parser)?,
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_LOG)),
+            Arg::Value(level) if options.level.is_none() => {
+                let level = level.string().map_err(wrong)?;
+                if level.parse::<::log::LevelFilter>().is_err() {
+                    let levels = "off, error, warn, info, debug and trace";
+                    return Err(Failed::usage(format!("{level} is no level; there are {levels}")));
+                }
+                options.level = Some(level);
+            }
+            other => return Err(wrong(other.unexpected())),
+        }
+    }
+    Ok(Command::Log(options))
 }
 
 fn text(parser: &mut Parser) -> Result<String, Failed> {
@@ -391,8 +441,18 @@ mod tests {
         let Ok(Command::Client(options)) = parsed("client --join a --join b --exit-after 3") else { panic!() };
         assert_eq!((options.url.as_str(), options.token), (URL_DEFAULT, None));
         assert_eq!((options.join, options.exit_after), (vec!["a".into(), "b".into()], Some(3)));
-        let Ok(Command::Health { ops }) = parsed("health") else { panic!() };
-        assert_eq!(ops, OPS_DEFAULT);
+    }
+
+    #[test]
+    fn health_and_log_ask_the_ops_port_that_is_named() {
+        let Ok(Command::Health(options)) = parsed("health") else { panic!() };
+        assert_eq!((options.ops.as_str(), options.ready), (OPS_DEFAULT, false));
+        let Ok(Command::Health(options)) = parsed("health --ready --ops 127.0.0.1:1") else { panic!() };
+        assert_eq!((options.ops.as_str(), options.ready), ("127.0.0.1:1", true));
+        let Ok(Command::Log(options)) = parsed("log debug --ops 127.0.0.1:1") else { panic!() };
+        assert_eq!((options.ops.as_str(), options.level.as_deref()), ("127.0.0.1:1", Some("debug")));
+        assert!(matches!(parsed("log"), Ok(Command::Log(LogOptions { level: None, .. }))));
+        assert!(refused("log loud").contains("loud") && refused("log debug info").contains("info"));
     }
 
     #[test]
@@ -405,6 +465,7 @@ mod tests {
             ("token -h", HELP_TOKEN),
             ("help client", HELP_CLIENT),
             ("health --help", HELP_HEALTH),
+            ("log --help", HELP_LOG),
             ("config --help", HELP_CONFIG),
             ("config check -h", HELP_CONFIG),
         ] {

@@ -8,6 +8,8 @@ pub enum Action {
     Show(Options),
     /// For those who build ringroom: `docs/configuration.md`.
     Docs,
+    /// `docs/metrics.md`.
+    MetricsDocs,
 }
 
 pub fn run(action: Action) -> Result<(), Failed> {
@@ -21,6 +23,7 @@ pub fn run(action: Action) -> Result<(), Failed> {
         }
         Action::Show(options) => print!("{}", host::show_configuration(options)?),
         Action::Docs => print!("{}", host::configuration_manual()),
+        Action::MetricsDocs => print!("{}", host::metrics_manual()),
     }
     Ok(())
 }

@@ -19,7 +19,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(action) => config::run(action),
         Command::Token(options) => token::run(&options),
         Command::Client(options) => client::run(options),
-        Command::Health { ops } => health::run(&ops),
+        Command::Health(options) => health::run(&options),
+        Command::Log(options) => health::log(&options),
         Command::Help(text) => {
             print!("{text}");
             Ok(())

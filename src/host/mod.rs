@@ -61,7 +61,7 @@ pub fn serve(mut options: Options) -> Result<(), Failed> {
     options.handed = handed.addresses();
     let sources = Sources::of_process(options);
     let loaded = config::load(&sources)?;
-    journal::start(loaded.config.log);
+    journal::start(loaded.config.log, loaded.config.log_format);
     for note in &loaded.notes {
         log::warn!("{note}");
     }
@@ -84,4 +84,9 @@ pub fn show_configuration(options: Options) -> Result<String, Failed> {
 /// `docs/configuration.md`.
 pub fn configuration_manual() -> String {
     config::manual()
+}
+
+/// `docs/metrics.md`.
+pub fn metrics_manual() -> String {
+    crate::observe::manual::manual()
 }

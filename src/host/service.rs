@@ -6,10 +6,14 @@ use crate::host::drain::drain;
 use crate::host::jwks::{KeyRing, KeySettings};
 use crate::host::reload::Reload;
 use crate::host::systemd::{Handed, Notifier};
-use crate::host::{Failed, development, watch};
+use crate::host::{Failed, development, journal, watch};
+use crate::io::audit::Teller;
 use crate::io::gateway::{Gateway, Settings, StartFailed};
 use crate::io::process;
+use crate::observe::audit::Audit;
+use crate::observe::collector::Collector;
 use crate::observe::ops;
+use serde_json::json;
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -53,9 +57,12 @@ async fn serve(
     let made_up = development::secret().ok_or_else(|| Failed::failure("the system has no random bytes"))?;
     let mut seed = [0; 8];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| Failed::failure("the system has no random bytes"))?;
+    let (audit, tellers) = open_audit(&config)?;
     let keys = keys_of(config.keys, &config.secret, config.development, &made_up);
     let ring = KeyRing::open(keys, u64::from_ne_bytes(seed)).await.map_err(Failed::configuration)?;
     let verifier = ring.verifier().map_err(|refused| Failed::configuration(refused.to_string()))?;
+    let admits = Arc::new(AtomicBool::new(verifier.admits_anybody()));
+    reload.audited(&audit);
     let keys_wanted = Arc::new(Notify::new());
     let settings = Settings {
         listen: config.listen,
@@ -73,7 +80,7 @@ async fn serve(
             Arc::new(move || wanted.notify_one())
         },
     };
-    let gateway = Gateway::start(settings).map_err(|failed| match failed {
+    let gateway = Gateway::start(settings, tellers).map_err(|failed| match failed {
         StartFailed::Driver(_) => Failed::configuration(failed.to_string()),
         _ => Failed::failure(failed.to_string()),
     })?;
@@ -84,9 +91,27 @@ async fn serve(
     }
     let told = Arc::clone(&gateway);
     let (key_orders, orders) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(ring.keep(keys_wanted, orders, move |verifier| told.set_verifier(verifier) == 0));
+    tokio::spawn(ring.keep(keys_wanted, orders, {
+        let admits = Arc::clone(&admits);
+        move |verifier| {
+            admits.store(verifier.admits_anybody(), Ordering::Relaxed);
+            told.set_verifier(verifier) == 0
+        }
+    }));
     let draining = Arc::new(AtomicBool::new(false));
-    let state = ops::Ops { gateway: Arc::clone(&gateway), started, draining: Arc::clone(&draining) };
+    let collector = Arc::new(Collector::new(Arc::clone(&gateway)));
+    // Before anybody can ask whether it is ready.
+    collector.ask().await;
+    tokio::spawn(Arc::clone(&collector).keep());
+    tokio::spawn(journal::keep());
+    let state = ops::Ops {
+        collector,
+        started,
+        draining: Arc::clone(&draining),
+        admits,
+        log_left_out: journal::left_out,
+        audit: audit.clone(),
+    };
     let serving = axum::serve(listener, ops::router(state)).into_future();
     // Ends only with the runtime.
     tokio::spawn(async move { drop(serving.await) });
@@ -102,6 +127,10 @@ async fn serve(
         eprint!("{welcome}");
     }
     let (shards, io) = (gateway.shards(), gateway.driver().name());
+    audit.note(
+        "started",
+        json!({"version": env!("CARGO_PKG_VERSION"), "data": data, "ops": ops_address, "shards": shards}),
+    );
     let mut out = io::stdout().lock();
     // Nobody may be listening; that is no reason not to serve.
     let _ = writeln!(out, "ready data={data} ops={ops_address} shards={shards} io={io}").and_then(|()| out.flush());
@@ -131,22 +160,42 @@ async fn serve(
         }
     };
     log::info!("{ending} came: draining");
+    audit.note("draining", json!({"signal": ending}));
     draining.store(true, Ordering::Relaxed);
     tokio::select! {
-        left = drain(&gateway, drain_settings, &notifier) => match left {
+        left = drain(&gateway, drain_settings, &notifier) => {
+            audit.note("drained", json!({"left": left}));
+            match left {
             Some(0) => log::info!("drained: all connections have gone"),
             Some(left) => log::warn!("drained: {left} connections did not go in time and are cut"),
             None => log::error!("not drained: a shard does not answer"),
-        },
+            }
+        }
         again = signals.end() => {
             log::warn!("{again} came again: leaving at once");
+            audit.note("stopped", json!({"signal": again, "outcome": "at once"}));
+            audit.close();
             std::process::exit(1);
         }
     }
-    match gateway.stop() {
+    let hung = gateway.stop();
+    audit.note("stopped", json!({"shards_hung": hung}));
+    audit.close();
+    match hung {
         0 => Ok(()),
         hung => Err(Failed::failure(format!("{hung} shards did not end; please report it with what they last did"))),
     }
+}
+
+/// The audit log and each shard's end of it, if one is kept.
+fn open_audit(config: &Config) -> Result<(Audit, Vec<Teller>), Failed> {
+    let Some(path) = &config.audit_file else { return Ok((Audit::default(), Vec::new())) };
+    Audit::open(path.clone(), config.shards).map_err(|error| {
+        let path = path.display();
+        Failed::configuration(format!(
+            "the audit log {path} cannot be opened: {error}; let this user write there, or change audit.file"
+        ))
+    })
 }
 
 /// What checks tokens, the shared secret among it. `made_up`: the secret of development mode where

@@ -3,15 +3,18 @@
 //! then found nothing, so whatever is left afterwards comes with a ring.
 
 use crate::base::limits::MAILS_PER_TURN;
+use crate::io::audit::Told;
 use crate::io::bell::Bell;
 use crate::io::control::Control;
 use crate::io::edge::Edge;
 use crate::io::socket;
 use crate::io::{handshake, turn};
+use crate::kernel::ids::ShardId;
 use crate::shard::Input;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub async fn run(edge: Rc<Edge>, bell: &Bell) -> io::Result<()> {
     let heard = turn::waitable(bell.handle()?)?;
@@ -42,7 +45,13 @@ pub fn take_controls(edge: &Rc<Edge>) {
             Control::Drain(pace) => edge.drain(pace),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),
             Control::Policy(policy) => edge.step(Input::Policy(policy)),
-            Control::Revoke(revocations) => edge.step(Input::Revoke { revocations: &revocations }),
+            Control::Revoke(revocations) => {
+                // All shards are told the same; one of them tells of it.
+                if edge.id == ShardId(0) {
+                    edge.audit.tell(edge.clock.now(), || Told::Revoked(Arc::clone(&revocations)));
+                }
+                edge.step(Input::Revoke { revocations: &revocations });
+            }
             Control::Report(reply) => reply(edge.report()),
             Control::Stop => edge.stop.raise(),
         }

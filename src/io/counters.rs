@@ -39,6 +39,8 @@ pub struct Counters {
     /// Now: sockets whose head has not ended, and open connections.
     pub handshakes_now: u64,
     pub connections_now: u64,
+    /// Now: 1 while the shard takes new sockets.
+    pub listening: u64,
 }
 
 impl Counters {

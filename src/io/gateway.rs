@@ -7,6 +7,7 @@ use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::limits::{REVOCATIONS_PER_ORDER_MAX, SHARDS_MAX};
 use crate::features;
+use crate::io::audit::Teller;
 use crate::io::bell::Bell;
 use crate::io::clock::{Clock, Origin};
 use crate::io::control::{Control, Controls, Door, door};
@@ -93,8 +94,9 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Listens and serves on threads of its own; returns once all shards take connections.
-    pub fn start(mut settings: Settings) -> Result<Gateway, StartFailed> {
+    /// Listens and serves on threads of its own; returns once all shards take connections. `audit`:
+    /// one end for each shard, or none.
+    pub fn start(mut settings: Settings, audit: Vec<Teller>) -> Result<Gateway, StartFailed> {
         let shards = settings.shards;
         assert!((1..=SHARDS_MAX).contains(&shards), "the configuration bounds the shards");
         assert_eq!(settings.tuning.check(), Ok(()), "the configuration keeps the tuning within bounds");
@@ -119,6 +121,7 @@ impl Gateway {
             true => process::allowed_cpus().unwrap_or_else(|_| (0..shards).collect()),
         };
         let clock = Origin::now();
+        let mut tellers = audit.into_iter();
         let common = Common {
             driver,
             sharers: sharers(shards, cpus),
@@ -139,7 +142,9 @@ impl Gateway {
         for (index, (((lanes, listeners), controls), bell)) in
             lanes.into_iter().zip(listeners).zip(controls).zip(bells).enumerate()
         {
-            let own = Own { index, seed: random_u64()?, lanes, listeners, controls, bell, started: started.clone() };
+            let audit = tellers.next().unwrap_or_default();
+            let started = started.clone();
+            let own = Own { index, seed: random_u64()?, lanes, listeners, controls, audit, bell, started };
             let common = Arc::clone(&common);
             let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || run_or_exit(&common, own));
             match thread {
@@ -278,6 +283,7 @@ struct Own {
     lanes: Lanes<Mail>,
     listeners: Vec<TcpListener>,
     controls: Controls,
+    audit: Teller,
     bell: Arc<Bell>,
     started: mpsc::Sender<(usize, io::Result<()>)>,
 }
@@ -344,6 +350,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         tuning: settings.tuning.clone(),
         sharers: common.sharers,
         lanes: own.lanes,
+        audit: own.audit,
     });
     // A task of the shard that fails ends the shard, and with it the process: see `run_or_exit`.
     let (edge_of_turn, edge_of_bell) = (Rc::clone(&edge), Rc::clone(&edge));

@@ -64,6 +64,7 @@ impl Candidate {
         let deadline = edge.clock.now().at.after(edge.handshake_time);
         let Some(key) = edge.waiting.borrow_mut().enter(socket.as_raw_fd(), deadline) else {
             edge.refuse("handshakes_full");
+            edge.audit_refusal(|| socket::peer(socket.as_raw_fd()), None);
             return None;
         };
         let place = Place { edge: Rc::clone(edge), key };
@@ -117,10 +118,12 @@ async fn hear(edge: &Rc<Edge>, stream: &TcpStream) -> Option<(Verdict, Vec<u8>)>
             Ok(None) => {}
             Ok(Some(head)) => {
                 let verdict = route(edge, &head);
+                edge.audit_refusal(|| socket::peer(stream.as_raw_fd()), head.header("origin"));
                 return Some((verdict, bytes));
             }
             Err(error) => {
                 edge.refuse("head");
+                edge.audit_refusal(|| socket::peer(stream.as_raw_fd()), None);
                 let body = wire::error_body(ErrorCode::BadRequest, error.message());
                 return Some((Verdict::Answer(http::response(error.status(), &[JSON], &body, false)), bytes));
             }
@@ -257,6 +260,7 @@ async fn open(edge: &Rc<Edge>, candidate: Candidate, welcome: Welcome) {
     };
     if edge.draining.get() {
         let answer = full(edge, "draining", "the server is going away; connect again and reach another");
+        edge.audit_refusal(|| socket::peer(stream.as_raw_fd()), None);
         return finish(edge, &stream, &answer).await;
     }
     // No operation is in flight: all were awaited to their ends.
@@ -266,6 +270,7 @@ async fn open(edge: &Rc<Edge>, candidate: Candidate, welcome: Welcome) {
         Ok(_) => drop(place),
         Err(socket) => {
             let answer = full(edge, "full", "this server holds as many connections as it may; try again later");
+            edge.audit_refusal(|| socket::peer(socket.as_raw_fd()), None);
             if let Ok(stream) = turn::waitable(socket) {
                 finish(edge, &stream, &answer).await;
             }

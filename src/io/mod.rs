@@ -5,6 +5,7 @@
 //! threads left), the keeper of turns and, where a profile wants it, the busy polling.
 
 pub mod arrivals;
+pub mod audit;
 pub mod bell;
 pub mod clock;
 pub mod control;

@@ -2,8 +2,10 @@
 //! whoever is refused goes on without.
 
 use crate::io::socket;
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Descriptors that the system has places for from the start: eight bytes each of its memory.
 const DESCRIPTORS_READY: u64 = 1 << 20;
@@ -69,6 +71,46 @@ pub fn raise_descriptors() -> io::Result<u64> {
     }
 }
 
+/// What the process takes of its system. What the system does not say is 0.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Usage {
+    pub cpu: Duration,
+    pub resident_bytes: u64,
+    /// Open descriptors, and how many there may be.
+    pub files: u64,
+    pub files_max: u64,
+}
+
+pub fn usage() -> Usage {
+    // SAFETY: all zeroes is a valid value of both structures of plain numbers.
+    let (mut used, mut limit): (libc::rusage, libc::rlimit) = unsafe { std::mem::zeroed() };
+    // SAFETY: each call fills one structure of ours; on failure it stays zero.
+    unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, &mut used);
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+    }
+    // SAFETY: takes and gives an integer.
+    let page_bytes = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1_000);
+    let pages = fs::read_to_string("/proc/self/statm").ok();
+    let resident = pages.and_then(|pages| pages.split(' ').nth(1)?.parse::<u64>().ok()).unwrap_or(0);
+    Usage {
+        cpu: time(used.ru_utime) + time(used.ru_stime),
+        resident_bytes: resident * page_bytes,
+        files: files().unwrap_or(0),
+        files_max: limit.rlim_cur,
+    }
+}
+
+/// Open descriptors of this process.
+fn files() -> io::Result<u64> {
+    // Linux 6.2 and later say it at once; before, there are as many entries to walk.
+    match fs::metadata("/proc/self/fd")?.len() {
+        0 => Ok(fs::read_dir("/proc/self/fd")?.count() as u64),
+        files => Ok(files),
+    }
+}
+
 /// Has the system make its table of open files as large as it will ever be, at most
 /// [`DESCRIPTORS_READY`]. Before other threads exist: later, each doubling of the table waits until
 /// every processor has let go of the old one, and accepting stands still for tens of milliseconds.
@@ -124,6 +166,17 @@ mod tests {
     #[test]
     fn a_thread_may_always_step_back() {
         std::thread::spawn(|| step_back().unwrap()).join().unwrap();
+    }
+
+    #[test]
+    fn what_the_process_takes_is_known() {
+        let before = usage();
+        let _file = fs::File::open("/proc/self/status").unwrap();
+        let memory = vec![1u8; 8 << 20];
+        while usage().cpu == before.cpu {}
+        let after = usage();
+        assert!(after.cpu > before.cpu && after.resident_bytes > 8 << 20, "{after:?} {}", memory.len());
+        assert!((1..=after.files_max).contains(&after.files), "{after:?}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! descriptor's own flags say, so no peer can stop a shard.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// Pieces that one gathered write may name.
@@ -137,6 +137,14 @@ pub fn shut(fd: RawFd, what: Shut) {
     };
     // SAFETY: takes two integers; a descriptor of another kind yields an error.
     unsafe { libc::shutdown(fd, how) };
+}
+
+/// Who is at the other end, as the network says.
+pub fn peer(fd: RawFd) -> Option<IpAddr> {
+    // SAFETY: the descriptor is used within this call only; one that is closed or of another kind
+    // yields an error.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    Some(socket2::SockRef::from(&socket).peer_addr().ok()?.as_socket()?.ip())
 }
 
 /// Makes the coming close of `socket` a reset: what was not sent is thrown away.

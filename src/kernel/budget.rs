@@ -245,6 +245,11 @@ impl Memory {
         self.is_full
     }
 
+    /// The same, for those who only look.
+    pub fn refuses(&self) -> bool {
+        self.is_full && self.is_above_low()
+    }
+
     /// The last relief is to be gone on with at the next tick.
     pub fn is_unfinished(&self) -> bool {
         self.is_unfinished

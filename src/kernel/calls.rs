@@ -2,6 +2,7 @@
 //! Invariant: a call is taken off the table by its last answer, so it is replied to exactly once.
 
 use crate::base::table::Table;
+use crate::kernel::audited::Rooms;
 use crate::kernel::feature::{Answer, DeclaredId, RoomAnswer, Told};
 use crate::kernel::ids::{CallId, ConnId};
 use crate::wire::envelope::RequestId;
@@ -11,6 +12,8 @@ pub enum Asker {
     Client {
         id: Option<RequestId>,
         declared: DeclaredId,
+        /// What the request named, where its answer is told to the audit log.
+        audit: Option<Box<Rooms>>,
     },
     /// The join of the user's own room, after which the client is told that it is connected.
     Inbox,

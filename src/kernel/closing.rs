@@ -4,6 +4,7 @@
 
 use crate::base::limits::LINGER;
 use crate::base::time::Now;
+use crate::kernel::audited::{self, Audited};
 use crate::kernel::conns::Flags;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Frame;
@@ -15,6 +16,9 @@ use crate::kernel::reasons::{CloseReason, Dropped};
 use crate::kernel::{Kernel, Timer};
 use crate::wire::codes::CloseCode;
 use crate::wire::frame;
+
+/// What is told of a socket that ended without a close frame (`RFC 6455` section 7.4.1).
+const CLOSED_WITHOUT_A_WORD: u16 = 1006;
 
 impl Kernel {
     /// Says goodbye with `code`. What is queued goes first, but not to a slow consumer: it gets
@@ -31,6 +35,7 @@ impl Kernel {
         list(conn, row, &mut effects.dirty);
         self.counters.close(code);
         self.closes_left = self.closes_left.saturating_sub(1);
+        self.audit_close(conn, code.as_u16(), reason, effects);
         self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);
         self.leave_all(conn, effects);
@@ -58,10 +63,22 @@ impl Kernel {
         if let Some(row) = self.conns.row(conn) {
             self.counters.blocked -= u64::from(row.flags.has(Flags::BLOCKED));
             self.counters.slow -= u64::from(row.flags.has(Flags::SLOW));
+            if row.is_open() {
+                self.audit_close(conn, CLOSED_WITHOUT_A_WORD, "the socket ended", effects);
+            }
             self.leave_all(conn, effects);
             self.counters.gone += 1;
         }
         self.conns.free(conn);
+    }
+
+    fn audit_close(&self, conn: ConnId, code: u16, reason: &str, effects: &mut Effects) {
+        if self.limits.audit.is_on
+            && let Some(cold) = self.conns.cold(conn)
+        {
+            let (user, reason) = (cold.identity.user.clone(), audited::reason(reason));
+            effects.audit.push(Audited::Closed { conn, user, code, reason });
+        }
     }
 
     fn leave_all(&mut self, conn: ConnId, effects: &mut Effects) {

@@ -1,6 +1,7 @@
 //! What a step asks of the world. The edge empties it after each step; the simulation does too.
 
 use crate::kernel::asked::Question;
+use crate::kernel::audited::Audited;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
 
@@ -25,6 +26,8 @@ pub struct Effects {
     pub questions: Vec<Question>,
     /// A token was signed with a key that is not here: look for newer keys.
     pub keys_wanted: bool,
+    /// For the audit log, if one is kept.
+    pub audit: Vec<Audited>,
 }
 
 impl Effects {
@@ -37,5 +40,6 @@ impl Effects {
             && self.reset.is_empty()
             && self.questions.is_empty()
             && !self.keys_wanted
+            && self.audit.is_empty()
     }
 }

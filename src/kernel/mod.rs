@@ -7,6 +7,7 @@
 
 pub mod asked;
 pub mod audience;
+pub mod audited;
 pub mod budget;
 pub mod calls;
 pub mod cids;
@@ -46,6 +47,7 @@ use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
 use asked::{Asking, Ticket};
+use audited::Auditing;
 use budget::Memory;
 use calls::Calls;
 use conns::Conns;
@@ -92,6 +94,8 @@ pub struct Limits {
     /// A connection that took no byte for this long is slow, and for that long is closed.
     pub slow_time: Duration,
     pub stall_time: Duration,
+    /// What is told for the audit log.
+    pub audit: Auditing,
 }
 
 impl Default for Limits {
@@ -112,6 +116,7 @@ impl Default for Limits {
             outbox: OutboxBounds::of(limits::OUTBOX_BYTES_MAX),
             slow_time: limits::STALL_TIME_SLOW,
             stall_time: limits::STALL_TIME_MAX,
+            audit: Auditing::default(),
         }
     }
 }

@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What the data of a request names as its home.
-enum Targets<'a> {
+pub(super) enum Targets<'a> {
     Room(Cow<'a, str>),
     /// A user's own room, named by the user.
     User(Cow<'a, str>),
@@ -100,11 +100,15 @@ impl Shard {
         if declared.home == Home::Conn {
             let answer = self.kernel.pay(now, conn, Some(declared.event), declared.rate, 1);
             let answer = answer.and_then(|paid| self.answer_here(now, conn, declared_id, paid, data, effects));
+            self.audit_answer(conn, declared.event, &answer, effects);
             return self.reply(now, conn, id.as_ref(), declared.event, answer, effects);
         }
         match self.route(now, conn, id, (declared_id, declared), data, effects) {
             Ok(()) => self.send(conn, effects),
-            Err((id, error)) => self.refuse(now, conn, id.as_ref(), Some(declared.event), &error, effects),
+            Err((id, error)) => {
+                self.audit_refused(conn, declared, data, &error, effects);
+                self.refuse(now, conn, id.as_ref(), Some(declared.event), &error, effects);
+            }
         }
         self.flush_answered(now, effects);
     }
@@ -147,7 +151,8 @@ impl Shard {
             Ok(targets) => targets,
             Err(error) => return Err((id, error)),
         };
-        let asker = Asker::Client { id, declared: declared_id };
+        let audit = self.audited(declared.event, &targets);
+        let asker = Asker::Client { id, declared: declared_id, audit };
         let (call, names) = match &targets {
             Targets::Room(name) | Targets::User(name) => {
                 (self.kernel.calls.open(conn, asker), std::slice::from_ref(name))
@@ -314,12 +319,15 @@ impl Shard {
         }
         let mut answered = std::mem::take(&mut self.answered);
         for Answered { conn, asker, answers } in answered.drain(..) {
-            let Asker::Client { id, declared } = asker else { continue };
+            let Asker::Client { id, declared, audit } = asker else { continue };
             let event = self.registry.declared(declared).event;
             let answer = match answers {
                 Answers::One(answer) => answer,
                 Answers::Many(answers) => self.registry.feature(declared).on_answers(event, answers),
             };
+            if let Some(rooms) = audit {
+                self.tell_request(conn, event, *rooms, answer.as_ref().err(), effects);
+            }
             self.reply(now, conn, id.as_ref(), event, answer, effects);
         }
         debug_assert!(self.answered.is_empty(), "a reply answers no other call");
@@ -389,7 +397,7 @@ fn bad(message: impl Into<Cow<'static, str>>) -> WireError {
 }
 
 /// Finds what `data` names, by the declared kind of home.
-fn targets<'a>(declared: &Declared, data: Data<'a>, rooms_max: usize) -> Result<Targets<'a>, WireError> {
+pub(super) fn targets<'a>(declared: &Declared, data: Data<'a>, rooms_max: usize) -> Result<Targets<'a>, WireError> {
     let (mut room, mut rooms, mut user) = (None, None, None);
     for (key, value) in data.fields().ok_or_else(|| bad("data is an object"))? {
         let (place, key) = match &*key.name() {

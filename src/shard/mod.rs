@@ -2,9 +2,11 @@
 //!
 //! A shard is told the time and one thing that happened, and says what is to be done. By subject:
 //! `intake` (what a client sent becomes requests), `home` (mail that reaches rooms and
-//! connections here), `answers` (what somebody outside says of a request), `clock` (what the time brings), `snapshot` (what an operator may see).
+//! connections here), `answers` (what somebody outside says of a request), `clock` (what the time
+//! brings), `auditing` (what is told of requests), `snapshot` (what an operator may see).
 
 mod answers;
+mod auditing;
 mod census;
 mod clock;
 mod drain;

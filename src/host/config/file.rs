@@ -386,7 +386,7 @@ mod tests {
         (
             "[colours]\nred = 1",
             &[
-                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, limits, sockets, turn, memory, drain, log, [[policy]]",
+                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, limits, sockets, turn, memory, drain, log, audit, [[policy]]",
             ],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),

@@ -14,15 +14,18 @@ use crate::admission::rights::Right;
 use crate::admission::token::{Anonymous, ClaimPaths, TokenSettings};
 use crate::base::limits::{ASK_TIME_OUT, BURST_MAX, SHARDS_MAX};
 use crate::host::drain::DrainSettings;
+use crate::host::journal::Format;
 use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
 use crate::io::process;
 use crate::io::runtime::Choice;
 use crate::io::socket::SocketOptions;
 use crate::io::tuning::Tuning;
 use crate::kernel::Limits;
+use crate::kernel::audited::Auditing;
 use crate::kernel::outbox::OutboxBounds;
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +59,9 @@ pub struct Config {
     pub policy: Arc<Policy>,
     pub development: bool,
     pub log: LevelFilter,
+    pub log_format: Format,
+    /// Where the audit log is written, if anywhere.
+    pub audit_file: Option<PathBuf>,
 }
 
 pub struct Settled {
@@ -160,7 +166,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         },
         tuning: tuning(&tree.turn, &tree.sockets),
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
-        limits: limits(&tree.limits, &tree.memory),
+        limits: limits(&tree.limits, &tree.memory, &tree.audit),
         drain: DrainSettings {
             conns_per_s: tree.drain.conns_per_s as u32,
             time_out: Duration::from_millis(tree.drain.time_out_ms),
@@ -171,12 +177,16 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         keys,
         policy: Arc::new(Policy::new(roles(&tree.roles), rules)),
         log: tree.log.level.parse().expect("the tree allows the names of levels only"),
+        log_format: if tree.log.format == "json" { Format::Json } else { Format::Text },
+        audit_file: given(&tree.audit.file).map(PathBuf::from),
     });
     Settled { config, problems, secret_missing }
 }
 
-fn limits(limits: &tree::Limits, memory: &tree::Memory) -> Limits {
+fn limits(limits: &tree::Limits, memory: &tree::Memory, audit: &tree::Audit) -> Limits {
+    let audit = Auditing { is_on: !audit.file.is_empty(), events: items(&audit.events).map(Box::from).collect() };
     Limits {
+        audit,
         conns_max: limits.conns_per_shard as usize,
         heartbeat: Duration::from_millis(limits.heartbeat_ms),
         heartbeat_time_out: Duration::from_millis(limits.heartbeat_time_out_ms),

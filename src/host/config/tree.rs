@@ -29,7 +29,7 @@ sections! {
     server: Server {
         /// Where clients connect. Port 0 picks a free one; the `ready` line says which.
         listen: String = text(ADDRESS, "127.0.0.1:3001", is_address, "127.0.0.1:3001").short("LISTEN");
-        /// Where operators look: `/health` and `/stats`. Keep it away from strangers.
+        /// Where operators look: `/health`, `/ready`, `/metrics` and `/stats`. Keep it away from strangers.
         ops: String = text(ADDRESS, "127.0.0.1:9091", is_address, "127.0.0.1:9091").short("OPS");
         /// Shards, each a thread with its own listener. `auto`: one per processor; of four or more
         /// one is left for everything else.
@@ -260,6 +260,18 @@ sections! {
     log: Log {
         /// What is worth a line.
         level: String = one_of(&["off", "error", "warn", "info", "debug", "trace"], "info").live().short("LOG");
+        /// How a line is written: for people, or as a JSON object with `ts`, `level`, `message` and,
+        /// where one said it, `shard`.
+        format: String = one_of(&["text", "json"], "text").live();
+    }
+
+    /// The audit log: who connected, from where, who was refused and why, what operators did.
+    audit: Audit {
+        /// Where it is written, as JSON lines. Empty: nowhere. SIGHUP opens it anew, for logrotate.
+        file: String = text(PATH, "/var/log/ringroom/audit.log", is_anything, "");
+        /// Requests of clients that are told besides: events, or beginnings of events with a `*`
+        /// behind. Who, which rooms and what became of it; never what was said.
+        events: String = text("events with commas between", "room:publish,auth:*", is_events, "").live();
     }
 }
 
@@ -361,6 +373,12 @@ pub fn items(list: &str) -> impl Iterator<Item = &str> {
 
 fn is_anything(_: &str) -> bool {
     true
+}
+
+/// Names of events, in which a `*` may stand for the rest.
+fn is_events(text: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
+    items(text).all(|item| item.strip_suffix('*').unwrap_or(item).bytes().all(is_name))
 }
 
 fn is_something(text: &str) -> bool {

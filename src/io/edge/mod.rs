@@ -15,6 +15,7 @@ pub mod sample;
 use crate::admission::policy::Policy;
 use crate::admission::token::Verifier;
 use crate::base::time::{Instant, Now};
+use crate::io::audit::{Teller, Told};
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
 use crate::io::counters::{Counters, Report};
@@ -87,6 +88,9 @@ pub struct Edge {
     pub leaving: RefCell<Vec<Rc<Signal>>>,
     pub waiting: RefCell<Waiting>,
     pub counters: RefCell<Counters>,
+    pub audit: Teller,
+    /// Why the last request to connect was refused, until the audit log is told.
+    refused_last: Cell<Option<&'static str>>,
     /// What a socket is read into: nobody keeps it across an `await`.
     input: RefCell<Box<[u8]>>,
     state: RefCell<State>,
@@ -114,6 +118,7 @@ pub struct Parts {
     pub pulses: Arc<Pulses>,
     pub readiness: Readiness,
     pub lanes: Lanes<Mail>,
+    pub audit: Teller,
     pub shard: Shard,
 }
 
@@ -178,6 +183,8 @@ impl Edge {
             leaving: RefCell::default(),
             waiting: RefCell::default(),
             counters: RefCell::default(),
+            audit: parts.audit,
+            refused_last: Cell::default(),
             input: RefCell::new(input.into()),
             state: RefCell::new(state),
         });
@@ -192,6 +199,7 @@ impl Edge {
 
     pub fn refuse(&self, reason: &'static str) {
         self.count(|counters| *counters.refused.entry(reason).or_default() += 1);
+        self.refused_last.set(Some(reason));
     }
 
     /// Rises with whatever keeps the shard busy.
@@ -278,6 +286,9 @@ impl Edge {
         if std::mem::take(&mut effects.keys_wanted) {
             (self.keys_wanted)();
         }
+        for audited in effects.audit.drain(..) {
+            self.audit.tell(now, || Told::OfCore(audited));
+        }
         if flushing.list(effects, now.at) {
             self.held.raise();
         }
@@ -334,6 +345,7 @@ impl Edge {
     pub fn report(&self) -> Report {
         let mut edge = self.counters.borrow().clone();
         edge.handshakes_now = self.waiting.borrow().len() as u64;
+        edge.listening = (!self.draining.get() && !self.leaving.borrow().is_empty()).into();
         let state = &mut *self.state.borrow_mut();
         Report { shard: self.id.0, edge, core: state.shard.snapshot(), times: state.timing.report() }
     }
@@ -355,7 +367,7 @@ mod tests {
             let edge = turning(edge(driver));
             let tester = Rc::clone(&edge);
             monoio::spawn(async move {
-                let turns = || tester.report().times.turns().len();
+                let turns = || tester.report().times.turns.len();
                 let pause = || monoio::time::sleep(Duration::from_millis(1));
                 let (_, peer) = open(&tester, "alice");
                 while turns() == 0 {
@@ -403,7 +415,7 @@ mod tests {
         let edge = edge(Driver::Epoll);
         let (conn, _peer) = open(&edge, "alice");
         let mut egress = Direct::default();
-        let lags = || edge.report().times.lags().len();
+        let lags = || edge.report().times.lags.len();
         while edge.flush(&mut egress) {}
         assert_eq!(lags(), 1, "what a new connection is told");
         while edge.flush(&mut egress) {}

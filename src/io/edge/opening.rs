@@ -6,10 +6,12 @@ use crate::admission::identity::Identity;
 use crate::admission::token::TokenRefused;
 use crate::io::crowd::Counted;
 use crate::io::rows::Row;
+use crate::io::socket;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Opening};
 use crate::wire::dialect::DialectId;
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 impl Edge {
     /// The identity that `token` proves here and now.
@@ -46,6 +48,7 @@ impl Edge {
                 state.shard.step(now, Input::Gone { conn }, &mut state.effects);
                 return Err(socket);
             }
+            self.audit.connected(now, conn, &identity, || socket::peer(socket.as_raw_fd()));
             let mut row = Row::new(conn, socket, rest, state.shard.message_bytes_max());
             if row.has_more() {
                 row.queue(&mut state.unread);
@@ -60,6 +63,13 @@ impl Edge {
             state.timing.step(&mut state.shard, now, Input::Open(Box::new(opening)), &mut state.effects);
             Ok(conn)
         })
+    }
+
+    /// Tells the audit log of a request that was just refused, if it was: who refuses calls this too.
+    pub fn audit_refusal(&self, address: impl FnOnce() -> Option<IpAddr>, origin: Option<&str>) {
+        if let Some(reason) = self.refused_last.take() {
+            self.audit.refused(self.clock.now(), reason, address, origin);
+        }
     }
 
     /// The socket has ended: closes it.

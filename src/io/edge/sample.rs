@@ -3,6 +3,7 @@
 use super::{Edge, Parts};
 use crate::admission::token::{Claims, Verifier, sign_hs256};
 use crate::features;
+use crate::io::audit::Teller;
 use crate::io::bell::Bell;
 use crate::io::clock::{Clock, Origin};
 use crate::io::control::door;
@@ -57,6 +58,7 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         readiness: Readiness::new(tuning.reads_per_turn).unwrap(),
         tuning,
         sharers: 1,
+        audit: Teller::default(),
         lanes: weave(1, 8).pop().expect("one shard"),
     })
 }
