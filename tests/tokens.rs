@@ -29,6 +29,7 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
         io,
         tuning: Tuning::default(),
         handshake_time: PATIENCE,
+        entrance: Arc::default(),
         limits: Limits::default(),
         verifier: Arc::new(verifier),
         policy: Arc::default(),

@@ -4,6 +4,8 @@ pub mod gate;
 pub mod identity;
 pub mod keys;
 pub mod names;
+pub mod networks;
+pub mod origins;
 pub mod pattern;
 pub mod policies;
 pub mod policy;

@@ -161,8 +161,24 @@ pub const DIALECTS_MAX: usize = 64;
 /// Connections of one user that are moved to the user's home; later ones stay where they were accepted.
 pub const USER_CONNS_MOVED_MAX: u32 = 64;
 
-/// Sockets of one shard whose request head has not ended; later ones are closed at once.
+/// Sockets of one shard whose request head has not ended, and bytes of such heads that came in pieces. Beyond
+/// them the socket that waits longest goes.
 pub const HANDSHAKES_MAX: usize = 16_384;
+pub const HEADS_BYTES_MAX: usize = 16 << 20;
+/// Such sockets that are heard before others have their turn.
+pub const HANDSHAKES_PER_TURN: usize = 64;
+/// Sockets of one address at most, whose heads have not ended, and how many of the longest waiting are looked
+/// through for one of it.
+pub const HALF_OPEN_PER_ADDRESS: u32 = 512;
+pub const HALF_OPEN_LOOKED_THROUGH_MAX: usize = 1_024;
+/// Attempts of one address to connect, and bad tokens of it, in a time. An office behind one address comes
+/// back at once after a restart, and nobody guesses a token.
+pub const ATTEMPTS_PER_ADDRESS: u32 = 600;
+pub const FAILURES_PER_ADDRESS: u32 = 120;
+pub const CALLER_TIME: Duration = Duration::from_secs(60);
+/// Callers (addresses and users) that a process remembers, and how many places one may have.
+pub const CALLERS_MAX: usize = 65_536;
+pub const CALLER_PLACES: usize = 8;
 /// Bytes that are read and thrown away from a peer that was answered and does not close.
 pub const DISCARD_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 /// Sockets accepted, mails taken from one lane, connections read from and written to: each at most so often
@@ -213,6 +229,8 @@ pub const HEARTBEAT_TIME_OUT: Duration = Duration::from_secs(60);
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
 const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(HEAD_BYTES_MAX * 64 < HEADS_BYTES_MAX);
+const _: () = assert!(CALLERS_MAX.is_multiple_of(CALLER_PLACES) && CALLERS_MAX <= u32::MAX as usize);
 const _: () = assert!(KEYS_TRIED_MAX <= KEYS_MAX && REVOCATIONS_PER_ORDER_MAX <= REVOCATIONS_MAX);
 const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && CLAIMS_MAX <= CLAIM_VALUES_MAX);
 // One request names so many rooms, and one message is less than what may wait.

@@ -72,6 +72,7 @@ async fn serve(
         io: config.io,
         tuning: config.tuning,
         handshake_time: config.handshake_time,
+        entrance: config.entrance,
         limits: config.limits,
         verifier,
         policy: config.policy,
@@ -154,6 +155,7 @@ async fn serve(
                     if untold > 0 {
                         log::error!("{untold} shards were too busy to take the policies; send SIGHUP again");
                     }
+                    gateway.set_entrance(&config.entrance);
                 }
                 notifier.ready(status);
             }

@@ -41,6 +41,7 @@ pub fn take_controls(edge: &Rc<Edge>) {
     while let Some(control) = edge.controls.take() {
         match control {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
+            Control::Entrance(entrance) => *edge.entrance.borrow_mut() = entrance,
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain(pace) => edge.drain(pace),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),

@@ -25,11 +25,11 @@ pub enum Told {
         conn: ConnId,
         /// Boxed: it would make every place of the ring larger.
         identity: Box<Identity>,
-        address: Option<IpAddr>,
+        address: IpAddr,
     },
     /// A request to connect became nothing.
     Refused {
-        address: Option<IpAddr>,
+        address: IpAddr,
         reason: &'static str,
         /// What it said that its page is from, cut where it is long.
         origin: Option<Box<str>>,
@@ -76,20 +76,13 @@ impl Teller {
         }
     }
 
-    pub fn connected(&self, now: Now, conn: ConnId, identity: &Identity, address: impl FnOnce() -> Option<IpAddr>) {
-        let identity = || Box::new(identity.clone());
-        self.tell(now, || Told::Connected { conn, identity: identity(), address: address() });
+    pub fn connected(&self, now: Now, conn: ConnId, identity: &Identity, address: IpAddr) {
+        self.tell(now, || Told::Connected { conn, identity: Box::new(identity.clone()), address });
     }
 
-    pub fn refused(
-        &self,
-        now: Now,
-        reason: &'static str,
-        address: impl FnOnce() -> Option<IpAddr>,
-        origin: Option<&str>,
-    ) {
+    pub fn refused(&self, now: Now, reason: &'static str, address: IpAddr, origin: Option<&str>) {
         let cut = |origin| cut(origin, ORIGIN_BYTES_AUDITED).into();
-        self.tell(now, || Told::Refused { address: address(), reason, origin: origin.map(cut) });
+        self.tell(now, || Told::Refused { address, reason, origin: origin.map(cut) });
     }
 }
 
@@ -108,13 +101,14 @@ impl Listener {
 mod tests {
     use super::*;
 
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const NOW: Now = Now { at: crate::base::time::Instant::ZERO, unix_ms: 5 };
 
     #[test]
     fn what_finds_no_place_is_counted_and_the_shard_goes_on() {
         let (tellers, mut listeners) = lines(2);
         for _ in 0..AUDIT_ENTRIES_MAX + 3 {
-            tellers[1].refused(NOW, "head", || None, None);
+            tellers[1].refused(NOW, "head", ADDRESS, None);
         }
         assert_eq!((listeners[1].take_lost(), listeners[1].take_lost(), listeners[0].take_lost()), (3, 0, 0));
         let mut taken = 0;
@@ -123,7 +117,7 @@ mod tests {
             taken += 1;
         }
         assert_eq!(taken, AUDIT_ENTRIES_MAX);
-        tellers[1].refused(NOW, "head", || None, Some(&"é".repeat(1_000)));
+        tellers[1].refused(NOW, "head", ADDRESS, Some(&"é".repeat(1_000)));
         let Some(Entry { told: Told::Refused { origin: Some(origin), .. }, .. }) = listeners[1].hear() else {
             panic!("there is room again")
         };
@@ -135,6 +129,6 @@ mod tests {
         let teller = Teller::default();
         assert!(!teller.is_on());
         teller.tell(NOW, || panic!("nobody listens"));
-        teller.refused(NOW, "head", || panic!("nobody listens"), Some("o"));
+        teller.refused(NOW, "head", ADDRESS, Some("o"));
     }
 }

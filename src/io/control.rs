@@ -9,9 +9,12 @@ use crate::base::limits::CONTROLS_MAX;
 use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
+use crate::io::entrance::Entrance;
+use crate::io::{callers, users};
 use crate::kernel::Limits;
 use crate::shard::DrainPace;
 use crate::wire::dialect::DialectId;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,8 @@ pub enum Control {
     Revoke(Arc<[Revocation]>),
     /// Bounds that hold from now on.
     Limits(Box<Limits>),
+    /// Who may come in from now on.
+    Entrance(Arc<Entrance>),
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,
@@ -50,8 +55,24 @@ pub struct Welcome {
     pub rest: Vec<u8>,
     pub identity: Identity,
     pub dialect: DialectId,
+    /// Where the request comes from.
+    pub client: IpAddr,
     /// The user's place among its connections, given back when the connection ends.
     pub counted: Option<Counted>,
+    pub held: Held,
+}
+
+/// What is counted of a connection where that is limited; given back when it ends.
+#[derive(Default)]
+pub struct Held {
+    pub address: Option<callers::Counted>,
+    pub user: Option<users::Counted>,
+}
+
+impl Held {
+    pub fn is_nothing(&self) -> bool {
+        self.address.is_none() && self.user.is_none()
+    }
 }
 
 /// Where other threads leave controls for one shard.

@@ -19,6 +19,8 @@ pub struct Counters {
     pub resets: u64,
     /// Requests that became nothing, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Requests whose proxy said something else than addresses of where they come from.
+    pub forwarded_malformed: u64,
     /// Connections handed to their user's home, and taken over as one.
     pub moved_out: u64,
     pub moved_in: u64,

@@ -9,17 +9,21 @@ use crate::base::limits::{REVOCATIONS_PER_ORDER_MAX, SHARDS_MAX};
 use crate::features;
 use crate::io::audit::Teller;
 use crate::io::bell::Bell;
+use crate::io::callers::Callers;
 use crate::io::clock::{Clock, Origin};
 use crate::io::control::{Control, Controls, Door, door};
 use crate::io::counters::Report;
 use crate::io::crowd::Crowd;
 use crate::io::edge::{Edge, KeysWanted, Parts};
+use crate::io::entrance::Entrance;
 use crate::io::lanes::{Lanes, weave};
+use crate::io::process::Descriptors;
 use crate::io::pulse::{Pulses, Silent};
 use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Choice, Driver};
 use crate::io::socket::{self, SocketOptions};
 use crate::io::tuning::Tuning;
+use crate::io::users::Users;
 use crate::io::{arrivals, flusher, inherited, listener, polling, process, reader, tick};
 use crate::kernel::Limits;
 use crate::kernel::ids::ShardId;
@@ -50,6 +54,7 @@ pub struct Settings {
     /// Has passed [`Tuning::check`].
     pub tuning: Tuning,
     pub handshake_time: Duration,
+    pub entrance: Arc<Entrance>,
     pub limits: Limits,
     pub verifier: Arc<Verifier>,
     pub policy: Arc<Policy>,
@@ -129,6 +134,9 @@ impl Gateway {
             doors: doors.into(),
             crowd: Crowd::default(),
             pulses: Arc::new(Pulses::new(clock.clone(), shards)),
+            callers: Arc::new(Callers::new([random_u64()?, random_u64()?])),
+            users: Arc::new(Users::new([random_u64()?, random_u64()?])),
+            descriptors: Descriptors::of_this_process(shards).unwrap_or(Descriptors::of(u64::MAX, shards)),
             clock,
             origin: random_u64()? as u32 & 0xff_ffff,
             map_key: [random_u64()?, random_u64()?],
@@ -218,6 +226,11 @@ impl Gateway {
         self.tell_all(|| Control::Limits(Box::new(limits.clone())));
     }
 
+    /// Has all shards let in by `entrance` from now on; who is connected stays.
+    pub fn set_entrance(&self, entrance: &Arc<Entrance>) {
+        self.tell_all(|| Control::Entrance(Arc::clone(entrance)));
+    }
+
     /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
     /// ended or has too much waiting drops its copy instead.
     pub fn report(&self, reply: impl Fn(Report) + Clone + Send + 'static) {
@@ -271,6 +284,9 @@ struct Common {
     doors: Arc<[Door]>,
     crowd: Crowd,
     pulses: Arc<Pulses>,
+    callers: Arc<Callers>,
+    users: Arc<Users>,
+    descriptors: Descriptors,
     clock: Origin,
     origin: u32,
     map_key: [u64; 2],
@@ -340,6 +356,10 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         placement: Placement::new(settings.shards as u8),
         doors: Arc::clone(&common.doors),
         crowd: common.crowd.clone(),
+        callers: Arc::clone(&common.callers),
+        users: Arc::clone(&common.users),
+        entrance: Arc::clone(&settings.entrance),
+        descriptors: common.descriptors,
         verifier: Arc::clone(&settings.verifier),
         policy: Arc::clone(&settings.policy),
         keys_wanted: Arc::clone(&settings.keys_wanted),

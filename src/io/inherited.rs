@@ -93,7 +93,7 @@ mod tests {
         let client = TcpStream::connect(dealt[0][0].local_addr().unwrap()).unwrap();
         let accepted = loop {
             match socket::accept(dealt[0][0].as_raw_fd()) {
-                Ok(accepted) => break accepted,
+                Ok((accepted, _)) => break accepted,
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it never waits"),
             }
         };

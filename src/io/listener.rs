@@ -1,5 +1,6 @@
-//! A listener of one shard: takes sockets and gives each to a handshake of its own.
-//! Invariant: no error of one socket ends the loop; want of descriptors or memory makes it pause.
+//! A listener of one shard: takes sockets and begins their handshakes.
+//! Invariant: no error of one socket ends the loop; want of descriptors costs whoever waits longest
+//! its own, and where nobody waits, as for want of memory, the loop pauses.
 
 use crate::base::limits::ACCEPTS_PER_TURN;
 use crate::io::edge::Edge;
@@ -27,6 +28,9 @@ pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener) -> io::Result<
         match take(&edge, &listener) {
             Ok(()) => edge.turn.next().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if is_want_of_descriptors(&error) && handshake::spare_a_descriptor(&edge) => {
+                edge.turn.next().await;
+            }
             Err(error) => {
                 edge.count(|counters| counters.accept_failures += 1);
                 log::warn!("shard {}: cannot accept: {error}; trying again in {PAUSE:?}", edge.id.0);
@@ -51,16 +55,20 @@ async fn is_waited_for(listener: &TcpListener, leaving: &Signal) -> io::Result<b
 fn take(edge: &Rc<Edge>, listener: &TcpListener) -> io::Result<()> {
     for _ in 0..ACCEPTS_PER_TURN {
         match socket::accept(listener.as_raw_fd()) {
-            Ok(socket) => {
+            Ok((socket, peer)) => {
                 edge.count(|counters| counters.accepted += 1);
                 edge.worked.raise();
-                handshake::begin(edge, socket);
+                handshake::begin(edge, socket, peer);
             }
             Err(error) if is_of_one_socket(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Errors that `accept(2)` hands on from a connection that died in the queue.

@@ -1,10 +1,11 @@
 //! What the process asks of its system for its threads. Invariant: all of it is for speed or comfort;
 //! whoever is refused goes on without.
 
+use crate::base::limits::ACCEPTS_PER_TURN;
 use crate::io::socket;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// Descriptors that the system has places for from the start: eight bytes each of its memory.
@@ -111,6 +112,35 @@ fn files() -> io::Result<u64> {
     }
 }
 
+/// From which numbers on descriptors are few. Two shards that take many sockets at once do not get
+/// from the first to the last number before either has looked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Descriptors {
+    /// Whoever waits longest goes for each newcomer.
+    pub few_from: RawFd,
+    /// Nobody comes any more: what is left is for the process itself.
+    pub last_from: RawFd,
+}
+
+impl Descriptors {
+    /// Of a process that may have `limit` and runs `shards`.
+    pub fn of(limit: u64, shards: usize) -> Descriptors {
+        let limit = RawFd::try_from(limit).unwrap_or(RawFd::MAX);
+        let reserve = (ACCEPTS_PER_TURN * (shards + 1)) as RawFd;
+        let reserve = reserve.min(limit / 16);
+        Descriptors { few_from: limit - 2 * reserve, last_from: limit - reserve }
+    }
+
+    pub fn of_this_process(shards: usize) -> io::Result<Descriptors> {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: one structure of ours, filled by the call.
+        match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
+            0 => Ok(Descriptors::of(limit.rlim_cur, shards)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 /// Has the system make its table of open files as large as it will ever be, at most
 /// [`DESCRIPTORS_READY`]. Before other threads exist: later, each doubling of the table waits until
 /// every processor has let go of the old one, and accepting stands still for tens of milliseconds.
@@ -182,6 +212,18 @@ mod tests {
     #[test]
     fn the_soft_limit_on_files_becomes_the_hard_one() {
         assert_eq!(raise_descriptors().unwrap(), raise_descriptors().unwrap());
+    }
+
+    #[test]
+    fn some_descriptors_are_kept_back() {
+        let of = |limit, shards| {
+            let Descriptors { few_from, last_from } = Descriptors::of(limit, shards);
+            (few_from, last_from)
+        };
+        assert_eq!(of(20_000, 2), (20_000 - 384, 20_000 - 192));
+        assert_eq!(of(64, 2), (56, 60));
+        assert_eq!(of(u64::MAX, 1), (RawFd::MAX - 256, RawFd::MAX - 128));
+        assert!(Descriptors::of_this_process(1).unwrap().few_from > 0);
     }
 
     #[test]

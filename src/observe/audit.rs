@@ -137,7 +137,7 @@ struct Writer {
 struct Came {
     conn: ConnId,
     unix_ms: u64,
-    address: Option<IpAddr>,
+    address: IpAddr,
 }
 
 impl Writer {
@@ -201,7 +201,7 @@ impl Writer {
                 ("connected", fields)
             }
             Told::Refused { address, reason, origin } => {
-                self.refusals.take(unix_ms, Refusal { address, reason, origin });
+                self.refusals.take(unix_ms, Refusal { address: Some(address), reason, origin });
                 return None;
             }
             Told::Revoked(revocations) => {
@@ -214,7 +214,7 @@ impl Writer {
                     "shard": shard,
                     "tenant": &**user.tenant(),
                     "user": &*user,
-                    "address": came.as_ref().and_then(|came| came.address),
+                    "address": came.as_ref().map(|came| came.address),
                     "code": code,
                     "reason": reason,
                     "duration_ms": came.map(|came| unix_ms.saturating_sub(came.unix_ms)),
@@ -443,7 +443,7 @@ mod tests {
         let said = Particulars { device: Some("a\r\nb".into()), token: Some("t-1".into()), ..Particulars::default() };
         let identity = Identity::new(user.clone(), None, said);
         audit.note("started", json!({"version": "1"}));
-        tellers[1].connected(now(1_000), conn(7), &identity, || "192.0.2.7".parse().ok());
+        tellers[1].connected(now(1_000), conn(7), &identity, "192.0.2.7".parse().unwrap());
         let rooms = Rooms::of(["a", "b"].into_iter());
         tellers[1].tell(now(2_000), || {
             Told::OfCore(Audited::Request {
@@ -458,7 +458,7 @@ mod tests {
             Told::OfCore(Audited::Closed { conn: conn(7), user, code: 1000, reason: "closed by the client".into() })
         });
         for _ in 0..3 {
-            tellers[0].refused(now(500), "signature", || None, Some("https://evil.example/\"\n"));
+            tellers[0].refused(now(500), "signature", "192.0.2.9".parse().unwrap(), Some("https://evil.example/\"\n"));
         }
         audit.close();
         let lines = written(&folder.file());

@@ -189,6 +189,7 @@ mod tests {
             io: Choice::Epoll,
             tuning: Tuning::default(),
             handshake_time: PATIENCE,
+            entrance: Arc::default(),
             limits: Limits::default(),
             verifier: Arc::default(),
             policy: Arc::default(),

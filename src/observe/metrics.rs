@@ -202,6 +202,8 @@ metrics! {
         resets: Counter "ringroom_resets_total" in "sockets";
         /// Requests to connect that became nothing, by reason.
         refused: Counter "ringroom_handshakes_refused_total" in "requests" by "reason" => "grows far above the usual: an attack, a wrong key, or clients with old tokens";
+        /// Requests whose proxy said something else than addresses of where they come from.
+        forwarded_malformed: Counter "ringroom_forwarded_malformed_total" in "requests" => "grows at all: a proxy of `network.trusted_proxies` is set up wrongly";
         /// Connections handed to the shard of their user.
         moved_out: Counter "ringroom_connections_moved_out_total" in "connections";
         /// Connections taken over as such.

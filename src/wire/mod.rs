@@ -5,6 +5,7 @@ pub mod codes;
 pub mod dialect;
 pub mod encode;
 pub mod envelope;
+pub mod forwarded;
 pub mod frame;
 pub mod handshake;
 pub mod http;

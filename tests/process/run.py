@@ -25,6 +25,7 @@ import cases_auth  # noqa: F401
 import cases_limits  # noqa: F401
 import cases_service  # noqa: F401
 import cases_ops  # noqa: F401
+import cases_network  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 

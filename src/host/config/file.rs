@@ -363,7 +363,7 @@ mod tests {
         (
             "[limits]\ncolour = \"red\"",
             &[
-                "f:2:1: there is no key \"limits.colour\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries, conn_burst, conn_per_s, user_events, user_events_ms, events, unlimited_roles, message_bytes, rooms_per_conn, rooms_per_request, rooms_per_shard, outbox_bytes, slow_ms, stall_ms",
+                "f:2:1: there is no key \"limits.colour\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries, conn_burst, conn_per_s, user_events, user_events_ms, events, unlimited_roles, message_bytes, rooms_per_conn, rooms_per_request, rooms_per_shard, outbox_bytes, slow_ms, stall_ms, conns_per_user, attempts_per_user, attempts_per_user_ms",
             ],
         ),
         (
@@ -386,7 +386,7 @@ mod tests {
         (
             "[colours]\nred = 1",
             &[
-                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, limits, sockets, turn, memory, drain, log, audit, [[policy]]",
+                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, network, limits, sockets, turn, memory, drain, log, audit, [[policy]]",
             ],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),
@@ -495,7 +495,7 @@ mod tests {
         (
             "[limits]\nx = 2\nidle_ms = soon\n[sockets]\nbacklog = \"7\"\n[log]\nlevel = 3\n",
             &[
-                "f:2:1: there is no key \"limits.x\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries, conn_burst, conn_per_s, user_events, user_events_ms, events, unlimited_roles, message_bytes, rooms_per_conn, rooms_per_request, rooms_per_shard, outbox_bytes, slow_ms, stall_ms",
+                "f:2:1: there is no key \"limits.x\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries, conn_burst, conn_per_s, user_events, user_events_ms, events, unlimited_roles, message_bytes, rooms_per_conn, rooms_per_request, rooms_per_shard, outbox_bytes, slow_ms, stall_ms, conns_per_user, attempts_per_user, attempts_per_user_ms",
                 "f:3:11: this is not TOML: there is no value, or a text without quotes; a line is a [section], a `key = value` with texts in quotes, or a # comment",
                 "f:5:1: sockets.backlog is \"7\"; it takes a whole number of connections from 1 to 65535; for example: backlog = 4096",
                 "f:7:1: log.level is the number 3; it takes \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"; for example: level = \"info\"",

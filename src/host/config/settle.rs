@@ -6,6 +6,8 @@ use super::profiles::BENCH;
 use super::sources::Effective;
 use super::tree::{self, Tree, cpu_numbers, items};
 use super::value::Quoted;
+use crate::admission::networks::Network;
+use crate::admission::origins::{self, Origins};
 use crate::admission::pattern::{Pattern, RulePattern};
 use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
 use crate::admission::policy::{Policy, Roles};
@@ -16,6 +18,8 @@ use crate::base::limits::{ASK_TIME_OUT, BURST_MAX, SHARDS_MAX};
 use crate::host::drain::DrainSettings;
 use crate::host::journal::Format;
 use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
+use crate::io::callers::Rate;
+use crate::io::entrance::Entrance;
 use crate::io::process;
 use crate::io::runtime::Choice;
 use crate::io::socket::SocketOptions;
@@ -50,6 +54,8 @@ pub struct Config {
     pub io: Choice,
     pub tuning: Tuning,
     pub handshake_time: Duration,
+    /// Who may come in.
+    pub entrance: Arc<Entrance>,
     pub limits: Limits,
     pub drain: DrainSettings,
     /// `None`: only this machine is served, with a secret that is made up.
@@ -154,6 +160,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         None if tree.server.cpus == "none" => Vec::new(),
         None => allowed,
     };
+    let development = dev || secret.is_none() && !keys.has_keys();
     let config = listen.zip(ops).filter(|_| problems.is_empty()).map(|(listen, ops)| Config {
         listen,
         ops,
@@ -166,13 +173,14 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         },
         tuning: tuning(&tree.turn, &tree.sockets),
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
+        entrance: Arc::new(entrance(&tree.network, &tree.limits, development)),
         limits: limits(&tree.limits, &tree.memory, &tree.audit),
         drain: DrainSettings {
             conns_per_s: tree.drain.conns_per_s as u32,
             time_out: Duration::from_millis(tree.drain.time_out_ms),
             retry: Duration::from_millis(tree.drain.retry_ms),
         },
-        development: dev || secret.is_none() && !keys.has_keys(),
+        development,
         secret,
         keys,
         policy: Arc::new(Policy::new(roles(&tree.roles), rules)),
@@ -181,6 +189,33 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         audit_file: given(&tree.audit.file).map(PathBuf::from),
     });
     Settled { config, problems, secret_missing }
+}
+
+fn entrance(network: &tree::Network, limits: &tree::Limits, development: bool) -> Entrance {
+    let networks = |text: &str| items(text).filter_map(Network::parse).collect();
+    let rate = |number: Option<u64>, ms: u64| {
+        number.map(|number| Rate { number: number as u32, per: Duration::from_millis(ms) })
+    };
+    let number = |number: Option<u64>| number.map(|number| number as u32);
+    let is_named = |word: &str| items(&network.origins).any(|item| item == word);
+    Entrance {
+        allowed: networks(&network.allow),
+        denied: networks(&network.deny),
+        proxies: networks(&network.trusted_proxies),
+        unlimited: networks(&network.unlimited),
+        origins: Origins {
+            listed: items(&network.origins).filter_map(origins::Pattern::parse).collect(),
+            same_host: is_named(tree::SAME_HOST),
+            local: development,
+            any: is_named(tree::ANY),
+        },
+        attempts: rate(network.attempts, network.attempts_ms),
+        attempts_per_user: rate(limits.attempts_per_user, limits.attempts_per_user_ms),
+        failures: rate(network.failures, network.failures_ms),
+        half_open_max: number(network.half_open),
+        conns_per_address: number(network.conns_per_address),
+        conns_per_user: number(limits.conns_per_user),
+    }
 }
 
 fn limits(limits: &tree::Limits, memory: &tree::Memory, audit: &tree::Audit) -> Limits {

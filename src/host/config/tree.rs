@@ -12,6 +12,7 @@ use crate::admission::pattern::{Pattern, RulePattern};
 use crate::admission::policies::{Who, WhoRefused};
 use crate::admission::policy::NAME_DEFAULT;
 use crate::admission::rates::EventRate;
+use crate::admission::{networks, origins};
 use crate::base::limits;
 use crate::host::jwks::Place;
 use std::time::Duration;
@@ -23,6 +24,8 @@ const LANE_ENTRIES_MIN: u64 = 8;
 /// A token of an `auth:refresh` must fit.
 const MESSAGE_BYTES_MIN: u64 = 16 * 1_024;
 const UNLIMITED: &str = "unlimited";
+/// More than a process can hold.
+const COUNT_MAX: u64 = 1 << 24;
 
 sections! {
     /// Where the gateway listens and what it runs on.
@@ -126,6 +129,44 @@ sections! {
         publish: String = text(PATTERNS, "public:lobby", is_patterns, "").live();
     }
 
+    /// Who may come to the port of clients, from where, and how often. Addresses of IPv6 count by their /64.
+    network: Network {
+        /// Networks that are served; empty: all.
+        allow: String = text(NETWORKS, "10.0.0.0/8,2001:db8::/32", is_networks, "").live();
+        /// Networks that are not, though they be allowed. Their sockets are closed before a byte is
+        /// read; behind a proxy they get 403.
+        deny: String = text(NETWORKS, "192.0.2.0/24", is_networks, "").live();
+        /// Proxies of yours. Of requests that come from them `X-Forwarded-For` says whose they are (the
+        /// rightmost address that is no proxy) and `X-Forwarded-Proto` how they came; from everybody
+        /// else both are ignored.
+        trusted_proxies: String = text(NETWORKS, "10.0.0.7,10.1.0.0/16", is_networks, "").live();
+        /// Networks to which no limit of addresses applies. A proxy on this machine has to be among
+        /// `trusted_proxies`, or nobody behind it is limited.
+        unlimited: String = text(NETWORKS, "127.0.0.0/8,::1", is_networks, "127.0.0.0/8,::1").live();
+        /// Pages that may connect: origins, `https://*.app.example` for all hosts below one,
+        /// `same-host` for pages of the host that the request names, `any`. A cookie never counts for a
+        /// page that only `any` lets in. Clients that are no browsers name no page and may connect. In
+        /// development mode pages of this machine may connect too.
+        origins: String = text(ORIGINS, "same-host,https://app.example", is_origins, "same-host").live();
+        /// Attempts of one address to connect within `attempts_ms`: all at once, then evenly.
+        attempts: Option<u64> =
+            number_unless(UNLIMITED, "attempts", 1, COUNT_MAX, limits::ATTEMPTS_PER_ADDRESS as u64).live();
+        /// The time for `attempts`.
+        attempts_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
+        /// Bad tokens from one address within `failures_ms`; then it is refused before the next is
+        /// looked at. Good tokens are not counted.
+        failures: Option<u64> =
+            number_unless(UNLIMITED, "bad tokens", 1, COUNT_MAX, limits::FAILURES_PER_ADDRESS as u64).live();
+        /// The time for `failures`.
+        failures_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
+        /// Sockets of one address whose requests have not ended. With more, the one of them that waits
+        /// longest is closed.
+        half_open: Option<u64> =
+            number_unless(UNLIMITED, "sockets", 1, COUNT_MAX, limits::HALF_OPEN_PER_ADDRESS as u64).live();
+        /// Open connections of one address, of those that come from now on.
+        conns_per_address: Option<u64> = number_or(UNLIMITED, "connections", 1, COUNT_MAX).live();
+    }
+
     /// How much is allowed, and for how long.
     limits: Limits {
         /// From the first byte of a connection to the end of its request.
@@ -190,6 +231,13 @@ sections! {
         slow_ms: u64 = number("milliseconds", 100, ms(limits::STALL_TIME_LONGEST), ms(limits::STALL_TIME_SLOW)).live();
         /// And after this long it is closed with 4410; more than `slow_ms`.
         stall_ms: u64 = number("milliseconds", 100, ms(limits::STALL_TIME_LONGEST), ms(limits::STALL_TIME_MAX)).live();
+        /// Open connections of one user, of those that come from now on; later ones are closed with 4429.
+        conns_per_user: Option<u64> = number_or(UNLIMITED, "connections", 1, COUNT_MAX).live();
+        /// Attempts of one user to connect within `attempts_per_user_ms`: all at once, then evenly.
+        /// Later ones are closed with 4429.
+        attempts_per_user: Option<u64> = number_or(UNLIMITED, "attempts", 1, COUNT_MAX).live();
+        /// The time for `attempts_per_user`.
+        attempts_per_user_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
     }
 
     /// What the system is asked for each client's socket.
@@ -326,6 +374,8 @@ const LIST: &str = "texts with commas between";
 const CLAIM: &str = "the name of a claim, or names with dots between";
 const PATTERNS: &str = "patterns of rooms with commas between";
 const EVENT_RATES: &str = "events, each with a count and a time, with commas between";
+const NETWORKS: &str = "networks or addresses with commas between, or nothing";
+const ORIGINS: &str = "\"same-host\", \"any\" and origins, with commas between, or nothing";
 const PROFILE: &str = "the name of a profile, or the path of a file that ends with .toml";
 
 pub fn list(name: &str) -> Option<&'static List> {
@@ -395,6 +445,18 @@ fn is_url(text: &str) -> bool {
 
 fn is_tenant(text: &str) -> bool {
     check_tenant(text).is_ok()
+}
+
+fn is_networks(text: &str) -> bool {
+    items(text).all(|item| networks::Network::parse(item).is_some())
+}
+
+/// What stands for pages without naming them.
+pub const SAME_HOST: &str = "same-host";
+pub const ANY: &str = "any";
+
+fn is_origins(text: &str) -> bool {
+    items(text).all(|item| [SAME_HOST, ANY].contains(&item) || origins::Pattern::parse(item).is_some())
 }
 
 fn is_role(text: &str) -> bool {

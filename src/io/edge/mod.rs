@@ -16,11 +16,14 @@ use crate::admission::policy::Policy;
 use crate::admission::token::Verifier;
 use crate::base::time::{Instant, Now};
 use crate::io::audit::{Teller, Told};
+use crate::io::callers::Callers;
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
 use crate::io::counters::{Counters, Report};
 use crate::io::crowd::Crowd;
+use crate::io::entrance::Entrance;
 use crate::io::lanes::Lanes;
+use crate::io::process::Descriptors;
 use crate::io::pulse::Pulses;
 use crate::io::readiness::Readiness;
 use crate::io::rows::{Rows, Standing};
@@ -30,6 +33,7 @@ use crate::io::socket::{self, Shut};
 use crate::io::timing::Timing;
 use crate::io::tuning::Tuning;
 use crate::io::turn::Turn;
+use crate::io::users::Users;
 use crate::io::waiting::Waiting;
 use crate::kernel::asked::Outside;
 use crate::kernel::effects::Effects;
@@ -63,6 +67,11 @@ pub struct Edge {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
+    pub callers: Arc<Callers>,
+    pub users: Arc<Users>,
+    /// Who may come in.
+    pub entrance: RefCell<Arc<Entrance>>,
+    pub descriptors: Descriptors,
     /// Called when a token names a key that is not here.
     keys_wanted: KeysWanted,
     pub handshake_time: Duration,
@@ -107,6 +116,11 @@ pub struct Parts {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
+    pub callers: Arc<Callers>,
+    pub users: Arc<Users>,
+    /// Who may come in.
+    pub entrance: Arc<Entrance>,
+    pub descriptors: Descriptors,
     pub verifier: Arc<Verifier>,
     pub policy: Arc<Policy>,
     pub keys_wanted: KeysWanted,
@@ -166,6 +180,10 @@ impl Edge {
             placement: parts.placement,
             doors: parts.doors,
             crowd: parts.crowd,
+            callers: parts.callers,
+            users: parts.users,
+            entrance: RefCell::new(parts.entrance),
+            descriptors: parts.descriptors,
             keys_wanted: parts.keys_wanted,
             handshake_time: parts.handshake_time,
             tuning: parts.tuning,
