@@ -339,9 +339,8 @@ fn a_bad_token_is_told_in_a_close_frame() {
         let frame = client.close_frame().expect("a close frame");
         assert_eq!(u16::from(frame.code), 4401);
         assert!(frame.reason.contains("token"), "{}", frame.reason);
-        let total = server.total();
-        assert_eq!(total["edge"]["refused"]["token_malformed"], 1);
-        assert_eq!(total["edge"]["opened"], 0);
+        server.until(|total| total["edge"]["refused"]["token_malformed"] == 1);
+        assert_eq!(server.total()["edge"]["opened"], 0);
     });
 }
 

@@ -32,6 +32,7 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
         entrance: Arc::default(),
         limits: Limits::default(),
         verifier: Arc::new(verifier),
+        policy: Arc::default(),
         keys_wanted: Arc::new(move || {
             wanted.fetch_add(1, Ordering::SeqCst);
         }),

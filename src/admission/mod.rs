@@ -7,6 +7,7 @@ pub mod names;
 pub mod networks;
 pub mod origins;
 pub mod pattern;
+pub mod policies;
 pub mod policy;
 pub mod rates;
 pub mod revocations;

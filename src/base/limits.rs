@@ -130,9 +130,26 @@ pub const ROLES_MAX: usize = 32;
 pub const ROLE_BYTES_MAX: usize = 64;
 /// Room patterns of one token, for each right.
 pub const PATTERNS_MAX: usize = 64;
+/// Rules of the policy.
+pub const POLICIES_MAX: usize = 1_024;
+/// Claims that the rules compare, values of them that are kept of one token, and bytes of one value.
+pub const CLAIMS_MAX: usize = 16;
+pub const CLAIM_VALUES_MAX: usize = 32;
+pub const CLAIM_VALUE_BYTES_MAX: usize = 128;
 /// `name` and `device` of a token, bytes each.
 pub const LABEL_BYTES_MAX: usize = 128;
 
+/// Requests of one connection about rooms that wait for an answer from outside: rooms, requests behind
+/// them, and bytes of all.
+pub const ASKED_PER_CONN_MAX: usize = 100;
+pub const ASKED_BEHIND_MAX: usize = 32;
+pub const ASKED_BYTES_PER_CONN_MAX: usize = 4 << 20;
+/// The same of one shard.
+pub const ASKED_PER_SHARD_MAX: usize = 4_096;
+pub const ASKED_BYTES_PER_SHARD_MAX: usize = 64 << 20;
+/// How long an answer is waited for, and bytes of what it may tell the client.
+pub const ASK_TIME_OUT: Duration = Duration::from_secs(5);
+pub const ANSWER_BYTES_MAX: usize = 256;
 /// Mails under way between two shards, one direction.
 pub const LANE_ENTRIES_MAX: usize = 4_096;
 /// Requests of one shard that another has not answered.
@@ -215,6 +232,11 @@ const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX * 64 < HEADS_BYTES_MAX);
 const _: () = assert!(CALLERS_MAX.is_multiple_of(CALLER_PLACES) && CALLERS_MAX <= u32::MAX as usize);
 const _: () = assert!(KEYS_TRIED_MAX <= KEYS_MAX && REVOCATIONS_PER_ORDER_MAX <= REVOCATIONS_MAX);
+const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && CLAIMS_MAX <= CLAIM_VALUES_MAX);
+// One request names so many rooms, and one message is less than what may wait.
+const _: () = assert!(ROOMS_PER_REQUEST_MAX <= ASKED_PER_CONN_MAX && ASKED_PER_CONN_MAX < ASKED_PER_SHARD_MAX);
+const _: () = assert!(MESSAGE_BYTES_MAX < ASKED_BYTES_PER_CONN_MAX);
+const _: () = assert!(ASKED_BYTES_PER_CONN_MAX < ASKED_BYTES_PER_SHARD_MAX);
 const _: () = assert!(OUTBOX_BYTES_LEAST <= OUTBOX_BYTES_MAX && OUTBOX_BYTES_MAX <= OUTBOX_BYTES_LARGEST);
 const _: () = assert!(OUTBOX_BYTES_MAX <= MEMORY_BYTES_MIN / 8);
 // An eighth of the budget, which relief works in, is more than one message; the rest holds a history.

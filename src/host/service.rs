@@ -75,6 +75,7 @@ async fn serve(
         entrance: config.entrance,
         limits: config.limits,
         verifier,
+        policy: config.policy,
         keys_wanted: {
             let wanted = Arc::clone(&keys_wanted);
             Arc::new(move || wanted.notify_one())
@@ -150,6 +151,10 @@ async fn serve(
                     // It ends only with the runtime.
                     let _ = key_orders.send(keys_of(config.keys, &config.secret, config.development, &made_up));
                     gateway.set_limits(&config.limits);
+                    let untold = gateway.set_policy(&config.policy);
+                    if untold > 0 {
+                        log::error!("{untold} shards were too busy to take the policies; send SIGHUP again");
+                    }
                     gateway.set_entrance(&config.entrance);
                 }
                 notifier.ready(status);

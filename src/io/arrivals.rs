@@ -45,6 +45,7 @@ pub fn take_controls(edge: &Rc<Edge>) {
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain(pace) => edge.drain(pace),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),
+            Control::Policy(policy) => edge.step(Input::Policy(policy)),
             Control::Revoke(revocations) => {
                 // All shards are told the same; one of them tells of it.
                 if edge.id == ShardId(0) {

@@ -2,6 +2,7 @@
 //! followed by a ring, so a sleeping shard sees it at once.
 
 use crate::admission::identity::Identity;
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::limits::CONTROLS_MAX;
@@ -28,6 +29,8 @@ pub enum Control {
     Drain(DrainPace),
     /// Tokens are checked with this from now on.
     Verifier(Arc<Verifier>),
+    /// Who may do what from now on.
+    Policy(Arc<Policy>),
     Revoke(Arc<[Revocation]>),
     /// Bounds that hold from now on.
     Limits(Box<Limits>),

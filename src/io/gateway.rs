@@ -2,6 +2,7 @@
 //! Invariant: either all shards run or none is left running, and a shard that panics takes the
 //! process with it: half a server would lose messages in silence.
 
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::limits::{REVOCATIONS_PER_ORDER_MAX, SHARDS_MAX};
@@ -56,6 +57,7 @@ pub struct Settings {
     pub entrance: Arc<Entrance>,
     pub limits: Limits,
     pub verifier: Arc<Verifier>,
+    pub policy: Arc<Policy>,
     /// Called when a token names a key that is not there.
     pub keys_wanted: KeysWanted,
 }
@@ -202,6 +204,12 @@ impl Gateway {
     /// told and go on with what they have.
     pub fn set_verifier(&self, verifier: &Arc<Verifier>) -> usize {
         self.tell_all(|| Control::Verifier(Arc::clone(verifier)))
+    }
+
+    /// Has all shards decide by `policy` from now on; who is in a room stays. Gives back how many could
+    /// not be told and go on with what they have.
+    pub fn set_policy(&self, policy: &Arc<Policy>) -> usize {
+        self.tell_all(|| Control::Policy(Arc::clone(policy)))
     }
 
     /// Closes what lives on these tokens, on all shards, and refuses them from now on. Gives back
@@ -353,6 +361,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         entrance: Arc::clone(&settings.entrance),
         descriptors: common.descriptors,
         verifier: Arc::clone(&settings.verifier),
+        policy: Arc::clone(&settings.policy),
         keys_wanted: Arc::clone(&settings.keys_wanted),
         handshake_time: settings.handshake_time,
         controls: own.controls,

@@ -78,6 +78,11 @@ impl Calls {
         Some((call.conn, matches!(call.asker, Asker::Replay)))
     }
 
+    /// Whether a call is about several rooms.
+    pub fn is_many(&self, call: CallId) -> bool {
+        self.table.get(call.0).is_some_and(|call| matches!(call.parts, Parts::Many { .. }))
+    }
+
     /// Notes an answer; gives the call back once it has them all.
     pub fn answer(&mut self, id: CallId, part: u16, answer: Answer) -> Option<Answered> {
         let call = self.table.get_mut(id.0)?;

@@ -85,8 +85,10 @@ impl Kernel {
         if let Some(cold) = self.conns.cold_mut(conn) {
             cold.replays = None;
         }
+        self.drop_asked(conn);
         let mut left = self.membership.detach_all(conn.0.slot);
-        left.sort_unstable();
+        // By home alone: places in a home's table come of all tenants' rooms, and must not show in an order.
+        left.sort_by_key(|(home, _)| *home);
         for of_home in left.chunk_by(|a, b| a.0 == b.0) {
             let rooms = of_home.iter().map(|(_, room)| *room).collect();
             self.tell_gone(of_home[0].0, conn, rooms, effects);

@@ -2,9 +2,10 @@
 //!
 //! [`Kernel`] owns the tables of one shard. What is done with them stands by subject:
 //! `sequencer` (a publish gets its place), `fan_out` (an entry gets into outboxes), `replay`
-//! (what was missed), `closing` (a connection ends), `relief` (there is too much to hold), `scope`
+//! (what was missed), `asked` (an answer comes from outside), `closing` (a connection ends), `relief` (there is too much to hold), `scope`
 //! (what features may do).
 
+pub mod asked;
 pub mod audience;
 pub mod audited;
 pub mod budget;
@@ -36,6 +37,7 @@ pub mod scope;
 pub mod sequencer;
 pub mod tokens;
 
+use crate::admission::policy::Policy;
 use crate::admission::rates::Rates;
 use crate::admission::revocations::Revocations;
 use crate::admission::token::Verifier;
@@ -44,6 +46,7 @@ use crate::base::limits;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
+use asked::{Asking, Ticket};
 use audited::Auditing;
 use budget::Memory;
 use calls::Calls;
@@ -76,6 +79,8 @@ pub struct Limits {
     pub lane_entries: u32,
     /// What one shard holds for readers at most, bytes (see `budget`).
     pub memory_bytes: usize,
+    /// How long an answer from outside is waited for.
+    pub ask_time_out: Duration,
     /// How much may be asked.
     pub rates: Rates,
     /// One message of a client, bytes.
@@ -102,6 +107,7 @@ impl Default for Limits {
             idle_time_max: limits::IDLE_TIME_MAX,
             lane_entries: limits::LANE_ENTRIES_MAX as u32,
             memory_bytes: limits::MEMORY_BYTES,
+            ask_time_out: limits::ASK_TIME_OUT,
             rates: Rates::default(),
             message_bytes: limits::MESSAGE_BYTES_MAX,
             rooms_per_conn: limits::ROOMS_PER_CONN_MAX,
@@ -127,6 +133,8 @@ pub enum Timer {
     Expiry(ConnId),
     /// Is anything left to keep an empty room for?
     Room(RoomId),
+    /// Has nobody outside answered?
+    Asked(Ticket),
     /// Whose turn is it to come back?
     Drain,
 }
@@ -139,6 +147,7 @@ pub struct Kernel {
     pub membership: Membership,
     pub rooms: Rooms,
     pub calls: Calls,
+    pub asking: Asking,
     pub lanes: Lanes,
     pub wheel: Wheel<Timer>,
     pub mids: Mids,
@@ -154,6 +163,8 @@ pub struct Kernel {
     replayed: Replayed,
     /// What tokens are checked with; replaced as a whole. Until the first one nobody is let in.
     pub verifier: Arc<Verifier>,
+    /// Who may do what; replaced as a whole.
+    pub policy: Arc<Policy>,
     pub revocations: Revocations,
     pub meters: Meters,
     keyed: Keyed,
@@ -184,6 +195,7 @@ impl Kernel {
             membership: Membership::new(keyed),
             rooms: Rooms::new(keyed),
             calls: Calls::default(),
+            asking: Asking::default(),
             lanes: Lanes::new(config.id, config.shards, config.limits.lane_entries),
             wheel: Wheel::new(now.at),
             mids: Mids::new(config.origin, config.id),
@@ -195,6 +207,7 @@ impl Kernel {
             replaying: Vec::new(),
             replayed: Replayed::default(),
             verifier: Arc::default(),
+            policy: Arc::default(),
             revocations: Revocations::default(),
             meters: Meters::new(config.limits.rates.clone(), keyed, now.at),
             keyed,

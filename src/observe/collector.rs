@@ -192,6 +192,7 @@ mod tests {
             entrance: Arc::default(),
             limits: Limits::default(),
             verifier: Arc::default(),
+            policy: Arc::default(),
             keys_wanted: Arc::new(|| {}),
         };
         let gateway = Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));

@@ -132,6 +132,16 @@ metrics! {
         lost: Counter "ringroom_rooms_lost_total" in "rooms" => "grows at all";
         /// Requests that waited for places in a lane; their connection was not read from meanwhile.
         parked: Counter "ringroom_requests_parked_total" in "requests" => "grows steadily: a shard does not keep up";
+        /// Questions to somebody outside that have no answer yet.
+        asked_now: Gauge "ringroom_asked" in "questions";
+        /// Requests that wait for these, those behind them included.
+        asked_waiting: Gauge "ringroom_asked_requests" in "requests";
+        /// Questions to somebody outside.
+        asked: Counter "ringroom_asked_total" in "questions";
+        /// Those that nobody answered in time.
+        asked_timed_out: Counter "ringroom_asked_timed_out_total" in "questions" => "grows: who should answer does not";
+        /// Requests that were refused because too much waited for answers.
+        asked_full: Counter "ringroom_asked_refused_total" in "requests";
         /// Requests that wait for their answers.
         calls: Gauge "ringroom_calls" in "requests";
         /// Mails to other shards that wait for places in their lanes.

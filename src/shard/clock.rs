@@ -39,6 +39,7 @@ impl Shard {
                 Timer::Linger(conn) => self.on_linger(conn, effects),
                 Timer::Expiry(conn) => self.kernel.on_expiry(now, conn, effects),
                 Timer::Room(room) => self.kernel.check_room(now, room),
+                Timer::Asked(ticket) => self.on_silence(now, ticket, effects),
                 Timer::Drain => self.drain_some(now, effects),
             }
         }

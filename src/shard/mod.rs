@@ -2,8 +2,10 @@
 //!
 //! A shard is told the time and one thing that happened, and says what is to be done. By subject:
 //! `intake` (what a client sent becomes requests), `home` (mail that reaches rooms and
-//! connections here), `clock` (what the time brings), `auditing` (what is told of requests), `snapshot` (what an operator may see).
+//! connections here), `answers` (what somebody outside says of a request), `clock` (what the time
+//! brings), `auditing` (what is told of requests), `snapshot` (what an operator may see).
 
+mod answers;
 mod auditing;
 mod census;
 mod clock;
@@ -18,10 +20,12 @@ pub use drain::DrainPace;
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::{TokenRefused, Verifier};
 use crate::base::limits::{CLOSES_PER_STEP, PONGS_PENDING_MAX};
 use crate::base::time::{Instant, Now};
+use crate::kernel::asked::{Outside, Ticket};
 use crate::kernel::calls::Answered;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
@@ -105,6 +109,13 @@ pub enum Input<'a> {
     },
     /// Tokens are checked with this from now on. What was let in before stays.
     Verifier(Arc<Verifier>),
+    /// Who may do what from now on. Who is in a room stays.
+    Policy(Arc<Policy>),
+    /// What came of a question of this shard's.
+    Answer {
+        ticket: Ticket,
+        outside: Outside,
+    },
     /// What was let in by these is closed, and what comes by them refused.
     Revoke {
         revocations: &'a [Revocation],
@@ -180,6 +191,8 @@ impl Shard {
                 self.catch_up(peer, effects);
             }
             Input::Verifier(verifier) => self.kernel.verifier = verifier,
+            Input::Policy(policy) => self.kernel.policy = policy,
+            Input::Answer { ticket, outside } => self.on_answer(now, ticket, outside, effects),
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
             Input::Limits(limits) => self.kernel.set_limits(now, *limits),
@@ -216,6 +229,8 @@ impl Shard {
             Input::Mail { mail: Mail::Lost { .. }, .. } => "lost",
             Input::Credit { .. } => "credit",
             Input::Verifier(_) => "verifier",
+            Input::Policy(_) => "policy",
+            Input::Answer { .. } => "answer",
             Input::Revoke { .. } => "revoke",
             Input::Tick => "tick",
             Input::Drain(_) => "drain",

@@ -4,6 +4,7 @@
 
 use crate::admission::identity::{Identity, Particulars};
 use crate::admission::names::User;
+use crate::admission::policy::Policy;
 use crate::admission::rates::Rates;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
@@ -11,6 +12,7 @@ use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::features;
 use crate::kernel::Limits;
+use crate::kernel::asked::{Outside, Question, Ticket};
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::{Change, Mail};
@@ -99,6 +101,8 @@ pub struct World {
     lanes: Vec<VecDeque<Mail>>,
     dirty: Vec<VecDeque<ConnId>>,
     effects: Effects,
+    /// Asked of the outside by a shard, and not yet taken from here.
+    questions: Vec<(ShardId, Question)>,
     sockets: Vec<Socket>,
     /// The socket of a slot, by shard.
     rows: Vec<Vec<Option<Link>>>,
@@ -150,6 +154,7 @@ impl World {
             lanes: (0..shards * shards).map(|_| VecDeque::new()).collect(),
             dirty: vec![VecDeque::new(); shards],
             effects: Effects::default(),
+            questions: Vec::new(),
             sockets: Vec::new(),
             rows: vec![Vec::new(); shards],
             window: shape.window,
@@ -417,6 +422,23 @@ impl World {
         }
     }
 
+    /// Every shard decides by `policy` from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let policy = Arc::new(policy);
+        for shard in self.shards() {
+            self.step(shard, Input::Policy(Arc::clone(&policy)));
+        }
+    }
+
+    /// What shards have asked since the last time.
+    pub fn take_questions(&mut self) -> Vec<(ShardId, Question)> {
+        std::mem::take(&mut self.questions)
+    }
+
+    pub fn answer(&mut self, shard: ShardId, ticket: Ticket, outside: Outside) {
+        self.step(shard, Input::Answer { ticket, outside });
+    }
+
     /// All shards keep to these limits from now on.
     pub fn set_limits(&mut self, limits: &Limits) {
         for shard in self.shards() {
@@ -496,6 +518,7 @@ impl World {
         }
         // Readers ask `is_reading`.
         effects.resumed.clear();
+        self.questions.extend(effects.questions.drain(..).map(|question| (shard, question)));
         let reset: Vec<ConnId> = effects.reset.drain(..).collect();
         self.effects = effects;
         for conn in reset {

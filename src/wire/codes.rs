@@ -191,12 +191,26 @@ pub enum Limit {
     RoomsPerShard,
     /// `room:update` data, bytes.
     RoomData,
+    /// Rooms of the connection that wait for a decision from outside, requests behind them, bytes of all.
+    Asked,
+    AskedBehind,
+    AskedBytes,
 }
 
 impl Limit {
     /// For counters: one row each.
-    pub const KINDS: [&'static str; 7] =
-        ["conn", "user", "event", "rooms_per_conn", "rooms_per_request", "rooms_per_shard", "room_data_bytes"];
+    pub const KINDS: [&'static str; 10] = [
+        "conn",
+        "user",
+        "event",
+        "rooms_per_conn",
+        "rooms_per_request",
+        "rooms_per_shard",
+        "room_data_bytes",
+        "asked",
+        "asked_behind",
+        "asked_bytes",
+    ];
 
     /// The place in [`Limit::KINDS`].
     pub fn index(&self) -> usize {
@@ -208,6 +222,9 @@ impl Limit {
             Limit::RoomsPerRequest => 4,
             Limit::RoomsPerShard => 5,
             Limit::RoomData => 6,
+            Limit::Asked => 7,
+            Limit::AskedBehind => 8,
+            Limit::AskedBytes => 9,
         }
     }
 
@@ -255,6 +272,9 @@ mod tests {
             Limit::RoomsPerRequest,
             Limit::RoomsPerShard,
             Limit::RoomData,
+            Limit::Asked,
+            Limit::AskedBehind,
+            Limit::AskedBytes,
         ];
         for (row, limit) in all.iter().enumerate() {
             assert_eq!(limit.index(), row);

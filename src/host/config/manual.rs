@@ -1,7 +1,7 @@
 //! `docs/configuration.md`, made from the declarations.
 
 use super::declare::{Allowed, Key};
-use super::tree::SECTIONS;
+use super::tree::{LISTS, SECTIONS};
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -23,9 +23,12 @@ Files are TOML. `ringroom config check FILE` names every error with its line, an
 78; `ringroom config show` prints what would run and where each value comes from. Secrets are shown
 by neither.
 
+Lists, `[[policy]]`, stand in files only. The rows of one source count together and in their order; a
+later source that has the list replaces the whole of it (`policy = []` leaves none).
+
 On SIGHUP all of it is read again. A configuration with an error is refused as a whole, its errors
 go to the log, and the old one stays. Keys marked **live** change at once, and no connection is
-closed for it; a change of any other key is named in the log and waits for a restart.
+closed for it, and so do lists; a change of any other key is named in the log and waits for a restart.
 ";
 
 /// The whole page.
@@ -37,7 +40,19 @@ pub fn manual() -> String {
             describe(key, &mut page);
         }
     }
+    for list in LISTS {
+        let _ = write!(page, "\n## [[{}]]\n\n{}\n", list.name, list.about.trim());
+        for key in list.keys {
+            describe_in_row(key, key.path == list.needed, &mut page);
+        }
+    }
     page
+}
+
+fn describe_in_row(key: &Key, is_needed: bool, page: &mut String) {
+    let needed = if is_needed { ", needed" } else { "" };
+    let _ = write!(page, "\n### {}{needed}\n\n{}\n\n", key.path, key.help.trim());
+    let _ = writeln!(page, "- takes {}; for example `{}`", key.spec.allowed, key.example());
 }
 
 // Writing to a string does not fail.

@@ -100,8 +100,11 @@ mod tests {
     use super::tree::{key, keys};
     use super::value::{Quoted, Value};
     use super::*;
+    use crate::admission::identity::{Identity, Particulars};
+    use crate::admission::names::{RoomName, User};
     use crate::admission::rates::{Allowance, Rates};
-    use crate::base::limits::SHARDS_MAX;
+    use crate::admission::rights::Right;
+    use crate::base::limits::{CLAIMS_MAX, POLICIES_MAX, SHARDS_MAX};
     use crate::host::Options;
     use crate::io::runtime::Choice;
     use log::LevelFilter;
@@ -385,6 +388,110 @@ mod tests {
         assert_eq!(config.secret.as_deref(), Some(SECRET.1.as_bytes()));
         let again = effective.reload(loaded(Options::default(), &after).effective);
         assert!(again.changed.is_empty() && again.waiting.len() == 2, "what waits is named until it is done");
+    }
+
+    const RULES: &str = r#"
+[[policy]]
+name = "editors"
+rooms = "news:*"
+publish = "role:editor, claim:plan=pro"
+
+[[policy]]
+rooms = "**"
+publish = "nobody"
+"#;
+
+    fn of_file(name: &str, text: &str) -> Result<Loaded, Refused> {
+        load(&sources(Options::default(), Some(&File::new(name, text)), &[SECRET]))
+    }
+
+    fn may_publish(config: &Config, role: &str, room: &str) -> bool {
+        let said = Particulars { roles: [role.into()].into(), ..Particulars::default() };
+        let identity = Identity::new(User::new("acme".into(), "alice"), None, said);
+        config.policy.decide(&identity, Right::Publish, &RoomName::parse(room).unwrap()).is_ok()
+    }
+
+    #[test]
+    fn policies_of_a_file_decide_and_their_claims_are_looked_for_in_tokens() {
+        let Loaded { config, effective, .. } = of_file("policies", RULES).unwrap_or_else(|refused| panic!("{refused}"));
+        assert!(may_publish(&config, "editor", "news:1") && !may_publish(&config, "editor", "chat:1"));
+        assert!(!may_publish(&config, "guest", "news:1"));
+        assert_eq!(config.keys.tokens.compared, ["plan".into()]);
+        let shown = effective.to_string();
+        assert!(shown.contains("\n[[policy]]  # ") && shown.contains(":7:1\nrooms = \"**\"  # "), "{shown}");
+        let again = Effective::of_text(&shown);
+        assert!(effective.reload(again).changed.is_empty(), "what is shown reads the same again");
+    }
+
+    #[test]
+    fn roles_of_the_platform_can_be_called_otherwise() {
+        let Loaded { config, .. } = of_file("roles", "[roles]\nplatform = \"root, ops\"").unwrap();
+        assert!(
+            may_publish(&config, "ops", "platform.news") && !may_publish(&config, "platform_admin", "platform.news")
+        );
+        assert!(may_publish(&config, "admin", "performance.dashboard"));
+    }
+
+    #[test]
+    fn a_later_source_with_policies_replaces_the_whole_list_of_an_earlier_one() {
+        let profile = File::new("rules-profile", RULES);
+        let with = |name: &str, rest: &str| {
+            let profile = Quoted(profile.0.to_str().unwrap()).to_string();
+            of_file(name, &format!("{rest}\n[server]\nprofile = {profile}"))
+                .unwrap_or_else(|refused| panic!("{refused}"))
+        };
+        assert!(!may_publish(&with("no-list", "").config, "guest", "news:1"), "none: the profile's stay");
+        let own = with("own-list", "[[policy]]\nrooms = \"chat:*\"\npublish = \"nobody\"").config;
+        assert!(may_publish(&own, "guest", "news:1") && !may_publish(&own, "guest", "chat:1"));
+        assert!(may_publish(&with("empty-list", "policy = []").config, "guest", "news:1"));
+    }
+
+    #[test]
+    fn policies_that_cannot_stand_are_told_with_their_place() {
+        let of = |text: &str| {
+            let refused = of_file("wrong-policies", text).map(|_| ()).unwrap_err().to_string();
+            refused.split_once(".toml:").map(|(_, rest)| rest.to_owned()).unwrap_or(refused)
+        };
+        assert_eq!(
+            of("[[policy]]\nrooms = \"a\""),
+            "1:1: this [[policy]] decides nothing; add one of join, publish, direct, presence, manage"
+        );
+        assert_eq!(
+            of("[[policy]]\nrooms = \"a\"\njoin = \"role:a, ask\""),
+            "3:1: policy.join says ask, and this release has nobody to ask; name roles or claims instead"
+        );
+        let hidden = of(
+            "[[policy]]\nrooms = \"**\"\njoin = \"token\"\n[[policy]]\nrooms = \"a:*\"\npublish = \"token\"\njoin = \"anybody\"",
+        );
+        assert!(
+            hidden.starts_with("7:1: policy.join never decides here: the [[policy]] at ")
+                && hidden.contains(".toml:1:1 comes first"),
+            "{hidden}"
+        );
+        let many: String =
+            (0..=POLICIES_MAX).map(|nth| format!("[[policy]]\nrooms = \"r{nth}\"\njoin = \"nobody\"\n")).collect();
+        assert!(of(&many).contains("1024 at most"));
+        let claims: String = (0..=CLAIMS_MAX)
+            .map(|nth| format!("[[policy]]\nrooms = \"r{nth}\"\njoin = \"claim:c{nth}=1\"\n"))
+            .collect();
+        assert!(of(&claims).contains("17 different claims"));
+    }
+
+    #[test]
+    fn a_reload_takes_policies_and_names_them_once_if_they_changed() {
+        let of = |name, text: &str| of_file(name, text).unwrap_or_else(|refused| panic!("{refused}")).effective;
+        let before = of("rules-before", RULES);
+        let moved = before.reload(of("rules-moved", &format!("# moved\n{RULES}")));
+        assert!(moved.changed.is_empty(), "the same rules in other lines: {:?}", moved.changed);
+        let Reloaded { effective, changed, waiting } = before.reload(of("rules-after", "policy = []"));
+        assert_eq!((changed, waiting), (vec!["policy"], vec![]));
+        assert!(may_publish(&judge(&effective, false).unwrap(), "guest", "chat:1"));
+    }
+
+    #[test]
+    fn the_environment_cannot_hold_a_list_and_says_so() {
+        let notes = loaded(Options::default(), &[SECRET, ("RINGROOM_POLICY__0__ROOMS", "chat:*")]).notes;
+        assert_eq!(notes, ["RINGROOM_POLICY__0__ROOMS changes nothing: policy is a list, which only files can hold"]);
     }
 
     /// Some value that a key allows.

@@ -21,7 +21,11 @@ const PROFILES: [(&str, &str); 5] = [
 pub fn read(name: &str, named_at: &Origin) -> Read {
     let mut read = if let Some((name, text)) = PROFILES.iter().find(|(known, _)| *known == name) {
         let mut read = file::parse_profile(name, text);
-        read.entries.iter_mut().for_each(|entry| entry.origin = Origin::Profile((*name).into()));
+        let rows = read.lists.iter_mut().flat_map(|(_, rows)| rows);
+        let of_rows =
+            rows.flat_map(|row| row.entries.iter_mut().map(|entry| &mut entry.origin).chain([&mut row.origin]));
+        let origins = read.entries.iter_mut().map(|entry| &mut entry.origin).chain(of_rows);
+        origins.for_each(|origin| *origin = Origin::Profile((*name).into()));
         read
     } else if name.contains('/') || name.ends_with(".toml") {
         let path = place(name, named_at);

@@ -8,10 +8,13 @@ use super::tree::{self, Tree, cpu_numbers, items};
 use super::value::Quoted;
 use crate::admission::networks::Network;
 use crate::admission::origins::{self, Origins};
-use crate::admission::pattern::Pattern;
+use crate::admission::pattern::{Pattern, RulePattern};
+use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
+use crate::admission::policy::{Policy, Roles};
 use crate::admission::rates::{Allowance, EventRate, Rates};
+use crate::admission::rights::Right;
 use crate::admission::token::{Anonymous, ClaimPaths, TokenSettings};
-use crate::base::limits::{BURST_MAX, SHARDS_MAX};
+use crate::base::limits::{ASK_TIME_OUT, BURST_MAX, SHARDS_MAX};
 use crate::host::drain::DrainSettings;
 use crate::host::journal::Format;
 use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
@@ -59,6 +62,7 @@ pub struct Config {
     pub secret: Option<Vec<u8>>,
     /// What tokens are checked with and against, but for the secret.
     pub keys: KeySettings,
+    pub policy: Arc<Policy>,
     pub development: bool,
     pub log: LevelFilter,
     pub log_format: Format,
@@ -82,7 +86,8 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
     let listen = address(effective, "server.listen", &tree.server.listen, &mut problems);
     let ops = address(effective, "server.ops", &tree.server.ops, &mut problems);
     let secret = (!tree.jwt.secret.is_empty()).then(|| tree.jwt.secret.clone().into_bytes());
-    let keys = keys(&tree);
+    let rules = rules(effective, &mut problems);
+    let keys = keys(&tree, &rules);
 
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
         let place = effective.origin("server.listen");
@@ -178,6 +183,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         development,
         secret,
         keys,
+        policy: Arc::new(Policy::new(roles(&tree.roles), rules)),
         log: tree.log.level.parse().expect("the tree allows the names of levels only"),
         log_format: if tree.log.format == "json" { Format::Json } else { Format::Text },
         audit_file: given(&tree.audit.file).map(PathBuf::from),
@@ -222,6 +228,7 @@ fn limits(limits: &tree::Limits, memory: &tree::Memory, audit: &tree::Audit) -> 
         idle_time_max: limits.idle_ms.map_or(Duration::MAX, Duration::from_millis),
         lane_entries: limits.lane_entries as u32,
         memory_bytes: memory.budget_bytes as usize,
+        ask_time_out: ASK_TIME_OUT,
         rates: rates(limits),
         message_bytes: limits.message_bytes as usize,
         rooms_per_conn: limits.rooms_per_conn as usize,
@@ -290,7 +297,63 @@ fn wrong_limits(effective: &Effective, tree: &Tree) -> Vec<Problem> {
     wrong.map(|(_, paths, what)| Problem::new(effective.origin_of_any(paths), what)).collect()
 }
 
-fn keys(tree: &Tree) -> KeySettings {
+fn roles(roles: &tree::Roles) -> Roles {
+    let names = |text: &str| items(text).map(Box::from).collect();
+    Roles { platform: names(&roles.platform), dashboard: names(&roles.dashboard), manage: names(&roles.manage) }
+}
+
+const POLICY: &str = "policy";
+
+/// What the list of policies says.
+fn rules(effective: &Effective, problems: &mut Vec<Problem>) -> Rules {
+    if !effective.is_known(POLICY) {
+        return Rules::default();
+    }
+    let rows = effective.rows(POLICY);
+    let path = |right: Right| format!("{POLICY}.{}", right.as_str());
+    let mut rules = Vec::new();
+    for (row, policy) in rows.iter().zip(effective.lists().policy) {
+        let tree::Policy { name, rooms, join, publish, direct, presence, manage } = policy;
+        // In the order of `RIGHTS`.
+        let who = [join, publish, direct, presence, manage].map(|text| Who::parse(&text?).ok());
+        let rooms = rooms.and_then(|rooms| RulePattern::parse(&rooms).ok()).expect("no row comes here without");
+        if who.iter().all(Option::is_none) {
+            let names = RIGHTS.map(Right::as_str).join(", ");
+            problems.push(Problem::new(&row.origin, format!("this [[{POLICY}]] decides nothing; add one of {names}")));
+        }
+        for (right, who) in RIGHTS.iter().zip(&who) {
+            if let Some(entry) = row.entry(&path(*right)).filter(|_| who.as_ref().is_some_and(Who::asks)) {
+                let path = entry.key.path;
+                let what = format!("{path} says ask, and this release has nobody to ask; name roles or claims instead");
+                problems.push(Problem::new(&entry.origin, what));
+            }
+        }
+        rules.push(Rule { name: name.unwrap_or_else(|| rooms.as_str().into()).into(), rooms, who });
+    }
+    let rules = match Rules::new(rules) {
+        Ok(rules) => rules,
+        Err(refused) => {
+            let last = rows.last().map(|row| &row.origin);
+            problems.extend(last.map(|origin| Problem::new(origin, refused.to_string())));
+            return Rules::default();
+        }
+    };
+    for (at, right, by) in rules.unreachable() {
+        let path = path(right);
+        let place = rows[at].entry(&path).map_or(&rows[at].origin, |entry| &entry.origin);
+        let earlier = &rows[by].origin;
+        let what = format!(
+            "{path} never decides here: the [[{POLICY}]] at {earlier} comes first and decides {} in all these rooms; \
+             move this one before it, or leave {} out",
+            right.as_str(),
+            right.as_str()
+        );
+        problems.push(Problem::new(place, what));
+    }
+    rules
+}
+
+fn keys(tree: &Tree, rules: &Rules) -> KeySettings {
     let (jwt, claims) = (&tree.jwt, &tree.claims);
     let list = |text: &str| items(text).map(Box::from).collect();
     let patterns = |text: &str| Some(items(text).filter_map(|item| Pattern::parse(item).ok()).collect());
@@ -318,6 +381,7 @@ fn keys(tree: &Tree) -> KeySettings {
             join: claims.join.as_str().into(),
             publish: claims.publish.as_str().into(),
         },
+        compared: rules.claims(),
         anonymous: (tree.anonymous.access == "allowed").then_some(anonymous),
     };
     let public_key = |path: &String| {

@@ -2,10 +2,15 @@
 //! (the compiler complains about a field that nobody reads), then write the manual anew with
 //! `cargo run -- config docs > docs/configuration.md`.
 
-use super::declare::{Key, Section, Typed, flag, number, number_or, number_unless, one_of, sections, text};
+use super::declare::{
+    Key, List, Section, Typed, flag, lists, number, number_or, number_unless, one_of, sections, text,
+};
+use super::file::Row;
 use super::value::Value;
 use crate::admission::names::check_tenant;
-use crate::admission::pattern::Pattern;
+use crate::admission::pattern::{Pattern, RulePattern};
+use crate::admission::policies::{Who, WhoRefused};
+use crate::admission::policy::NAME_DEFAULT;
 use crate::admission::rates::EventRate;
 use crate::admission::{networks, origins};
 use crate::base::limits;
@@ -97,6 +102,17 @@ sections! {
         join: String = text(CLAIM, "chat.join", is_something, "rooms.join").live();
         /// Patterns of rooms that may be published to.
         publish: String = text(CLAIM, "chat.publish", is_something, "rooms.publish").live();
+    }
+
+    /// Roles that open what no `[[policy]]` opens, and the role that managing takes where no rule
+    /// says otherwise. Any of the named is enough.
+    roles: Roles {
+        /// For `platform.*`.
+        platform: String = text(ROLES, "platform_admin", is_some_roles, "platform_admin,service").live();
+        /// For `performance.dashboard`.
+        dashboard: String = text(ROLES, "admin", is_some_roles, "admin,platform_admin,service").live();
+        /// To manage rooms, besides the right to join them.
+        manage: String = text(ROLES, "moderator", is_some_roles, "admin,moderator,platform_admin,service").live();
     }
 
     /// Clients that send no token.
@@ -307,6 +323,33 @@ sections! {
     }
 }
 
+lists! {
+    /// Who may do what, by the names of rooms. The first `[[policy]]` that matches a room and names the
+    /// right decides; what none decides is as `docs/protocol.md` says under *Who may do what*. No
+    /// policy opens another user's room, another tenant's, or what `[roles]` guards, and a token's own
+    /// lists only narrow. Who is in a room stays when policies change; what is asked from then on is
+    /// decided anew. A claim that no policy named before is known of connections that come, or
+    /// refresh their token, after the reload. A right that `join` limits is not limited for `publish`
+    /// thereby: name each. The word `ask` is for a later release, and refused in this one.
+    policy: Policy needs rooms {
+        /// What refusals and `room:info` call it. Without a name it is called by its rooms.
+        name: String = text("1 to 64 letters, digits and _ . : @ - and spaces, but not default", "editors", is_policy_name, "");
+        /// The rooms: a pattern, in which a whole segment may be `{sub}` or `{tenant}` too, the id of
+        /// the user who asks or of its tenant. An id that holds a separator fits nowhere.
+        rooms: String = text("a pattern of rooms", "chat:{tenant}.*", is_rule_pattern, "");
+        /// Who may join, ask for information and history.
+        join: String = text(WhoRefused::ALLOWED, "role:staff, claim:plan=pro", is_who, "");
+        /// Who may publish.
+        publish: String = text(WhoRefused::ALLOWED, "role:editor, token", is_who, "");
+        /// Who may write to a user by name. Here the room is the user's own, `user:{id}`.
+        direct: String = text(WhoRefused::ALLOWED, "role:agent", is_who, "");
+        /// Who may see who is there. Where no policy says so: who may join.
+        presence: String = text(WhoRefused::ALLOWED, "anybody", is_who, "");
+        /// Who may manage the room. Where no policy says so: who may join and has a role of `roles.manage`.
+        manage: String = text(WhoRefused::ALLOWED, "role:moderator", is_who, "");
+    }
+}
+
 const fn ms(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }
@@ -334,6 +377,12 @@ const EVENT_RATES: &str = "events, each with a count and a time, with commas bet
 const NETWORKS: &str = "networks or addresses with commas between, or nothing";
 const ORIGINS: &str = "\"same-host\", \"any\" and origins, with commas between, or nothing";
 const PROFILE: &str = "the name of a profile, or the path of a file that ends with .toml";
+
+pub fn list(name: &str) -> Option<&'static List> {
+    LISTS.iter().find(|list| list.name == name)
+}
+
+const ROLES: &str = "roles with commas between";
 
 /// Whether there is such an address is found out when it is looked up.
 fn is_address(text: &str) -> bool {
@@ -416,6 +465,23 @@ fn is_role(text: &str) -> bool {
 
 fn is_roles(text: &str) -> bool {
     items(text).count() <= limits::ROLES_MAX && items(text).all(is_role)
+}
+
+fn is_some_roles(text: &str) -> bool {
+    is_something(text) && is_roles(text)
+}
+
+fn is_policy_name(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@- ".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_letter) && text != NAME_DEFAULT
+}
+
+fn is_rule_pattern(text: &str) -> bool {
+    RulePattern::parse(text).is_ok()
+}
+
+fn is_who(text: &str) -> bool {
+    Who::parse(text).is_ok()
 }
 
 fn is_event_rates(text: &str) -> bool {

@@ -12,6 +12,7 @@ mod reading;
 #[cfg(test)]
 pub mod sample;
 
+use crate::admission::policy::Policy;
 use crate::admission::token::Verifier;
 use crate::base::time::{Instant, Now};
 use crate::io::audit::{Teller, Told};
@@ -34,6 +35,7 @@ use crate::io::tuning::Tuning;
 use crate::io::turn::Turn;
 use crate::io::users::Users;
 use crate::io::waiting::Waiting;
+use crate::kernel::asked::Outside;
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
@@ -45,7 +47,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -103,6 +105,9 @@ pub struct Edge {
     state: RefCell<State>,
 }
 
+/// Said once.
+static NOBODY_TO_ASK: Once = Once::new();
+
 /// What goes into an [`Edge`].
 pub struct Parts {
     pub id: ShardId,
@@ -117,6 +122,7 @@ pub struct Parts {
     pub entrance: Arc<Entrance>,
     pub descriptors: Descriptors,
     pub verifier: Arc<Verifier>,
+    pub policy: Arc<Policy>,
     pub keys_wanted: KeysWanted,
     pub handshake_time: Duration,
     pub tuning: Tuning,
@@ -201,6 +207,7 @@ impl Edge {
             state: RefCell::new(state),
         });
         edge.step(Input::Verifier(parts.verifier));
+        edge.step(Input::Policy(parts.policy));
         edge
     }
 
@@ -282,6 +289,13 @@ impl Edge {
 
     fn carry_out(&self, state: &mut State, now: Now) {
         let State { shard, effects, rows, unread, flushing, mailing, .. } = state;
+        // Nobody can be asked yet, and the configuration takes no rule that asks. A policy of another
+        // making gets the one true answer.
+        while let Some(question) = effects.questions.pop() {
+            NOBODY_TO_ASK.call_once(|| log::error!("a policy asks, and there is nobody to ask: all such is refused"));
+            let input = Input::Answer { ticket: question.ticket, outside: Outside::Fails };
+            shard.step(now, input, effects);
+        }
         if !effects.mail.is_empty() {
             let mut counters = self.counters.borrow_mut();
             counters.mails_out += effects.mail.len() as u64;
@@ -358,6 +372,9 @@ impl Edge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::pattern::RulePattern;
+    use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
+    use crate::admission::policy::Roles;
     use crate::io::edge::sample::{PONG, edge, join, on_each_driver, open, publish, turning};
     use crate::io::egress::Direct;
     use std::os::fd::AsRawFd;
@@ -393,6 +410,22 @@ mod tests {
             });
             edge.run().await;
         });
+    }
+
+    #[test]
+    fn what_a_policy_would_ask_about_is_refused_at_once_where_there_is_nobody_to_ask() {
+        let edge = edge(Driver::Epoll);
+        let (conn, _peer) = open(&edge, "alice");
+        let (rooms, ask) = (RulePattern::parse("ask:*").unwrap(), Who::parse("ask").unwrap());
+        let rule = Rule { name: "asks".into(), rooms, who: RIGHTS.map(|_| Some(ask.clone())) };
+        let policy = Policy::new(Roles::default(), Rules::new(vec![rule]).unwrap());
+        edge.step(Input::Policy(Arc::new(policy)));
+        join(&edge, conn, "chat:1");
+        join(&edge, conn, "ask:1");
+        (0..3).for_each(|_| publish(&edge, conn, "ask:1"));
+        let snapshot = edge.report().core;
+        assert_eq!((snapshot.asked, snapshot.asked_now, snapshot.calls), (4, 0, 0));
+        assert_eq!(snapshot.errors["unavailable"], 4);
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         entrance: Arc::new(Entrance::default()),
         descriptors: Descriptors::of(u64::MAX, 1),
         verifier: Arc::new(Verifier::hs256(SECRET, 0).unwrap()),
+        policy: Arc::default(),
         keys_wanted: Arc::new(|| {}),
         handshake_time: Duration::from_secs(1),
         controls,
