@@ -64,9 +64,9 @@ class Server:
 
     @classmethod
     @contextlib.contextmanager
-    def ringroom(cls, a, shards=1, profile="bench", **environment):
+    def ringroom(cls, a, shards=1, profile="bench", config=None, **environment):
         command = [*priority(a), "taskset", "-c", str(a.server_cpu), str(a.binary), "serve", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0",
-                   "--shards", str(shards), "--profile", profile]
+                   "--shards", str(shards), "--profile", profile, *(["--config", config] if config else [])]
         self = cls(command, {"RINGROOM_JWT_SECRET": SECRET, **environment}, lambda said: "ready " in said, "ringroom")
         try:
             ready = re.search(r"ready data=(\S+) ops=(\S+)", self.said())

@@ -3,13 +3,19 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringroom::admission::identity::Identity;
+use ringroom::admission::names::RoomName;
+use ringroom::admission::pattern::RulePattern;
+use ringroom::admission::policies::{RIGHTS, Rule, Rules, Who};
+use ringroom::admission::policy::{Policy, Roles};
 use ringroom::admission::rates::{Allowance, EventRate, Rates};
-use ringroom::admission::rights::Rate;
+use ringroom::admission::rights::{Rate, Right};
 use ringroom::base::limits::LANE_ENTRIES_MAX;
 use ringroom::base::table::Key;
 use ringroom::base::time::{Instant, Now};
 use ringroom::features;
+use ringroom::io::clock::Origin;
 use ringroom::io::lanes::weave;
+use ringroom::io::timing::Timing;
 use ringroom::kernel::effects::Effects;
 use ringroom::kernel::ids::{ConnId, RoomId, ShardId};
 use ringroom::kernel::mail::Mail;
@@ -92,6 +98,36 @@ fn placement(criterion: &mut Criterion) {
     criterion.bench_function("placement of a room", |bencher| {
         bencher.iter(|| placement.of_room(black_box("default"), black_box("chat:12345")));
     });
+}
+
+/// `rules`: that many, each for another kind of rooms, the last for that of `room`.
+fn policy_of(rules: usize, who: &str) -> Policy {
+    let rule = |nth: usize| {
+        let kind = if nth + 1 == rules { "chat".into() } else { format!("kind{nth}") };
+        let rooms = RulePattern::parse(&format!("{kind}:{{tenant}}:*")).expect("a pattern");
+        let who = RIGHTS.map(|_| Some(Who::parse(who).expect("words")));
+        Rule { name: kind.into(), rooms, who }
+    };
+    Policy::new(Roles::default(), Rules::new((0..rules).map(rule).collect()).expect("few rules"))
+}
+
+fn policy(criterion: &mut Criterion) {
+    let identity = Identity::of("default", "alice");
+    let room = RoomName::parse("chat:default:12345").expect("a name");
+    let mut group = criterion.benchmark_group("policy check");
+    let mut measure = |name: &str, policy: Policy, room: &RoomName| {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| policy.decide(black_box(&identity), Right::Publish, black_box(room)).is_ok());
+        });
+    };
+    measure("default", Policy::default(), &room);
+    for rules in [1, 20, 100, 1_000] {
+        measure(&format!("{rules} rules"), policy_of(rules, "anybody"), &room);
+    }
+    let other = RoomName::parse("other:default:12345").expect("a name");
+    measure("20 rules, none for the room", policy_of(20, "anybody"), &other);
+    measure("20 rules, denied by roles", policy_of(20, "role:editor, claim:plan=pro"), &room);
+    group.finish();
 }
 
 /// Sending an entry to another shard and taking it there, on one thread: what the lane itself costs.
@@ -218,5 +254,20 @@ fn open_and_close(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, placement, lane, rate_check, fan_out, turn, open_and_close);
+/// What `/metrics` costs a shard each time it is read.
+fn report(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("report for operators");
+    for members in [4usize, 20_000] {
+        let room = Room::of(members);
+        let mut timing = Timing::new(Origin::now());
+        timing.begin_turn(Instant::ZERO);
+        timing.end_turn();
+        group.bench_function(format!("{members} connections"), |bencher| {
+            bencher.iter(|| (room.shard.snapshot(), timing.report()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, placement, policy, lane, rate_check, fan_out, turn, open_and_close, report);
 criterion_main!(benches);

@@ -1,9 +1,14 @@
 //! Whole turns of one shard without sockets: four publishes into a room, then what the flusher
 //! would do for each member. `benches/instructions` counts what a delivery costs with it.
 //!
-//!     cargo run --release --example turns -- MEMBERS TURNS
+//!     cargo run --release --example turns -- MEMBERS TURNS [RULES]
+//!
+//! RULES: rules of the policy, of which the last is the room's.
 
 use ringroom::admission::identity::Identity;
+use ringroom::admission::pattern::RulePattern;
+use ringroom::admission::policies::{RIGHTS, Rule, Rules, Who};
+use ringroom::admission::policy::{Policy, Roles};
 use ringroom::admission::rates::{Allowance, Rates};
 use ringroom::base::limits::BURST_MAX;
 use ringroom::base::time::{Instant, Now};
@@ -15,6 +20,7 @@ use ringroom::shard::{Input, Opening, Shard, ShardConfig};
 use ringroom::wire::dialect::NATIVE_JSON;
 use std::hint::black_box;
 use std::mem::take;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[global_allocator]
@@ -26,7 +32,7 @@ const JOINED: usize = 4;
 fn main() {
     let number = |nth| std::env::args().nth(nth).and_then(|text| text.parse::<usize>().ok());
     let (Some(members), Some(turns)) = (number(1), number(2)) else {
-        eprintln!("usage: turns MEMBERS TURNS");
+        eprintln!("usage: turns MEMBERS TURNS [RULES]");
         std::process::exit(2);
     };
     // As in production each request is paid for; the buckets are so large that all of them are.
@@ -35,6 +41,9 @@ fn main() {
     let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed: 1, map_key: [1, 2], limits };
     let mut shard = Shard::new(config, features::all(), NOW);
     let mut effects = Effects::default();
+    if let Some(rules) = number(3) {
+        shard.step(NOW, Input::Policy(Arc::new(policy_of(rules))), &mut effects);
+    }
     let mut conns = Vec::new();
     for user in 0..members {
         let conn = shard.reserve().expect("a shard holds a million");
@@ -61,6 +70,15 @@ fn main() {
     }
     assert_eq!(deliveries, turns * JOINED * members, "everybody got everything");
     println!("{deliveries} deliveries");
+}
+
+fn policy_of(rules: usize) -> Policy {
+    let rule = |nth: usize| {
+        let rooms = if nth + 1 == rules { "r0".into() } else { format!("kind{nth}:{{tenant}}:*") };
+        let rooms = RulePattern::parse(&rooms).expect("a pattern");
+        Rule { name: rooms.as_str().into(), rooms, who: RIGHTS.map(|_| Who::parse("anybody").ok()) }
+    };
+    Policy::new(Roles::default(), Rules::new((0..rules).map(rule).collect()).expect("few rules"))
 }
 
 /// Takes what every dirty connection has, as sockets that never block would. Returns how many.

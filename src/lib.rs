@@ -11,4 +11,5 @@ pub mod kernel;
 pub mod observe;
 pub mod shard;
 pub mod sim;
+pub mod tune;
 pub mod wire;

@@ -3,6 +3,9 @@
 //! because the counts are the process'.
 
 use ringroom::admission::identity::Identity;
+use ringroom::admission::pattern::RulePattern;
+use ringroom::admission::policies::{RIGHTS, Rule, Rules, Who};
+use ringroom::admission::policy::{Policy, Roles};
 use ringroom::admission::rates::{Allowance, Rates};
 use ringroom::base::limits::BURST_MAX;
 use ringroom::base::time::{Instant, Now};
@@ -14,6 +17,7 @@ use ringroom::shard::{Input, Opening, Shard, ShardConfig};
 use ringroom::wire::dialect::NATIVE_JSON;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::mem::take;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -118,6 +122,17 @@ impl World {
     }
 }
 
+/// Rules that all have to be looked at, for a room that the last of them allows.
+fn policy_of_twenty() -> Policy {
+    let rule = |nth| {
+        let rooms = if nth < 19 { "*:{sub}:**" } else { "**" };
+        let who = Who::parse(if nth < 19 { "role:editor, claim:plan=pro" } else { "anybody" }).expect("words");
+        let rooms = RulePattern::parse(rooms).expect("a pattern");
+        Rule { name: "rule".into(), rooms, who: RIGHTS.map(|_| Some(who.clone())) }
+    };
+    Policy::new(Roles::default(), Rules::new((0..20).map(rule).collect()).expect("few rules"))
+}
+
 #[test]
 fn a_delivery_allocates_nothing_and_an_idle_connection_is_small() {
     let mut calls = Vec::new();
@@ -129,9 +144,16 @@ fn a_delivery_allocates_nothing_and_an_idle_connection_is_small() {
         println!("{members} members: {} calls of the allocator for 100 publishes", counted);
         calls.push(counted);
     }
+    // Whoever decides about a publish takes nothing from the allocator, however many rules are tried.
+    let mut world = World::with(10);
+    let policy = Arc::new(policy_of_twenty());
+    world.step(Input::Policy(policy));
+    (0..20).for_each(|_| _ = world.calls_of_a_publish());
+    calls.push((0..100).map(|_| world.calls_of_a_publish()).sum());
+
     let (least, most) = (calls.iter().min().expect("four"), calls.iter().max().expect("four"));
     // A queue that grows now and then may tell apart two rooms, a receiver may not.
-    assert!(most - least < 10, "the same whatever the members: {calls:?}");
+    assert!(most - least < 10, "the same whatever the members and the rules: {calls:?}");
     assert!(*most <= 8 * 100 + 10, "eight for a publish: {calls:?}");
 
     // Of an idle connection in its inbox and one shared room, bytes: hot row 64, cold part 40; inbox at

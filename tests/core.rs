@@ -2,19 +2,25 @@
 //! request by request. Sockets, lanes and the clock are the simulation's.
 
 use ringroom::admission::identity::Identity;
+use ringroom::admission::pattern::RulePattern;
+use ringroom::admission::policies::{RIGHTS, Rule, Rules, Who};
+use ringroom::admission::policy::{Policy, Roles};
 use ringroom::admission::rates::{Allowance, EventRate, Rates};
 use ringroom::admission::revocations::{Revocation, Target};
+use ringroom::admission::rights::Right;
 use ringroom::admission::token::{Claims, Verifier, sign_hs256};
 use ringroom::base::limits::{
-    HEARTBEAT, HEARTBEAT_TIME_OUT, HISTORY_AGE_MAX, HISTORY_ENTRIES_MAX, IDLE_TIME_MAX, OUTBOX_BYTES_LEAST,
-    OUTBOX_BYTES_MAX, PAGE_ENTRIES_MAX, REFUSALS_MAX, ROOM_CHECK, ROOM_DETAILS_BYTES_MAX, ROOM_NAME_BYTES_MAX,
-    ROOMS_PER_CONN_MAX, ROOMS_PER_REQUEST_MAX, STALL_TIME_MAX,
+    ANSWER_BYTES_MAX, ASK_TIME_OUT, ASKED_BEHIND_MAX, ASKED_BYTES_PER_CONN_MAX, ASKED_PER_CONN_MAX,
+    ASKED_PER_SHARD_MAX, CLOSES_PER_STEP, HEARTBEAT, HEARTBEAT_TIME_OUT, HISTORY_AGE_MAX, HISTORY_ENTRIES_MAX,
+    IDLE_TIME_MAX, OUTBOX_BYTES_LEAST, OUTBOX_BYTES_MAX, PAGE_ENTRIES_MAX, REFUSALS_MAX, ROOM_CHECK,
+    ROOM_DETAILS_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOMS_PER_CONN_MAX, ROOMS_PER_REQUEST_MAX, STALL_TIME_MAX,
 };
 use ringroom::kernel::Limits;
+use ringroom::kernel::asked::{Outside, Question};
 use ringroom::kernel::ids::ShardId;
 use ringroom::kernel::outbox::OutboxBounds;
 use ringroom::kernel::placement::Placement;
-use ringroom::shard::{Held, Snapshot};
+use ringroom::shard::{DrainPace, Held, Snapshot};
 use ringroom::sim::{FromClient, Link, Received, World, WorldShape, identity};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -1490,24 +1496,173 @@ fn a_connection_without_requests_and_deliveries_is_closed_as_idle() {
     assert_eq!((house.closed(busy), house.closed(listening)), (None, None));
 }
 
+impl House {
+    fn drain(&mut self, conns_per_s: u32, over: Duration) {
+        for shard in self.world.shards() {
+            self.world.drain(shard, DrainPace { conns_per_s, over, retry: Duration::from_millis(700) });
+        }
+        self.settle();
+    }
+
+    /// What a guest that was sent back is told to wait, milliseconds.
+    fn retry_ms(&self, guest: Name) -> u64 {
+        let (code, reason) = self.guests[guest].closed.clone().expect("closed");
+        assert_eq!(code, 1012);
+        let reason: Value = serde_json::from_str(&reason).expect("the reason is JSON");
+        reason["retry_ms"].as_u64().expect("a number")
+    }
+
+    fn open_guests(&self) -> usize {
+        self.guests.iter().filter(|guest| guest.closed.is_none()).count()
+    }
+}
+
 #[test]
-fn a_drain_asks_every_client_to_come_back_at_its_own_time() {
+fn a_drain_sends_clients_back_one_after_the_other() {
     let mut house = House::new();
     let guests: Vec<Name> = (0..20).map(|nth| house.enter(nth % 2, &format!("u{nth}"))).collect();
-    for shard in house.world.shards() {
-        house.world.drain(shard, Duration::from_secs(30));
+    house.drain(10, Duration::from_secs(30));
+    assert_eq!(house.open_guests(), 19, "shards take turns");
+    for tenth in 1..=20 {
+        house.pass(Duration::from_millis(100));
+        assert_eq!(house.open_guests(), 19_usize.saturating_sub(tenth), "ten a second from both shards together");
+    }
+    let waits: Vec<u64> = guests.iter().map(|guest| house.retry_ms(*guest)).collect();
+    assert!(waits.iter().all(|wait| (695..=1_400).contains(wait)), "their time had come: {waits:?}");
+}
+
+#[test]
+fn who_is_left_when_a_drain_ends_is_told_when_its_turn_is() {
+    let mut house = House::new();
+    let guests: Vec<Name> = (0..20).map(|nth| house.enter(nth % 2, &format!("u{nth}"))).collect();
+    house.drain(1, Duration::from_secs(2));
+    house.pass(Duration::from_secs(1));
+    assert_eq!(house.open_guests(), 18);
+    house.pass(Duration::from_secs(1));
+    assert_eq!(house.open_guests(), 0);
+    // By shard, which asks its guests in their order: each has its turn, two seconds after the last.
+    for shard in 0..2 {
+        let waits: Vec<u64> = guests.iter().skip(shard).step_by(2).map(|guest| house.retry_ms(*guest)).collect();
+        for (nth, wait) in waits[2..].iter().enumerate() {
+            let turn = (shard as u64 + 2 * nth as u64 + 2) * 1_000 + 700;
+            assert!((turn - 50..=turn + 750).contains(wait), "{waits:?} of shard {shard}, {nth}");
+        }
+    }
+}
+
+#[test]
+fn who_is_not_yet_sent_back_is_served_as_ever() {
+    let mut house = House::new();
+    let (first, alice, bob) = (house.enter(0, "first"), house.enter(0, "alice"), house.enter(1, "bob"));
+    house.join(alice, "a");
+    house.drain(1, Duration::from_secs(30));
+    assert_eq!((house.closed(first), house.closed(alice), house.closed(bob)), (Some(1012), None, None));
+    house.join(bob, "a");
+    house.publish(bob, "a", json!(1));
+    assert_eq!(house.heard(alice), numbers(1..=1));
+    // What is queued for a client arrives before its close.
+    house.guests[alice].reads = false;
+    house.publish(bob, "a", json!(2));
+    house.pass(Duration::from_secs(3));
+    house.guests[alice].reads = true;
+    house.settle();
+    assert_eq!(house.heard(alice), numbers(2..=2));
+    assert_eq!((house.closed(alice), house.closed(bob)), (Some(1012), Some(1012)));
+}
+
+#[test]
+fn who_comes_during_a_drain_is_sent_back_at_once_with_a_turn_of_its_own() {
+    let mut house = House::new();
+    let _first = house.enter(0, "first");
+    house.drain(1, Duration::from_secs(30));
+    for nth in 0..2 {
+        let link = house.world.open(ShardId(0), identity("acme", "late", "")).expect("there is room");
+        let guest = Guest { link, reads: true, pongs: true, texts: vec![], pings: 0, closed: None, next_id: 1 };
+        house.guests.push(guest);
+        house.settle();
+        let turn = 700 + 2_000 * (nth as u64 + 1);
+        assert!((turn..=turn + 700).contains(&house.retry_ms(nth + 1)));
+    }
+}
+
+#[test]
+fn thousands_that_are_to_be_closed_at_once_are_no_long_step() {
+    let mut house = House::of(WorldShape { window: 600, ..WorldShape::default() });
+    let guests: Vec<Name> = (0..CLOSES_PER_STEP * 3).map(|nth| house.enter(0, &format!("u{nth}"))).collect();
+    let speaker = house.enter(1, "speaker");
+    for guest in &guests {
+        house.join(*guest, "a");
+        house.guests[*guest].reads = false;
+    }
+    house.publish(speaker, "a", json!(pad(900)));
+    let stalled = |house: &House| snapshot(house).closed_for["stall_time"];
+    for _ in 0..STALL_TIME_MAX.as_secs() {
+        house.pass(Duration::from_secs(1));
+    }
+    while stalled(&house) == 0 {
+        house.pass(Duration::from_millis(4));
+    }
+    let mut before = stalled(&house);
+    assert!(before < guests.len() as u64);
+    while before < guests.len() as u64 {
+        house.pass(Duration::from_millis(4));
+        let closed = stalled(&house);
+        assert!(closed > before, "each tick goes on");
+        before = closed;
+    }
+    for _ in 0..10 {
+        house.pass(Duration::from_secs(2));
+    }
+    assert_eq!(snapshot(&house).resets_for["linger"], guests.len() as u64, "they took no close frame either");
+    assert!((1..=CLOSES_PER_STEP).contains(&house.world.closes_max()), "{}", house.world.closes_max());
+}
+
+#[test]
+fn a_relief_that_closes_many_goes_on_at_the_next_tick() {
+    const MEMORY: usize = 11 << 20;
+    let shape = WorldShape { shards: 1, window: 600, memory_bytes: MEMORY, ..WorldShape::default() };
+    let mut house = House::of(shape);
+    let speaker = house.enter(0, "speaker");
+    house.publish(speaker, "a", json!(pad(5_000)));
+    // They ask for more than their sockets take, and read nothing.
+    let joining = json!({ "id": 1, "event": "room:join", "data": { "room": "a" } }).to_string();
+    let asking = json!({ "id": 2, "event": "room:history", "data": { "room": "a" } }).to_string();
+    let links: Vec<Link> = (0..MEMORY / 5_000)
+        .map(|nth| house.world.open(ShardId(0), identity("acme", &format!("u{nth}"), "")).expect("there is room"))
+        .collect();
+    house.settle();
+    for link in &links {
+        house.world.send(*link, FromClient::Text(joining.clone()));
+        house.world.send(*link, FromClient::Text(asking.clone()));
     }
     house.settle();
-    let waits: std::collections::BTreeSet<u64> = guests
-        .iter()
-        .map(|guest| {
-            let (code, reason) = house.guests[*guest].closed.clone().expect("closed");
-            assert_eq!(code, 1012);
-            let reason: Value = serde_json::from_str(&reason).expect("the reason is JSON");
-            reason["retry_ms"].as_u64().expect("a number")
-        })
-        .collect();
-    assert!(waits.len() > 10 && waits.iter().all(|wait| *wait <= 30_000), "{waits:?}");
+    // By now it is known that their sockets take nothing: the next tick finds them to blame.
+    let closed = |house: &House| snapshot(house).closed_for["memory"];
+    let before = closed(&house);
+    house.pass(Duration::from_millis(4));
+    assert_eq!(closed(&house) - before, CLOSES_PER_STEP as u64, "as many as one step may");
+    // Each keeps the frame that its socket has in part, so it takes more of them than that.
+    for _ in 0..20 {
+        house.pass(Duration::from_millis(4));
+    }
+    assert!(snapshot(&house).memory_used <= MEMORY as u64 / 4 * 3, "it went on");
+    assert!(closed(&house) - before > CLOSES_PER_STEP as u64);
+    assert_eq!(house.world.closes_max(), CLOSES_PER_STEP);
+    house.publish(speaker, "a", json!("still here"));
+}
+
+#[test]
+fn a_drain_that_runs_out_of_time_is_no_long_step() {
+    let mut house = House::new();
+    for nth in 0..CLOSES_PER_STEP * 2 + 10 {
+        house.enter(0, &format!("u{nth}"));
+    }
+    house.drain(1, Duration::ZERO);
+    assert_eq!(house.open_guests(), CLOSES_PER_STEP + 10);
+    house.pass(Duration::from_millis(4));
+    assert_eq!(house.open_guests(), 10);
+    house.pass(Duration::from_millis(4));
+    assert_eq!((house.open_guests(), house.world.closes_max()), (0, CLOSES_PER_STEP));
 }
 
 #[test]
@@ -1532,6 +1687,295 @@ fn nothing_is_left_once_all_have_gone() {
 }
 
 // Tokens of connections that are open.
+
+/// Name, rooms, and who has which right.
+type Given<'a> = (&'a str, &'a str, &'a [(Right, &'a str)]);
+
+fn policy(rules: &[Given<'_>]) -> Policy {
+    let rule = |(name, rooms, who): &Given<'_>| {
+        let of = |right| who.iter().find(|(own, _)| *own == right).map(|(_, words)| Who::parse(words).expect("words"));
+        let rooms = RulePattern::parse(rooms).expect("a pattern");
+        Rule { name: Box::from(*name), rooms, who: RIGHTS.map(of) }
+    };
+    Policy::new(Roles::default(), Rules::new(rules.iter().map(rule).collect()).expect("few rules"))
+}
+
+#[test]
+fn a_policy_decides_each_right_and_the_room_says_which() {
+    let mut house = House::new();
+    house.world.set_policy(policy(&[
+        ("news", "news:*", &[(Right::Publish, "role:editor"), (Right::Presence, "nobody")]),
+        ("people", "user:*", &[(Right::Direct, "role:editor")]),
+    ]));
+    let (alice, editor) = (house.enter(0, "alice"), house.enter_as(1, identity("acme", "eve", "editor")));
+    house.join(alice, "news:1");
+    let publish = json!({ "room": "news:1", "event": "said", "data": 1 });
+    let refused = house.request(alice, "room:publish", publish);
+    assert_eq!(refused["error"]["code"], "forbidden");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("`news`"), "{refused}");
+    house.publish(editor, "news:1", json!(2));
+    assert_eq!(house.heard(alice), numbers(2..=2));
+    assert_eq!(house.error(editor, "room:online", json!({ "room": "news:1" })), "forbidden");
+    let direct = |user: &str| json!({ "user": user, "event": "said", "data": 3 });
+    assert_eq!(house.error(alice, "room:publish", direct("eve")), "forbidden");
+    house.ok(editor, "room:publish", direct("alice"));
+    assert_eq!(house.heard(alice), numbers(3..=3));
+    let several = json!({ "rooms": ["news:1", "chat:1"], "event": "said", "data": 4 });
+    let results = house.ok(alice, "room:publish", several)["results"].take();
+    assert_eq!((&results[0]["error"]["code"], &results[1]["seq"]), (&json!("forbidden"), &json!(1)));
+    assert_eq!(house.ok(alice, "room:info", json!({ "room": "news:1" }))["policy"], "news");
+    assert_eq!(house.ok(alice, "room:info", json!({ "room": "chat:1" }))["policy"], "default");
+}
+
+#[test]
+fn members_stay_when_the_policy_changes_and_what_they_ask_is_decided_anew() {
+    let mut house = House::new();
+    let (alice, bob) = (house.enter(0, "alice"), house.enter(1, "bob"));
+    house.join(alice, "chat:1");
+    house.world.set_policy(policy(&[("shut", "chat:*", &[(Right::Join, "nobody")])]));
+    house.publish(bob, "chat:1", json!(1));
+    assert_eq!(house.heard(alice), numbers(1..=1), "a member stays");
+    assert_eq!(house.error(alice, "room:history", json!({ "room": "chat:1" })), "forbidden");
+    assert_eq!(house.error(alice, "room:join", json!({ "room": "chat:1" })), "forbidden");
+    house.ok(alice, "room:leave", json!({ "room": "chat:1" }));
+    assert_eq!(house.error(alice, "room:join", json!({ "room": "chat:1" })), "forbidden");
+    house.world.set_policy(Policy::default());
+    house.join(alice, "chat:1");
+}
+
+// Somebody outside is asked.
+
+/// A house where whoever joins or publishes in `ask:*` is asked about, and its outside.
+fn house_that_asks() -> House {
+    let mut house = House::new();
+    let ask = &[(Right::Join, "role:staff, ask"), (Right::Publish, "role:staff, ask")];
+    house.world.set_policy(policy(&[("asked", "ask:*", ask)]));
+    house
+}
+
+impl House {
+    /// The only question that has come.
+    fn question(&mut self) -> (ShardId, Question) {
+        let mut questions = self.world.take_questions();
+        assert_eq!(questions.len(), 1, "{questions:?}");
+        questions.remove(0)
+    }
+
+    fn answer(&mut self, (shard, question): &(ShardId, Question), outside: Outside) {
+        self.world.answer(*shard, question.ticket, outside);
+        self.settle();
+    }
+
+    fn has_reply(&self, guest: Name, id: u64) -> bool {
+        self.guests[guest].texts.iter().any(|text| text["id"] == id)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut total = Snapshot::default();
+        self.world.shards().for_each(|shard| total.add(&self.world.shard(shard).snapshot()));
+        total
+    }
+
+    fn say_in(&mut self, guest: Name, room: &str, data: u64) -> u64 {
+        self.ask(guest, "room:publish", json!({ "room": room, "event": "said", "data": data }))
+    }
+}
+
+#[test]
+fn a_request_that_is_asked_about_waits_for_the_answer_and_goes_on() {
+    let mut house = house_that_asks();
+    let alice = house.enter_as(0, identity("acme", "alice", "guest"));
+    let id = house.ask(alice, "room:join", json!({ "room": "ask:1" }));
+    house.settle();
+    let asked = house.question();
+    assert!(!house.has_reply(alice, id));
+    let Question { right, room, user, roles, .. } = &asked.1;
+    assert_eq!((asked.0, *right, &*room.tenant, room.name.as_str()), (ShardId(0), Right::Join, "acme", "ask:1"));
+    assert_eq!((&**user, &*roles[0]), ("alice", "guest"));
+    house.answer(&asked, Outside::Allows);
+    assert_eq!(house.reply_to(alice, id)["data"]["members"], 1);
+    let snapshot = house.snapshot();
+    assert_eq!((snapshot.asked, snapshot.asked_now, snapshot.asked_waiting), (1, 0, 0));
+    house.answer(&asked, Outside::Denies { message: "too late".into() });
+    assert_eq!(house.ok(alice, "room:list", json!({}))["rooms"], json!(["user:alice", "ask:1"]));
+}
+
+#[test]
+fn a_denial_from_outside_says_why_and_a_failure_when_to_try_again() {
+    let mut house = house_that_asks();
+    let alice = house.enter(0, "alice");
+    let mut outcome = |outside| {
+        let id = house.ask(alice, "room:join", json!({ "room": "ask:1" }));
+        house.settle();
+        let asked = house.question();
+        house.answer(&asked, outside);
+        house.answer(&asked, Outside::Allows);
+        house.reply_to(alice, id)["error"].take()
+    };
+    let denied = outcome(Outside::Denies { message: "not today".into() });
+    assert_eq!(denied, json!({ "code": "forbidden", "message": "not today" }));
+    let long = outcome(Outside::Denies { message: "é".repeat(1_000) });
+    assert!(long["message"].as_str().unwrap().len() <= ANSWER_BYTES_MAX, "{long}");
+    let failed = outcome(Outside::Fails);
+    assert_eq!((&failed["code"], &failed["retry_after_ms"]), (&json!("unavailable"), &json!(1_000)));
+    assert_eq!(house.ok(alice, "room:list", json!({}))["rooms"], json!(["user:alice"]));
+}
+
+#[test]
+fn what_is_asked_of_a_room_waits_behind_the_question_and_other_rooms_do_not() {
+    let mut house = house_that_asks();
+    let (alice, staff) = (house.enter(0, "alice"), house.enter_as(1, identity("acme", "sam", "staff")));
+    house.join(staff, "ask:1");
+    house.join(staff, "chat:1");
+    let ids: Vec<u64> = (1..=3).map(|nth| house.say_in(alice, "ask:1", nth)).collect();
+    let left = house.ask(alice, "room:leave", json!({ "room": "ask:1" }));
+    house.publish(alice, "chat:1", json!(10));
+    house.ok(alice, "ping", json!({}));
+    house.publish(staff, "ask:1", json!(20));
+    assert_eq!(house.heard(staff), [json!(10), json!(20)]);
+    assert_eq!(house.snapshot().asked_waiting, 4, "a leave needs no right, and keeps its place all the same");
+    for (nth, id) in ids.iter().enumerate() {
+        assert!(!house.has_reply(alice, *id) && !house.has_reply(alice, left));
+        let asked = house.question();
+        let outside = if nth == 1 { Outside::Denies { message: "no".into() } } else { Outside::Allows };
+        house.answer(&asked, outside);
+        assert_eq!(house.reply_to(alice, *id)["ok"], nth != 1);
+    }
+    assert_eq!(house.reply_to(alice, left)["error"]["code"], "not_member");
+    assert_eq!(house.heard(staff), [json!(1), json!(3)]);
+}
+
+#[test]
+fn silence_from_outside_is_unavailable_and_holds_up_no_longer_than_once() {
+    let mut house = house_that_asks();
+    let alice = house.enter(0, "alice");
+    let join = house.ask(alice, "room:join", json!({ "room": "ask:1" }));
+    let publish = house.say_in(alice, "ask:1", 1);
+    let leave = house.ask(alice, "room:leave", json!({ "room": "ask:1" }));
+    house.settle();
+    let asked = house.question();
+    house.pass(ASK_TIME_OUT - Duration::from_millis(500));
+    assert!(!house.has_reply(alice, join));
+    house.pass(Duration::from_secs(1));
+    for id in [join, publish] {
+        let error = house.reply_to(alice, id)["error"].take();
+        assert_eq!((&error["code"], &error["retry_after_ms"]), (&json!("unavailable"), &json!(1_000)));
+    }
+    assert_eq!(house.reply_to(alice, leave)["error"]["code"], "not_member", "it was decided as ever");
+    assert!(house.world.take_questions().is_empty());
+    house.answer(&asked, Outside::Allows);
+    assert_eq!(house.ok(alice, "room:list", json!({}))["rooms"], json!(["user:alice"]));
+    let snapshot = house.snapshot();
+    assert_eq!((snapshot.asked, snapshot.asked_timed_out, snapshot.asked_now), (1, 1, 0));
+}
+
+#[test]
+fn a_request_over_several_rooms_answers_when_the_asked_ones_are_decided_too() {
+    let mut house = house_that_asks();
+    let alice = house.enter(0, "alice");
+    let rooms = json!({ "rooms": ["chat:1", "ask:1", "user:bob", "ask:2"] });
+    let join = house.ask(alice, "room:join-many", rooms);
+    house.settle();
+    let questions = house.world.take_questions();
+    assert_eq!(questions.len(), 2);
+    house.answer(&questions[1], Outside::Denies { message: "no".into() });
+    assert!(!house.has_reply(alice, join));
+    house.publish(alice, "chat:1", json!(1));
+    assert_eq!(house.heard(alice), numbers(1..=1), "it is in that room by now");
+    house.answer(&questions[0], Outside::Allows);
+    let reply = house.reply_to(alice, join)["data"].take();
+    assert_eq!(reply["joined"], json!(["chat:1", "ask:1"]));
+    let failed: Vec<&Value> = reply["failed"].as_array().unwrap().iter().map(|failed| &failed["room"]).collect();
+    assert_eq!(failed, [&json!("user:bob"), &json!("ask:2")]);
+    let several = json!({ "rooms": ["ask:3", "chat:1"], "event": "said", "data": 2 });
+    let publish = house.ask(alice, "room:publish", several);
+    house.settle();
+    assert_eq!(house.heard(alice), numbers(2..=2));
+    let asked = house.question();
+    house.answer(&asked, Outside::Allows);
+    let results = house.reply_to(alice, publish)["data"]["results"].take();
+    assert_eq!((&results[0]["room"], &results[0]["seq"], &results[1]["seq"]), (&json!("ask:3"), &json!(1), &json!(2)));
+}
+
+#[test]
+fn a_connection_that_goes_takes_its_questions_along() {
+    let mut house = house_that_asks();
+    for (nth, goes) in [true, false].into_iter().enumerate() {
+        let alice = house.enter(nth as u8, "alice");
+        house.ask(alice, "room:join-many", json!({ "rooms": ["ask:1", "chat:1", "ask:2"] }));
+        house.say_in(alice, "ask:1", 1);
+        house.say_in(alice, "ask:1", 2);
+        house.settle();
+        let questions = house.world.take_questions();
+        assert_eq!((questions.len(), house.snapshot().asked_waiting), (2, 4));
+        if goes {
+            let link = house.guests[alice].link;
+            house.world.end(link);
+        } else {
+            let link = house.guests[alice].link;
+            house.world.send(link, FromClient::Close(1_000));
+        }
+        house.settle();
+        let snapshot = house.snapshot();
+        assert_eq!((snapshot.asked_now, snapshot.asked_waiting, snapshot.calls), (0, 0, 0));
+        for asked in &questions {
+            house.answer(asked, Outside::Allows);
+        }
+        house.pass(ASK_TIME_OUT * 2);
+        assert_eq!(house.snapshot().asked_timed_out, 0);
+    }
+    let bob = house.enter(0, "bob");
+    assert_eq!(house.ok(bob, "room:info", json!({ "room": "chat:1" }))["members"], 0);
+}
+
+#[test]
+fn what_one_connection_may_have_waiting_is_bounded_by_number_and_bytes() {
+    let mut house = house_that_asks();
+    let alice = house.enter(0, "alice");
+    let ids: Vec<u64> = (0..ASKED_BEHIND_MAX + 2).map(|nth| house.say_in(alice, "ask:0", nth as u64)).collect();
+    house.settle();
+    let error = house.reply_to(alice, ids[ASKED_BEHIND_MAX + 1])["error"].take();
+    assert_eq!((&error["code"], &error["limit"]), (&json!("too_many"), &json!("asked_behind")));
+    assert!(!house.has_reply(alice, ids[ASKED_BEHIND_MAX]));
+    let rooms: Vec<String> = (1..=ASKED_PER_CONN_MAX).map(|nth| format!("ask:{nth}")).collect();
+    let join = house.ask(alice, "room:join-many", json!({ "rooms": rooms }));
+    house.settle();
+    assert_eq!(house.world.take_questions().len(), ASKED_PER_CONN_MAX, "the first room's was one of them");
+    house.pass(ASK_TIME_OUT * 2);
+    let failed = house.reply_to(alice, join)["data"]["failed"].take();
+    assert_eq!((&failed[0]["error"]["code"], &failed[99]["error"]["limit"]), (&json!("unavailable"), &json!("asked")));
+    assert_eq!((house.snapshot().asked_waiting, house.snapshot().asked_full), (0, 2));
+
+    let large = "x".repeat(ASKED_BYTES_PER_CONN_MAX / 5);
+    let large = |room: &str| json!({ "room": room, "event": "said", "data": large });
+    let ids: Vec<u64> = (0..5).map(|nth| house.ask(alice, "room:publish", large(&format!("ask:{nth}")))).collect();
+    house.settle();
+    assert_eq!(house.reply_to(alice, ids[4])["error"]["limit"], "asked_bytes");
+    house.world.take_questions().iter().for_each(|asked| house.answer(asked, Outside::Allows));
+    assert!(ids[..4].iter().all(|id| house.has_reply(alice, *id)));
+}
+
+#[test]
+fn what_a_shard_may_have_waiting_is_bounded_and_it_says_when_to_try_again() {
+    let mut house = house_that_asks();
+    let rooms: Vec<String> = (1..=ASKED_PER_CONN_MAX).map(|nth| format!("ask:{nth}")).collect();
+    for nth in 0..ASKED_PER_SHARD_MAX / ASKED_PER_CONN_MAX {
+        let guest = house.enter(0, &format!("u{nth}"));
+        house.ask(guest, "room:join-many", json!({ "rooms": rooms }));
+        house.settle();
+    }
+    let last = house.enter(0, "last");
+    let join = house.ask(last, "room:join-many", json!({ "rooms": rooms }));
+    let (elsewhere, other) = (house.enter(1, "elsewhere"), house.enter(1, "other"));
+    house.ask(elsewhere, "room:join", json!({ "room": "ask:1" }));
+    house.join(other, "chat:1");
+    assert_eq!(house.world.take_questions().len(), ASKED_PER_SHARD_MAX + 1, "another shard counts by itself");
+    house.pass(ASK_TIME_OUT * 2);
+    let failed = house.reply_to(last, join)["data"]["failed"].take();
+    let error = &failed[99]["error"];
+    assert_eq!((&error["code"], &error["retry_after_ms"]), (&json!("unavailable"), &json!(1_000)));
+    assert_eq!(house.snapshot().asked_waiting, 0);
+}
 
 const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
 

@@ -16,6 +16,8 @@ const SECRET: &str = "a secret of at least 32 bytes, for tests only";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// `auto` is io_uring wherever it is allowed.
 const DRIVERS: [&str; 2] = ["auto", "epoll"];
+/// Clients may ask as much as they can.
+const UNHURRIED: (&str, &str) = ("RINGROOM_LIMITS__CONN_BURST", "unlimited");
 
 struct Server {
     child: Child,
@@ -253,7 +255,7 @@ fn lanes_that_are_always_full_lose_and_reorder_nothing() {
     const ROOMS: usize = 4;
     const EACH: usize = 400;
     on_each_driver(|driver| {
-        let server = Server::start(driver, 3, &[("RINGROOM_LIMITS__LANE_ENTRIES", "8")]);
+        let server = Server::start(driver, 3, &[("RINGROOM_LIMITS__LANE_ENTRIES", "8"), UNHURRIED]);
         let mut clients: Vec<Client> = (0..CLIENTS).map(|user| server.connect(&format!("user{user}"))).collect();
         for client in &mut clients {
             (0..ROOMS).for_each(|room| client.join(&format!("chat:{room}")));
@@ -298,6 +300,38 @@ fn one_user_may_have_more_connections_than_are_moved() {
 }
 
 #[test]
+fn a_users_connections_are_counted_exactly_over_all_shards() {
+    // More than are moved to the user's home, so every shard has some.
+    const ALLOWED: usize = 70;
+    on_each_driver(|driver| {
+        let server = Server::start(driver, 2, &[("RINGROOM_LIMITS__CONNS_PER_USER", "70")]);
+        let come = || {
+            let stream = TcpStream::connect(server.data).unwrap();
+            let mut client = server.connect_with(stream, &token("alice")).unwrap();
+            match client.socket.read().unwrap() {
+                Message::Text(_) => Some(client),
+                Message::Close(frame) => {
+                    assert_eq!(u16::from(frame.unwrap().code), 4429);
+                    None
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        };
+        let mut clients: Vec<Client> = std::thread::scope(|scope| {
+            let crowds: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..30).filter_map(|_| come()).collect::<Vec<_>>())).collect();
+            crowds.into_iter().flat_map(|crowd| crowd.join().unwrap()).collect()
+        });
+        assert_eq!(clients.len(), ALLOWED);
+        assert_eq!(server.total()["edge"]["refused"]["conns_per_user"], 120 - ALLOWED);
+        clients.truncate(ALLOWED - 7);
+        server.until(|total| total["edge"]["connections_now"] == ALLOWED - 7);
+        clients.extend((0..20).filter_map(|_| come()));
+        assert_eq!(clients.len(), ALLOWED, "as many places as were left");
+    });
+}
+
+#[test]
 fn a_bad_token_is_told_in_a_close_frame() {
     on_each_driver(|driver| {
         let server = Server::start(driver, 1, &[]);
@@ -305,9 +339,8 @@ fn a_bad_token_is_told_in_a_close_frame() {
         let frame = client.close_frame().expect("a close frame");
         assert_eq!(u16::from(frame.code), 4401);
         assert!(frame.reason.contains("token"), "{}", frame.reason);
-        let total = server.total();
-        assert_eq!(total["edge"]["refused"]["token_malformed"], 1);
-        assert_eq!(total["edge"]["opened"], 0);
+        server.until(|total| total["edge"]["refused"]["token_malformed"] == 1);
+        assert_eq!(server.total()["edge"]["opened"], 0);
     });
 }
 
@@ -427,7 +460,7 @@ fn a_large_message_arrives_whole_at_a_reader_that_reads_late() {
 #[test]
 fn a_reader_that_stands_still_is_closed_and_holds_nobody_up() {
     on_each_driver(|driver| {
-        let server = Server::start(driver, 2, &[]);
+        let server = Server::start(driver, 2, &[UNHURRIED]);
         let (mut alice, mut bob, mut stuck) = (server.connect("alice"), server.connect("bob"), server.connect("stuck"));
         for client in [&mut alice, &mut bob, &mut stuck] {
             client.join("chat:1");
@@ -514,15 +547,34 @@ fn running_out_of_descriptors_is_survived() {
         let inner = program(&["--shards", "1"]);
         wrapped.args(["-c", "ulimit -n 48 && exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
         wrapped.env("RINGROOM_JWT_SECRET", SECRET).env("RINGROOM_IO", driver);
-        let mut child = wrapped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let child = wrapped.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let server = Server::of(child, driver, 1);
-        let crowd: Vec<TcpStream> = (0..48).map(|_| server.raw()).collect();
-        assert!(log.any(|line| line.contains("cannot accept")));
-        drop(crowd);
+        let mut crowd: Vec<TcpStream> = (0..48).map(|_| server.raw()).collect();
+        server.until(|total| total["edge"]["refused"]["descriptors"].as_u64() > Some(0));
+        assert_eq!(crowd[0].read(&mut [0; 1]).unwrap(), 0, "whoever waits longest goes first");
+        // While they all stay, somebody who means well comes in, and operators can look.
         let mut client = server.connect("alice");
         client.join("chat:1");
-        server.until(|total| total["edge"]["handshakes_now"] == 0);
+        // Connections that take all that is left are not thrown out.
+        let mut clients: Vec<Client> = Vec::new();
+        let mut refused = 0;
+        for user in 0..48 {
+            let stream = server.raw();
+            match server.connect_with(stream, &token(&format!("user{user}"))) {
+                Ok(mut client) => {
+                    assert_eq!(client.next()["event"], "connected");
+                    clients.push(client);
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(clients.len() > 10 && refused > 0, "{} came in, {refused} did not", clients.len());
+        assert_eq!(server.total()["edge"]["accept_failures"], 0);
+        client.join("chat:2");
+        clients[0].join("chat:2");
+        drop((crowd, clients));
+        server.until(|total| total["edge"]["handshakes_now"] == 0 && total["edge"]["connections_now"] == 1);
+        server.connect("bob").join("chat:2");
     });
 }
 

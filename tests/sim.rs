@@ -76,6 +76,9 @@ fn every_promise_is_kept_whatever_clients_lanes_and_sockets_do() {
             ("closing connections cut for their time", total.resets_for["linger"]),
             ("messages forgotten for memory", total.forgotten),
             ("publishes refused for memory", total.refused_full),
+            ("questions to the outside", total.asked),
+            ("questions that it did not answer in time", total.asked_timed_out),
+            ("requests refused because too much waited for it", total.asked_full),
             ("requests refused to a greedy connection", total.limited["conn"]),
             ("requests refused to a greedy user by their event", total.limited["event"]),
         ];

@@ -23,18 +23,21 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
     let wanted = Arc::clone(wanted);
     let settings = Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
+        inherited: Vec::new(),
         cpus: Vec::new(),
         shards: 2,
         io,
         tuning: Tuning::default(),
         handshake_time: PATIENCE,
+        entrance: Arc::default(),
         limits: Limits::default(),
         verifier: Arc::new(verifier),
+        policy: Arc::default(),
         keys_wanted: Arc::new(move || {
             wanted.fetch_add(1, Ordering::SeqCst);
         }),
     };
-    Gateway::start(settings).unwrap_or_else(|failed| panic!("{failed}"))
+    Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"))
 }
 
 fn now_s() -> u64 {

@@ -30,6 +30,8 @@ pub struct Particulars {
     pub join: Option<Box<[Pattern]>>,
     /// When present, only rooms that match one of these may be published to.
     pub publish: Option<Box<[Pattern]>>,
+    /// Claims that policies compare: where each stood, and a value that it had.
+    pub claims: Box<[(Arc<str>, Box<str>)]>,
 }
 
 const NEVER: u32 = u32::MAX;
@@ -98,7 +100,13 @@ impl Identity {
         self.roles().iter().any(|own| &**own == role)
     }
 
-    pub fn has_any_role(&self, roles: &[&str]) -> bool {
-        roles.iter().any(|role| self.has_role(role))
+    pub fn has_any_role(&self, roles: &[impl AsRef<str>]) -> bool {
+        roles.iter().any(|role| self.has_role(role.as_ref()))
+    }
+
+    /// Whether the claim at `path` is `value`, or a list with it.
+    pub fn has_claim(&self, path: &str, value: &str) -> bool {
+        let claims = self.particulars.as_ref().map_or(&[][..], |said| &said.claims);
+        claims.iter().any(|(own_path, own)| &**own_path == path && &**own == value)
     }
 }

@@ -3,7 +3,7 @@
 //! a policy by writing the other separator.
 //! Invariant: matching takes at most (segments of the pattern) x (segments of the name) steps.
 
-use super::names::{RoomName, SEPARATORS};
+use super::names::{RoomName, SEPARATORS, Segments, User};
 use crate::base::limits::ROOM_NAME_BYTES_MAX;
 use std::fmt;
 
@@ -13,61 +13,147 @@ pub struct Pattern(Box<str>);
 impl Pattern {
     /// The text of a room name in which whole segments may be `*` or `**`.
     pub fn parse(text: &str) -> Result<Pattern, PatternRefused> {
-        if text.is_empty() || text.len() > ROOM_NAME_BYTES_MAX {
-            return Err(PatternRefused::Length { bytes: text.len() });
-        }
-        for segment in text.split(SEPARATORS) {
-            let literal = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_@-".contains(&byte));
-            if !literal && segment != "*" && segment != "**" {
-                return Err(PatternRefused::Segment);
-            }
-        }
+        check(text, &["*", "**"])?;
         Ok(Pattern(text.into()))
     }
 
     pub fn matches(&self, room: &RoomName) -> bool {
-        let mut steps = self.steps();
-        let mut segments = room.segments();
-        // Where the last `**` stood: what follows it, and the segments it has not taken yet. To
-        // lengthen an earlier `**` instead can never help, hence no recursion.
-        let mut longer = None;
-        loop {
-            let (mut steps_ahead, mut segments_ahead) = (steps.clone(), segments.clone());
-            let fits = match (steps_ahead.next(), segments_ahead.next()) {
-                (Some(Step::Any), _) => {
-                    steps = steps_ahead;
-                    longer = Some((steps.clone(), segments.clone()));
-                    continue;
-                }
-                (None, None) => return true,
-                (Some(Step::One), Some(_)) => true,
-                (Some(Step::Literal(literal)), Some(segment)) => literal == segment,
-                (None, Some(_)) | (Some(_), None) => false,
-            };
-            if fits {
-                (steps, segments) = (steps_ahead, segments_ahead);
-                continue;
-            }
-            let Some((after, untaken)) = &mut longer else { return false };
-            if untaken.next().is_none() {
-                return false;
-            }
-            (steps, segments) = (after.clone(), untaken.clone());
-        }
-    }
-
-    fn steps(&self) -> impl Iterator<Item = Step<'_>> + Clone {
-        let segments = self.0.split(SEPARATORS);
-        let one_or_more = segments.clone().next_back() == Some("*");
-        segments.map(Step::of).chain(one_or_more.then_some(Step::Any))
+        covers(steps(&self.0), room.segments(), |step, segment| match step {
+            Step::Literal(literal) => literal == segment,
+            Step::One => true,
+            Step::Any | Step::Sub | Step::Tenant => false,
+        })
     }
 }
 
-#[derive(Clone, Copy)]
+/// A pattern of a rule: besides, a whole segment may stand for whoever asks. `{sub}` and `{tenant}`
+/// are one segment equal to the id as it is, so an id that holds a separator fits nowhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RulePattern {
+    text: Box<str>,
+    /// Taken apart once: rules are tried at every request.
+    steps: Box<[OwnStep]>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum OwnStep {
+    Literal(Box<str>),
+    Other(Step<'static>),
+}
+
+impl RulePattern {
+    pub fn parse(text: &str) -> Result<RulePattern, PatternRefused> {
+        check(text, &["*", "**", "{sub}", "{tenant}"])?;
+        let own = |step| match step {
+            Step::Literal(literal) => OwnStep::Literal(literal.into()),
+            Step::One => OwnStep::Other(Step::One),
+            Step::Any => OwnStep::Other(Step::Any),
+            Step::Sub => OwnStep::Other(Step::Sub),
+            Step::Tenant => OwnStep::Other(Step::Tenant),
+        };
+        Ok(RulePattern { text: text.into(), steps: steps(text).map(own).collect() })
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The first segment of all rooms that match, where there is only one.
+    pub fn first(&self) -> Option<&str> {
+        match &self.steps[0] {
+            OwnStep::Literal(literal) => Some(literal),
+            OwnStep::Other(_) => None,
+        }
+    }
+
+    /// Whether `room` matches when `user` asks.
+    pub fn matches(&self, room: &RoomName, user: &User) -> bool {
+        covers(self.steps(), room.segments(), |step, segment| match step {
+            Step::Literal(literal) => literal == segment,
+            Step::One => true,
+            Step::Sub => **user == *segment,
+            Step::Tenant => **user.tenant() == *segment,
+            Step::Any => false,
+        })
+    }
+
+    /// True only when every room that matches `other` matches this too, whoever asks.
+    pub fn covers(&self, other: &RulePattern) -> bool {
+        covers(self.steps(), other.steps(), |step, covered| match step {
+            Step::One => covered != Step::Any,
+            step => step == covered,
+        })
+    }
+
+    fn steps(&self) -> impl Iterator<Item = Step<'_>> + Clone {
+        self.steps.iter().map(|step| match step {
+            OwnStep::Literal(literal) => Step::Literal(literal),
+            OwnStep::Other(step) => *step,
+        })
+    }
+}
+
+/// Whether `text` is a room's name in which whole segments may be one of `words`.
+fn check(text: &str, words: &[&str]) -> Result<(), PatternRefused> {
+    if text.is_empty() || text.len() > ROOM_NAME_BYTES_MAX {
+        return Err(PatternRefused::Length { bytes: text.len() });
+    }
+    for segment in text.split(SEPARATORS) {
+        let literal = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_@-".contains(&byte));
+        if !literal && !words.contains(&segment) {
+            return Err(PatternRefused::Segment);
+        }
+    }
+    Ok(())
+}
+
+fn steps(text: &str) -> impl Iterator<Item = Step<'_>> + Clone {
+    let one_or_more = text.rsplit(SEPARATORS).next() == Some("*");
+    Segments::of(text).map(Step::of).chain(one_or_more.then_some(Step::Any))
+}
+
+/// Whether `segments` can be laid along `steps`; `fits` is asked about one of each.
+fn covers<'a, T: Copy>(
+    mut steps: impl Iterator<Item = Step<'a>> + Clone,
+    mut segments: impl Iterator<Item = T> + Clone,
+    fits: impl Fn(Step<'a>, T) -> bool,
+) -> bool {
+    // Where the last `**` stood: what follows it, and the segments it has not taken yet. To
+    // lengthen an earlier `**` instead can never help, hence no recursion.
+    let mut longer = None;
+    loop {
+        let (mut steps_ahead, mut segments_ahead) = (steps.clone(), segments.clone());
+        let is_fit = match (steps_ahead.next(), segments_ahead.next()) {
+            (Some(Step::Any), _) => {
+                steps = steps_ahead;
+                longer = Some((steps.clone(), segments.clone()));
+                continue;
+            }
+            (None, None) => return true,
+            (Some(step), Some(segment)) => fits(step, segment),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        if is_fit {
+            (steps, segments) = (steps_ahead, segments_ahead);
+            continue;
+        }
+        let Some((after, untaken)) = &mut longer else { return false };
+        if untaken.next().is_none() {
+            return false;
+        }
+        (steps, segments) = (after.clone(), untaken.clone());
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step<'a> {
     Literal(&'a str),
     One,
     Any,
+    /// The user who asks.
+    Sub,
+    /// Its tenant.
+    Tenant,
 }
 
 impl<'a> Step<'a> {
@@ -75,6 +161,8 @@ impl<'a> Step<'a> {
         match segment {
             "*" => Step::One,
             "**" => Step::Any,
+            "{sub}" => Step::Sub,
+            "{tenant}" => Step::Tenant,
             literal => Step::Literal(literal),
         }
     }
@@ -157,6 +245,22 @@ mod tests {
         assert!(!covers(&pattern, &name));
     }
 
+    fn rule_covers(pattern: &str, tenant: &str, user: &str, name: &str) -> bool {
+        let user = User::new(tenant.into(), user);
+        RulePattern::parse(pattern).unwrap().matches(&RoomName::parse(name).unwrap(), &user)
+    }
+
+    #[test]
+    fn a_rule_names_whoever_asks_by_whole_segments() {
+        assert!(rule_covers("desk:{tenant}.{sub}:*", "acme", "alice", "desk:acme:alice:1"));
+        assert!(!rule_covers("desk:{tenant}.{sub}:*", "acme", "alice", "desk:alice:acme:1"));
+        assert!(!rule_covers("desk:{sub}:*", "acme", "alice:1", "desk:alice:1:2"));
+        assert!(!rule_covers("{sub}", "acme", "alice.1", "alice.1"));
+        for text in ["desk:{sub}1", "{user}", "{}", "desk:{sub", "{SUB}"] {
+            assert_eq!(RulePattern::parse(text), Err(PatternRefused::Segment), "{text}");
+        }
+    }
+
     /// The definition, word for word: slow, and obviously right.
     fn naive(pattern: &[&str], name: &[&str]) -> bool {
         match (pattern, name) {
@@ -182,6 +286,21 @@ mod tests {
             let segments: Vec<_> = name.split(SEPARATORS).collect();
             let expected = naive(&steps, &segments);
             prop_assert_eq!(covers(&pattern, &name), expected, "{} over {}", pattern, name);
+            prop_assert_eq!(rule_covers(&pattern, "t", "u", &name), expected, "{} over {}", pattern, name);
+        }
+
+        #[test]
+        fn a_pattern_that_covers_another_matches_whatever_that_matches(
+            wide in joined("a|b|\\*|\\*\\*|\\{sub\\}", 5),
+            narrow in joined("a|b|\\*|\\*\\*|\\{sub\\}", 5),
+            names in prop::collection::vec(joined("a|b", 6), 1..20),
+        ) {
+            let pattern = |text: &str| RulePattern::parse(text).unwrap();
+            if pattern(&wide).covers(&pattern(&narrow)) {
+                for name in names.iter().filter(|name| rule_covers(&narrow, "t", "a", name)) {
+                    prop_assert!(rule_covers(&wide, "t", "a", name), "{} covers {}, but not {}", wide, narrow, name);
+                }
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ use super::names::{User, check_tenant, check_user};
 use super::pattern::Pattern;
 use crate::base::base32;
 use crate::base::limits::{
-    LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX, TOKEN_EXPIRING, TOKEN_ID_BYTES_MAX,
+    CLAIM_VALUE_BYTES_MAX, CLAIM_VALUES_MAX, LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX,
+    TOKEN_EXPIRING, TOKEN_ID_BYTES_MAX,
 };
 use crate::wire::codes::ErrorCode;
 use base64::Engine;
@@ -49,6 +50,8 @@ pub struct TokenSettings {
     /// How long before its token ends a client is told.
     pub expiring: Duration,
     pub claims: ClaimPaths,
+    /// Where claims stand that policies compare: what is there is kept with the identity.
+    pub compared: Vec<Arc<str>>,
     /// Present: who sends no token is let in as this.
     pub anonymous: Option<Anonymous>,
 }
@@ -64,6 +67,7 @@ impl Default for TokenSettings {
             expiry_required: false,
             expiring: TOKEN_EXPIRING,
             claims: ClaimPaths::default(),
+            compared: Vec::new(),
             anonymous: None,
         }
     }
@@ -144,6 +148,11 @@ impl Verifier {
 
     pub fn settings(&self) -> &TokenSettings {
         &self.settings
+    }
+
+    /// Whether there is anybody whom it would let in: it has a key, or needs none.
+    pub fn admits_anybody(&self) -> bool {
+        !self.keys.is_empty() || self.settings.anonymous.is_some()
     }
 
     /// The identity that `token` proves at `unix_s`, seconds since 1970.
@@ -265,9 +274,33 @@ impl Verifier {
             join: patterns(claims.read(&paths.join, "rooms.join")?).ok_or(TokenRefused::Claim("rooms.join"))?,
             publish: patterns(claims.read(&paths.publish, "rooms.publish")?)
                 .ok_or(TokenRefused::Claim("rooms.publish"))?,
+            claims: self.compared(claims),
         };
         let identity = Identity::new(User::new(self.tenant(tenant), &user), expires_unix_s, particulars);
         Ok(identity.issued(claims.seconds("iat")?))
+    }
+
+    /// What the token says at the paths that policies compare. What is no text, number, truth value or
+    /// list of them, and what passes a bound, is as if it were not there: a claim only ever gives.
+    fn compared(&self, claims: &Members<'_>) -> Box<[(Arc<str>, Box<str>)]> {
+        let mut kept = Vec::new();
+        for path in &self.settings.compared {
+            let value = claims.find(path).and_then(|value| serde_json::from_str(value.get()).ok());
+            let values = match value {
+                Some(serde_json::Value::Array(values)) => values,
+                value => value.into_iter().collect(),
+            };
+            let texts = values.into_iter().filter_map(|value| match value {
+                serde_json::Value::String(text) => Some(text),
+                serde_json::Value::Number(number) => Some(number.to_string()),
+                serde_json::Value::Bool(flag) => Some(flag.to_string()),
+                _ => None,
+            });
+            let texts = texts.filter(|text| text.len() <= CLAIM_VALUE_BYTES_MAX);
+            kept.extend(texts.map(|text| (Arc::clone(path), text.into_boxed_str())));
+        }
+        kept.truncate(CLAIM_VALUES_MAX);
+        kept.into()
     }
 
     /// Most are of one tenant, and share its name.
@@ -588,11 +621,33 @@ mod tests {
         assert_eq!((&**identity.tenant(), &*identity.user), ("acme", "alice"));
         assert_eq!((identity.name(), identity.device()), (Some("Alice"), Some("phone")));
         assert!(identity.has_role("admin") && identity.has_role("moderator") && !identity.has_role("adm"));
-        assert!(identity.has_any_role(&["nobody", "admin"]) && !identity.has_any_role(&[]));
+        assert!(identity.has_any_role(&["nobody", "admin"]) && !identity.has_any_role(&[] as &[&str]));
         assert!(identity.join().unwrap()[0].matches(&RoomName::parse("chat:1").unwrap()));
         assert_eq!(identity.publish(), Some(&[][..]));
         assert_eq!((identity.issued_unix_s(), identity.token()), (Some(NOW - 1), Some("t-1")));
         assert_eq!(identity.expires_unix_s(), Some(NOW + 60));
+    }
+
+    #[test]
+    fn claims_that_policies_compare_are_kept_and_no_others() {
+        let body = format!(
+            r#"{{"sub":"alice","plan":"pro","level":3,"beta":true,"org":{{"groups":["a","b",7,null,{{}}]}},"long":"{}","much":[{}],"other":"x"}}"#,
+            "x".repeat(CLAIM_VALUE_BYTES_MAX + 1),
+            ["1"; 100].join(",")
+        );
+        let paths = ["plan", "level", "beta", "org.groups", "long", "absent", "much"];
+        let curious = with(|settings| settings.compared = paths.map(Arc::from).into());
+        let identity = curious.verify(&signed(HS256, &body), NOW).unwrap();
+        for (path, value) in
+            [("plan", "pro"), ("level", "3"), ("beta", "true"), ("org.groups", "b"), ("org.groups", "7")]
+        {
+            assert!(identity.has_claim(path, value), "{path}");
+        }
+        for (path, value) in [("plan", "pr"), ("other", "x"), ("absent", ""), ("groups", "a"), ("org.groups", "null")] {
+            assert!(!identity.has_claim(path, value), "{path}");
+        }
+        let plain = verifier().verify(&signed(HS256, r#"{"sub":"alice","plan":"pro"}"#), NOW).unwrap();
+        assert_eq!(plain, Identity::of("default", "alice"), "nothing is kept where nobody asks for it");
     }
 
     #[test]
@@ -806,6 +861,14 @@ mod tests {
         let token = |exp| sign_hs256(SECRET, &Claims { exp, ..alice() });
         assert_eq!(strict.verify(&token(None), NOW), Err(TokenRefused::Claim("exp")));
         assert!(strict.verify(&token(Some(NOW + 1)), NOW).is_ok());
+    }
+
+    #[test]
+    fn without_a_key_only_those_get_in_who_need_none() {
+        assert!(!Verifier::default().admits_anybody());
+        assert!(verifier().admits_anybody());
+        let open = TokenSettings { anonymous: Some(Anonymous::default()), ..TokenSettings::default() };
+        assert!(Verifier::new(open, Arc::default()).admits_anybody());
     }
 
     #[test]

@@ -80,6 +80,12 @@ pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 pub const STALL_TIME_LONGEST: Duration = Duration::from_secs(300);
 /// Between the close frame and the reset of a connection that does not answer it.
 pub const LINGER: Duration = Duration::from_secs(5);
+/// Connections that one step closes or resets of the shard's own accord (timers, memory, the drain);
+/// the rest goes with the next ticks, so that thousands that fall due together are no long turn.
+pub const CLOSES_PER_STEP: usize = 256;
+/// Slots that a drain looks through in one step, and how much time that it lost it makes up for.
+pub const DRAIN_LOOKS_PER_STEP: usize = 8_192;
+pub const DRAIN_CATCH_UP: Duration = Duration::from_millis(20);
 
 /// Messages kept per room: entries, bytes, age.
 pub const HISTORY_ENTRIES_MAX: usize = 512;
@@ -128,9 +134,26 @@ pub const ROLES_MAX: usize = 32;
 pub const ROLE_BYTES_MAX: usize = 64;
 /// Room patterns of one token, for each right.
 pub const PATTERNS_MAX: usize = 64;
+/// Rules of the policy.
+pub const POLICIES_MAX: usize = 1_024;
+/// Claims that the rules compare, values of them that are kept of one token, and bytes of one value.
+pub const CLAIMS_MAX: usize = 16;
+pub const CLAIM_VALUES_MAX: usize = 32;
+pub const CLAIM_VALUE_BYTES_MAX: usize = 128;
 /// `name` and `device` of a token, bytes each.
 pub const LABEL_BYTES_MAX: usize = 128;
 
+/// Requests of one connection about rooms that wait for an answer from outside: rooms, requests behind
+/// them, and bytes of all.
+pub const ASKED_PER_CONN_MAX: usize = 100;
+pub const ASKED_BEHIND_MAX: usize = 32;
+pub const ASKED_BYTES_PER_CONN_MAX: usize = 4 << 20;
+/// The same of one shard.
+pub const ASKED_PER_SHARD_MAX: usize = 4_096;
+pub const ASKED_BYTES_PER_SHARD_MAX: usize = 64 << 20;
+/// How long an answer is waited for, and bytes of what it may tell the client.
+pub const ASK_TIME_OUT: Duration = Duration::from_secs(5);
+pub const ANSWER_BYTES_MAX: usize = 256;
 /// Mails under way between two shards, one direction.
 pub const LANE_ENTRIES_MAX: usize = 4_096;
 /// Requests of one shard that another has not answered.
@@ -142,8 +165,24 @@ pub const DIALECTS_MAX: usize = 64;
 /// Connections of one user that are moved to the user's home; later ones stay where they were accepted.
 pub const USER_CONNS_MOVED_MAX: u32 = 64;
 
-/// Sockets of one shard whose request head has not ended; later ones are closed at once.
+/// Sockets of one shard whose request head has not ended, and bytes of such heads that came in pieces. Beyond
+/// them the socket that waits longest goes.
 pub const HANDSHAKES_MAX: usize = 16_384;
+pub const HEADS_BYTES_MAX: usize = 16 << 20;
+/// Such sockets that are heard before others have their turn.
+pub const HANDSHAKES_PER_TURN: usize = 64;
+/// Sockets of one address at most, whose heads have not ended, and how many of the longest waiting are looked
+/// through for one of it.
+pub const HALF_OPEN_PER_ADDRESS: u32 = 512;
+pub const HALF_OPEN_LOOKED_THROUGH_MAX: usize = 1_024;
+/// Attempts of one address to connect, and bad tokens of it, in a time. An office behind one address comes
+/// back at once after a restart, and nobody guesses a token.
+pub const ATTEMPTS_PER_ADDRESS: u32 = 600;
+pub const FAILURES_PER_ADDRESS: u32 = 120;
+pub const CALLER_TIME: Duration = Duration::from_secs(60);
+/// Callers (addresses and users) that a process remembers, and how many places one may have.
+pub const CALLERS_MAX: usize = 65_536;
+pub const CALLER_PLACES: usize = 8;
 /// Bytes that are read and thrown away from a peer that was answered and does not close.
 pub const DISCARD_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 /// Sockets accepted, mails taken from one lane, connections read from and written to: each at most so often
@@ -175,6 +214,18 @@ pub const JOINED_BYTES_MAX: usize = 256 * 1024;
 /// Controls (connections handed over, drain, statistics) that wait for one shard.
 pub const CONTROLS_MAX: usize = 1_024;
 
+/// Audited events of one shard that wait to be written; later ones are lost, and counted.
+pub const AUDIT_ENTRIES_MAX: usize = 16_384;
+/// Rooms of one request that the audit log names, and bytes of an `Origin` that it keeps.
+pub const AUDITED_ROOMS_MAX: usize = 8;
+pub const ORIGIN_BYTES_AUDITED: usize = 256;
+/// Kinds of refused requests (by address, reason and origin) that are told apart in one second.
+pub const AUDITED_REFUSALS_MAX: usize = 4_096;
+/// The text of a close frame (`RFC 6455` section 5.5).
+pub const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// Lines of the service log that one place in the code may write in a second, where strangers cause them.
+pub const LOG_LINES_PER_SECOND: u32 = 5;
+
 /// Interval of heartbeats, and how long a silent peer is kept.
 pub const HEARTBEAT: Duration = Duration::from_secs(25);
 pub const HEARTBEAT_TIME_OUT: Duration = Duration::from_secs(60);
@@ -182,7 +233,14 @@ pub const HEARTBEAT_TIME_OUT: Duration = Duration::from_secs(60);
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
 const _: () = assert!(TOKEN_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(HEAD_BYTES_MAX * 64 < HEADS_BYTES_MAX);
+const _: () = assert!(CALLERS_MAX.is_multiple_of(CALLER_PLACES) && CALLERS_MAX <= u32::MAX as usize);
 const _: () = assert!(KEYS_TRIED_MAX <= KEYS_MAX && REVOCATIONS_PER_ORDER_MAX <= REVOCATIONS_MAX);
+const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && CLAIMS_MAX <= CLAIM_VALUES_MAX);
+// One request names so many rooms, and one message is less than what may wait.
+const _: () = assert!(ROOMS_PER_REQUEST_MAX <= ASKED_PER_CONN_MAX && ASKED_PER_CONN_MAX < ASKED_PER_SHARD_MAX);
+const _: () = assert!(MESSAGE_BYTES_MAX < ASKED_BYTES_PER_CONN_MAX);
+const _: () = assert!(ASKED_BYTES_PER_CONN_MAX < ASKED_BYTES_PER_SHARD_MAX);
 const _: () = assert!(OUTBOX_BYTES_LEAST <= OUTBOX_BYTES_MAX && OUTBOX_BYTES_MAX <= OUTBOX_BYTES_LARGEST);
 const _: () = assert!(OUTBOX_BYTES_MAX <= MEMORY_BYTES_MIN / 8);
 // An eighth of the budget, which relief works in, is more than one message; the rest holds a history.
@@ -195,4 +253,5 @@ const _: () = assert!(CROWD_WRITES_PER_TURN < WRITES_PER_TURN && WRITES_PER_TURN
 const _: () = assert!(READS_PER_TURN <= READS_PER_TURN_MAX);
 const _: () = assert!(STALL_TIME_SLOW.as_millis() < STALL_TIME_MAX.as_millis());
 const _: () = assert!(STALL_TIME_MAX.as_millis() <= STALL_TIME_LONGEST.as_millis());
+const _: () = assert!(CLOSES_PER_STEP <= DRAIN_LOOKS_PER_STEP);
 const _: () = assert!(HEARTBEAT.as_secs() * 2 < HEARTBEAT_TIME_OUT.as_secs());

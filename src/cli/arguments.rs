@@ -3,6 +3,9 @@
 
 use super::Failed;
 use super::config::Action;
+use super::declared::{self, CLIENT, COMPLETIONS, CONFIG, HEALTH, LOG, SERVE, TOKEN, TUNE};
+use super::pages;
+use super::tune::{self, TuneOptions};
 use crate::host;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
@@ -13,10 +16,25 @@ pub enum Command {
     Serve(host::Options),
     Token(TokenOptions),
     Client(ClientOptions),
-    Health { ops: String },
+    Health(HealthOptions),
+    Log(LogOptions),
     Config(Action),
-    Help(&'static str),
+    Tune(TuneOptions),
+    /// A text to print.
+    Help(String),
     Version,
+}
+
+pub struct HealthOptions {
+    pub ops: String,
+    /// Whether clients should come, too.
+    pub ready: bool,
+}
+
+pub struct LogOptions {
+    pub ops: String,
+    /// Only asked for where there is none.
+    pub level: Option<String>,
 }
 
 pub struct TokenOptions {
@@ -40,111 +58,6 @@ const URL_DEFAULT: &str = "ws://127.0.0.1:3001/ws";
 const OPS_DEFAULT: &str = "127.0.0.1:9091";
 const TTL_DEFAULT: Duration = Duration::from_secs(3_600);
 
-const HELP: &str = "\
-ringroom - a real-time gateway: rooms over WebSocket, one order per room, one binary
-
-Usage: ringroom [COMMAND] [OPTIONS]
-
-Commands:
-  serve    Serve clients until SIGTERM or SIGINT (the default command)
-  token    Print one access token for a user
-  client   Talk to a running gateway from the terminal
-  health   Ask a running gateway whether it is well
-  config   Check or show the configuration: config check, config show
-  help     Show the help of a command: ringroom help client
-
-Options:
-  -h, --help      Show this help, or that of the command
-  -V, --version   Show the version
-
-A first conversation:
-  export RINGROOM_JWT_SECRET=$(head -c 32 /dev/urandom | base64)
-  ringroom &
-  ringroom client --token $(ringroom token --sub alice) --join chat:1
-
-Exit status: 0 done, 1 failure, 2 wrong usage, 78 wrong configuration.
-";
-
-const HELP_SERVE: &str = "\
-Serve clients until SIGTERM or SIGINT.
-
-Usage: ringroom [serve] [OPTIONS]
-
-Options:
-  --config FILE    Read FILE [default: /etc/ringroom/ringroom.toml, if it is there]
-  --profile NAME   Tune for a purpose: default, latency, throughput, density, bench (limits off,
-                   loopback only), or a file of your own
-  --listen ADDR    Address for clients [default: 127.0.0.1:3001]; port 0 picks a free one
-  --ops ADDR       Address for operators: health and stats [default: 127.0.0.1:9091]
-  --shards N       How many shards to run [default: one per CPU]
-  --dev            Development mode: conveniences that production must not have
-
-Later sources win: defaults, profile, file, environment, options. In the environment a key is
-RINGROOM_ and its path in capitals, levels joined by two underscores: RINGROOM_LIMITS__IDLE_MS.
-The secret that tokens are signed with is RINGROOM_JWT_SECRET. SIGHUP reads all of it again;
-`ringroom config show` shows every key, docs/configuration.md explains them.
-
-Once clients can connect, one line goes to standard output:
-  ready data=127.0.0.1:3001 ops=127.0.0.1:9091 shards=2 io=io_uring
-";
-
-const HELP_CONFIG: &str = "\
-Check or show the configuration.
-
-Usage: ringroom config check [FILE] [OPTIONS]
-       ringroom config show [FILE] [OPTIONS]
-
-check names every error with its file, line and remedy: exit status 0 if there is none, else 78.
-show prints what `serve` would run with, as TOML, with the source of each value; secrets are hidden.
-
-FILE stands for --config FILE. Options are those of `serve`: the same profile, environment and
-options give the same answer here and there. See: ringroom serve --help
-";
-
-const HELP_TOKEN: &str = "\
-Print one access token, signed with the secret in RINGROOM_JWT_SECRET (HS256).
-
-Usage: ringroom token --sub USER [OPTIONS]
-
-Options:
-  --sub USER      The user that the token is for
-  --tenant T      The user's tenant [default: default]
-  --role R        A role of the user; may be given several times
-  --name N        A name to show to people
-  --ttl TIME      How long the token is good for: 90s, 15m, 1h, 7d [default: 1h]
-";
-
-const HELP_CLIENT: &str = "\
-Talk to a running gateway from the terminal.
-
-Usage: ringroom client [OPTIONS]
-
-Options:
-  --url URL         Where the gateway listens [default: ws://127.0.0.1:3001/ws]
-  --token T         The access token; without it, RINGROOM_TOKEN is read
-  --join ROOM       Join ROOM at once; may be given several times
-  --exit-after N    Leave after N messages have come, even when standard input has ended
-
-A line is said in the current room, the one joined last; it is published as the event `chat`
-with the data {\"text\": LINE}. For each, the time until it came back is shown. Commands:
-  /join ROOM        Join ROOM and make it the current one
-  /leave [ROOM]     Leave ROOM, or the current one
-  /rooms            Show the rooms you are in
-  /online [ROOM]    Show who is in the room
-  /history [ROOM]   Show the latest messages of the room
-  /ping             Measure the way to the gateway and back
-  /quit             Leave
-";
-
-const HELP_HEALTH: &str = "\
-Ask a running gateway whether it is well: exit status 0 if it is, 1 if not.
-
-Usage: ringroom health [--ops ADDR]
-
-Options:
-  --ops ADDR   The operators' address of the gateway [default: 127.0.0.1:9091]
-";
-
 /// Reads the arguments, the program's own name first.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Failed> {
     let mut parser = Parser::from_iter(args);
@@ -154,12 +67,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Failed
         "token" => token(&mut parser),
         "client" => client(&mut parser),
         "health" => health(&mut parser),
+        "log" => log(&mut parser),
         "config" => config(&mut parser),
+        "tune" => tune(&mut parser),
+        "completions" => completions(&mut parser),
+        // For those who build ringroom: `docs/ringroom.1`.
+        "man" => Ok(Command::Help(pages::manual_page())),
         "help" => {
             let topic = command_name(&mut parser)?;
-            help_of(&topic).map(Command::Help).ok_or_else(|| unknown_command(&topic))
+            let command = declared::command(&topic).ok_or_else(|| unknown_command(&topic))?;
+            Ok(help(command))
         }
-        "--help" | "-h" => Ok(Command::Help(HELP)),
+        "--help" | "-h" => Ok(Command::Help(pages::overview())),
         "--version" | "-V" => Ok(Command::Version),
         _ => Err(unknown_command(&name)),
     }
@@ -175,26 +94,76 @@ fn command_name(parser: &mut Parser) -> Result<String, Failed> {
     }
 }
 
-fn help_of(topic: &str) -> Option<&'static str> {
-    Some(match topic {
-        "serve" => HELP_SERVE,
-        "token" => HELP_TOKEN,
-        "client" => HELP_CLIENT,
-        "health" => HELP_HEALTH,
-        "config" => HELP_CONFIG,
-        _ => return None,
-    })
+fn help(command: &declared::Command) -> Command {
+    Command::Help(command.help())
+}
+
+/// What comes next on the command line.
+enum Given {
+    /// An option that is declared; its value, if it takes one, is still to be read.
+    Option(&'static str),
+    Word(OsString),
+    Help,
+}
+
+/// Nothing gets past here that `command` does not declare.
+fn next(parser: &mut Parser, command: &'static declared::Command) -> Result<Option<Given>, Failed> {
+    let Some(arg) = parser.next().map_err(wrong)? else { return Ok(None) };
+    Ok(Some(match arg {
+        Arg::Long("help") | Arg::Short('h') => Given::Help,
+        Arg::Value(word) => Given::Word(word),
+        Arg::Long(name) => match command.options().find(|option| &option.name[2..] == name) {
+            Some(option) => Given::Option(option.name),
+            None => return Err(wrong(arg.unexpected())),
+        },
+        Arg::Short(_) => return Err(wrong(arg.unexpected())),
+    }))
+}
+
+fn unread(option: &str) -> ! {
+    unreachable!("{option} is declared, and its command does not read it")
+}
+
+fn unexpected(word: OsString) -> Failed {
+    wrong(Arg::Value(word).unexpected())
 }
 
 fn serve(parser: &mut Parser) -> Result<Command, Failed> {
-    Ok(match options_of_serve(parser, 0)? {
-        Some((options, _)) => Command::Serve(options),
-        None => Command::Help(HELP_SERVE),
-    })
+    let mut options = host::Options::default();
+    while let Some(given) = next(parser, &SERVE)? {
+        match given {
+            Given::Help => return Ok(help(&SERVE)),
+            Given::Option(name) => option_of_serve(parser, name, &mut options)?,
+            Given::Word(word) => return Err(unexpected(word)),
+        }
+    }
+    Ok(Command::Serve(options))
+}
+
+fn option_of_serve(parser: &mut Parser, name: &'static str, options: &mut host::Options) -> Result<(), Failed> {
+    match name {
+        "--config" => options.config = Some(text(parser)?),
+        "--profile" => options.profile = Some(text(parser)?),
+        "--listen" => options.listen = Some(text(parser)?),
+        "--ops" => options.ops = Some(text(parser)?),
+        "--shards" => options.shards = Some(number(parser, name, 1)?),
+        "--dev" => options.dev = true,
+        _ => unread(name),
+    }
+    Ok(())
 }
 
 fn config(parser: &mut Parser) -> Result<Command, Failed> {
-    let Some((mut options, words)) = options_of_serve(parser, 2)? else { return Ok(Command::Help(HELP_CONFIG)) };
+    let mut options = host::Options::default();
+    let mut words = Vec::new();
+    while let Some(given) = next(parser, &CONFIG)? {
+        match given {
+            Given::Help => return Ok(help(&CONFIG)),
+            Given::Option(name) => option_of_serve(parser, name, &mut options)?,
+            Given::Word(word) if words.len() < 2 => words.push(word.string().map_err(wrong)?),
+            Given::Word(word) => return Err(unexpected(word)),
+        }
+    }
     let mut words = words.into_iter();
     let action = words.next().unwrap_or_default();
     if let Some(file) = words.next()
@@ -205,50 +174,79 @@ fn config(parser: &mut Parser) -> Result<Command, Failed> {
     match action.as_str() {
         "check" => Ok(Command::Config(Action::Check(options))),
         "show" => Ok(Command::Config(Action::Show(options))),
+        "docs" if options.config.as_deref() == Some("metrics") => Ok(Command::Config(Action::MetricsDocs)),
+        "sample" => Ok(Command::Config(Action::Sample)),
         "docs" => Ok(Command::Config(Action::Docs)),
-        _ => Err(Failed::usage("config needs one of check and show; `ringroom config --help` explains them")),
+        _ => Err(Failed::usage("config needs one of check, show and sample; `ringroom config --help` explains them")),
     }
 }
 
-/// The options that say how to serve, and at most `words_max` words beside them. `None`: help is
-/// asked for.
-fn options_of_serve(parser: &mut Parser, words_max: usize) -> Result<Option<(host::Options, Vec<String>)>, Failed> {
-    let mut options = host::Options::default();
-    let mut words = Vec::new();
-    while let Some(arg) = parser.next().map_err(wrong)? {
-        match arg {
-            Arg::Long("config") => options.config = Some(text(parser)?),
-            Arg::Long("profile") => options.profile = Some(text(parser)?),
-            Arg::Long("listen") => options.listen = Some(text(parser)?),
-            Arg::Long("ops") => options.ops = Some(text(parser)?),
-            Arg::Long("shards") => options.shards = Some(number(parser, "--shards", 1)?),
-            Arg::Long("dev") => options.dev = true,
-            Arg::Long("help") | Arg::Short('h') => return Ok(None),
-            Arg::Value(word) if words.len() < words_max => words.push(word.string().map_err(wrong)?),
-            other => return Err(wrong(other.unexpected())),
+fn tune(parser: &mut Parser) -> Result<Command, Failed> {
+    let (mut serve, mut connections, mut root) = (host::Options::default(), None, "/".to_owned());
+    let (mut action, mut json, mut yes) = (None, false, false);
+    while let Some(given) = next(parser, &TUNE)? {
+        match given {
+            Given::Help => return Ok(help(&TUNE)),
+            Given::Option("--connections") => connections = Some(number(parser, "--connections", 1)?),
+            Given::Option("--root") => root = text(parser)?,
+            Given::Option("--json") => json = true,
+            Given::Option("--yes") => yes = true,
+            Given::Option(name) => option_of_serve(parser, name, &mut serve)?,
+            Given::Word(word) if action.is_none() => action = Some(word.string().map_err(wrong)?),
+            Given::Word(word) => return Err(unexpected(word)),
         }
     }
-    Ok(Some((options, words)))
+    let action = match action.as_deref() {
+        Some("check") if !yes => tune::Action::Check { json },
+        Some("apply") if !json => tune::Action::Apply { yes },
+        Some("undo") if !yes && !json => tune::Action::Undo,
+        Some("check" | "apply" | "undo") => {
+            return Err(Failed::usage("--json goes with tune check, --yes with tune apply"));
+        }
+        _ => {
+            return Err(Failed::usage("tune needs one of check, apply and undo; `ringroom tune --help` explains them"));
+        }
+    };
+    Ok(Command::Tune(TuneOptions { action, serve, connections, root: root.into() }))
+}
+
+fn completions(parser: &mut Parser) -> Result<Command, Failed> {
+    let mut script = None;
+    while let Some(given) = next(parser, &COMPLETIONS)? {
+        script = match given {
+            Given::Help => return Ok(help(&COMPLETIONS)),
+            Given::Option(name) => unread(name),
+            Given::Word(word) if script.is_some() => return Err(unexpected(word)),
+            Given::Word(word) => match word.to_str() {
+                Some("bash") => Some(pages::bash()),
+                Some("zsh") => Some(pages::zsh()),
+                Some("fish") => Some(pages::fish()),
+                _ => None,
+            },
+        };
+    }
+    script.map(Command::Help).ok_or_else(|| Failed::usage("completions needs one of bash, zsh and fish"))
 }
 
 fn token(parser: &mut Parser) -> Result<Command, Failed> {
     let mut sub = None;
     let mut options =
         TokenOptions { sub: String::new(), tenant: None, roles: Vec::new(), name: None, ttl: TTL_DEFAULT };
-    while let Some(arg) = parser.next().map_err(wrong)? {
-        match arg {
-            Arg::Long("sub") => sub = Some(text(parser)?),
-            Arg::Long("tenant") => options.tenant = Some(text(parser)?),
-            Arg::Long("role") => options.roles.push(text(parser)?),
-            Arg::Long("name") => options.name = Some(text(parser)?),
-            Arg::Long("ttl") => {
+    while let Some(given) = next(parser, &TOKEN)? {
+        match given {
+            Given::Help => return Ok(help(&TOKEN)),
+            Given::Option("--sub") => sub = Some(text(parser)?),
+            Given::Option("--tenant") => options.tenant = Some(text(parser)?),
+            Given::Option("--role") => options.roles.push(text(parser)?),
+            Given::Option("--name") => options.name = Some(text(parser)?),
+            Given::Option("--ttl") => {
                 let given = text(parser)?;
                 options.ttl = span(&given).ok_or_else(|| {
                     Failed::usage(format!("--ttl {given} is no time; write it as 90s, 15m, 1h or 7d"))
                 })?;
             }
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_TOKEN)),
-            other => return Err(wrong(other.unexpected())),
+            Given::Option(name) => unread(name),
+            Given::Word(word) => return Err(unexpected(word)),
         }
     }
     options.sub = sub.ok_or_else(|| Failed::usage("token needs --sub USER: the user that the token is for"))?;
@@ -257,29 +255,53 @@ fn token(parser: &mut Parser) -> Result<Command, Failed> {
 
 fn client(parser: &mut Parser) -> Result<Command, Failed> {
     let mut options = ClientOptions { url: URL_DEFAULT.into(), token: None, join: Vec::new(), exit_after: None };
-    while let Some(arg) = parser.next().map_err(wrong)? {
-        match arg {
-            Arg::Long("url") => options.url = text(parser)?,
-            Arg::Long("token") => options.token = Some(text(parser)?),
-            Arg::Long("join") => options.join.push(text(parser)?),
-            Arg::Long("exit-after") => options.exit_after = Some(number(parser, "--exit-after", 1)?),
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_CLIENT)),
-            other => return Err(wrong(other.unexpected())),
+    while let Some(given) = next(parser, &CLIENT)? {
+        match given {
+            Given::Help => return Ok(help(&CLIENT)),
+            Given::Option("--url") => options.url = text(parser)?,
+            Given::Option("--token") => options.token = Some(text(parser)?),
+            Given::Option("--join") => options.join.push(text(parser)?),
+            Given::Option("--exit-after") => options.exit_after = Some(number(parser, "--exit-after", 1)?),
+            Given::Option(name) => unread(name),
+            Given::Word(word) => return Err(unexpected(word)),
         }
     }
     Ok(Command::Client(options))
 }
 
 fn health(parser: &mut Parser) -> Result<Command, Failed> {
-    let mut ops = OPS_DEFAULT.to_owned();
-    while let Some(arg) = parser.next().map_err(wrong)? {
-        match arg {
-            Arg::Long("ops") => ops = text(parser)?,
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help(HELP_HEALTH)),
-            other => return Err(wrong(other.unexpected())),
+    let mut options = HealthOptions { ops: OPS_DEFAULT.into(), ready: false };
+    while let Some(given) = next(parser, &HEALTH)? {
+        match given {
+            Given::Help => return Ok(help(&HEALTH)),
+            Given::Option("--ops") => options.ops = text(parser)?,
+            Given::Option("--ready") => options.ready = true,
+            Given::Option(name) => unread(name),
+            Given::Word(word) => return Err(unexpected(word)),
         }
     }
-    Ok(Command::Health { ops })
+    Ok(Command::Health(options))
+}
+
+fn log(parser: &mut Parser) -> Result<Command, Failed> {
+    let mut options = LogOptions { ops: OPS_DEFAULT.into(), level: None };
+    while let Some(given) = next(parser, &LOG)? {
+        match given {
+            Given::Help => return Ok(help(&LOG)),
+            Given::Option("--ops") => options.ops = text(parser)?,
+            Given::Option(name) => unread(name),
+            Given::Word(level) if options.level.is_none() => {
+                let level = level.string().map_err(wrong)?;
+                if level.parse::<::log::LevelFilter>().is_err() {
+                    let levels = "off, error, warn, info, debug and trace";
+                    return Err(Failed::usage(format!("{level} is no level; there are {levels}")));
+                }
+                options.level = Some(level);
+            }
+            Given::Word(word) => return Err(unexpected(word)),
+        }
+    }
+    Ok(Command::Log(options))
 }
 
 fn text(parser: &mut Parser) -> Result<String, Failed> {
@@ -359,8 +381,8 @@ mod tests {
             assert_eq!((options.config.as_deref(), options.profile.as_deref()), (Some("a.toml"), Some("bench")));
         }
         assert!(matches!(parsed("config show"), Ok(Command::Config(Action::Show(_)))));
-        assert!(refused("config").contains("check and show"));
-        assert!(refused("config mend").contains("check and show"));
+        assert!(refused("config").contains("check, show and sample"));
+        assert!(refused("config mend").contains("check, show and sample"));
         assert!(refused("config check a b").contains("\"b\""));
         assert!(refused("config check a --config b").contains("two files"));
     }
@@ -391,28 +413,69 @@ mod tests {
         let Ok(Command::Client(options)) = parsed("client --join a --join b --exit-after 3") else { panic!() };
         assert_eq!((options.url.as_str(), options.token), (URL_DEFAULT, None));
         assert_eq!((options.join, options.exit_after), (vec!["a".into(), "b".into()], Some(3)));
-        let Ok(Command::Health { ops }) = parsed("health") else { panic!() };
-        assert_eq!(ops, OPS_DEFAULT);
+    }
+
+    #[test]
+    fn health_and_log_ask_the_ops_port_that_is_named() {
+        let Ok(Command::Health(options)) = parsed("health") else { panic!() };
+        assert_eq!((options.ops.as_str(), options.ready), (OPS_DEFAULT, false));
+        let Ok(Command::Health(options)) = parsed("health --ready --ops 127.0.0.1:1") else { panic!() };
+        assert_eq!((options.ops.as_str(), options.ready), ("127.0.0.1:1", true));
+        let Ok(Command::Log(options)) = parsed("log debug --ops 127.0.0.1:1") else { panic!() };
+        assert_eq!((options.ops.as_str(), options.level.as_deref()), ("127.0.0.1:1", Some("debug")));
+        assert!(matches!(parsed("log"), Ok(Command::Log(LogOptions { level: None, .. }))));
+        assert!(refused("log loud").contains("loud") && refused("log debug info").contains("info"));
     }
 
     #[test]
     fn help_is_there_for_the_program_and_for_each_command() {
-        for (line, expected) in [
-            ("--help", HELP),
-            ("-h", HELP),
-            ("serve --help", HELP_SERVE),
-            ("--dev --help", HELP_SERVE),
-            ("token -h", HELP_TOKEN),
-            ("help client", HELP_CLIENT),
-            ("health --help", HELP_HEALTH),
-            ("config --help", HELP_CONFIG),
-            ("config check -h", HELP_CONFIG),
-        ] {
-            let Ok(Command::Help(text)) = parsed(line) else { panic!("{line}") };
-            assert_eq!(text, expected, "{line}");
+        let shown = |line: &str| match parsed(line) {
+            Ok(Command::Help(text)) => text,
+            _ => panic!("{line}"),
+        };
+        assert_eq!((shown("--help"), shown("-h")), (pages::overview(), pages::overview()));
+        assert_eq!((shown("--dev --help"), shown("config check -h")), (SERVE.help(), CONFIG.help()));
+        for command in declared::COMMANDS {
+            let name = command.name;
+            for line in [format!("{name} --help"), format!("{name} -h"), format!("help {name}")] {
+                assert_eq!(shown(&line), command.help(), "{line}");
+            }
         }
         assert!(matches!(parsed("--version"), Ok(Command::Version)));
         assert!(matches!(parsed("-V"), Ok(Command::Version)));
+    }
+
+    #[test]
+    fn every_option_that_is_declared_is_read_by_its_command() {
+        for command in declared::COMMANDS {
+            for option in command.options() {
+                // Enough for each to be read whatever the command needs besides; unread ones panic.
+                let value = if option.value.is_some() { " 1" } else { "" };
+                let line = format!("{} {}{value} --help", command.name, option.name);
+                assert!(matches!(parsed(&line), Ok(Command::Help(_))), "{line}");
+            }
+        }
+        for command in declared::COMMANDS.iter().filter(|command| !command.words.is_empty()) {
+            for word in command.words {
+                assert!(parsed(&format!("{} {word}", command.name)).is_ok(), "{} {word}", command.name);
+            }
+        }
+    }
+
+    #[test]
+    fn tune_takes_an_action_a_profile_and_a_number_of_connections() {
+        let line = "tune check --profile density --connections 5000 --json --root /mnt";
+        let Ok(Command::Tune(options)) = parsed(line) else { panic!() };
+        assert!(matches!(options.action, tune::Action::Check { json: true }));
+        assert_eq!((options.connections, options.serve.profile.as_deref()), (Some(5_000), Some("density")));
+        assert_eq!(options.root.to_str(), Some("/mnt"));
+        let Ok(Command::Tune(options)) = parsed("tune apply --yes") else { panic!() };
+        assert!(matches!(options.action, tune::Action::Apply { yes: true }) && options.root.to_str() == Some("/"));
+        assert!(refused("tune").contains("check, apply and undo"));
+        assert!(refused("tune undo --yes").contains("--yes with tune apply"));
+        assert!(refused("tune apply --json").contains("--json goes with"));
+        assert!(refused("tune check --connections 0").contains("number"));
+        assert!(refused("completions tcsh").contains("bash, zsh and fish"));
     }
 
     #[test]

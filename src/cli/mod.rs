@@ -5,8 +5,11 @@
 mod arguments;
 mod client;
 mod config;
+mod declared;
 mod health;
+mod pages;
 mod token;
+mod tune;
 
 use arguments::Command;
 use std::ffi::OsString;
@@ -17,9 +20,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = arguments::parse(args).and_then(|command| match command {
         Command::Serve(options) => Ok(crate::host::serve(options)?),
         Command::Config(action) => config::run(action),
+        Command::Tune(options) => tune::run(options),
         Command::Token(options) => token::run(&options),
         Command::Client(options) => client::run(options),
-        Command::Health { ops } => health::run(&ops),
+        Command::Health(options) => health::run(&options),
+        Command::Log(options) => health::log(&options),
         Command::Help(text) => {
             print!("{text}");
             Ok(())

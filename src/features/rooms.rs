@@ -76,7 +76,7 @@ impl Feature for Rooms {
             }
             JOIN_MANY => join(scope, request, None),
             LEAVE | LEAVE_MANY => leave(scope, request),
-            INFO => info(scope),
+            INFO => info(scope, request),
             ONLINE => online(scope, data),
             HISTORY => history(scope, data),
             UPDATE => update(scope, request, data),
@@ -172,7 +172,7 @@ fn leave(scope: &mut RoomScope<'_>, request: &Request) -> Answer {
     Err(WireError::new(ErrorCode::NotMember, message))
 }
 
-fn info(scope: &mut RoomScope<'_>) -> Answer {
+fn info(scope: &mut RoomScope<'_>, request: &Request) -> Answer {
     let room = scope.room();
     let mut answer = json!({
         "room": room.name.name.as_str(),
@@ -182,7 +182,7 @@ fn info(scope: &mut RoomScope<'_>) -> Answer {
         "pos": room.pos().to_string(),
         "epoch": room.epoch.to_string(),
         "created": room.created_unix_ms(),
-        "policy": "default",
+        "policy": scope.policy(&request.user),
     });
     if let Some(details) = room.details() {
         answer["data"] = serde_json::from_slice(details).unwrap_or_default();

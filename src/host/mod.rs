@@ -2,12 +2,18 @@
 
 mod config;
 mod development;
+mod drain;
 mod journal;
 mod jwks;
 mod reload;
 mod service;
+mod systemd;
+mod watch;
 
+use crate::io::runtime::Choice;
 use config::Sources;
+use std::net::SocketAddr;
+use systemd::{Environment, Handed, Notifier};
 
 /// What the command line says. The rest comes from a file, the environment and defaults.
 #[derive(Clone, Default, Debug)]
@@ -19,6 +25,8 @@ pub struct Options {
     pub profile: Option<String>,
     /// Development mode even with a secret: tokens are printed.
     pub dev: bool,
+    /// Where a listener that was handed over listens, for clients and for operators.
+    handed: [Option<SocketAddr>; 2],
 }
 
 /// Why the gateway does not serve.
@@ -47,14 +55,18 @@ impl From<config::Refused> for Failed {
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
-pub fn serve(options: Options) -> Result<(), Failed> {
+pub fn serve(mut options: Options) -> Result<(), Failed> {
+    let environment = Environment::of_process();
+    // Before anything is opened, and before the configuration is judged: who may listen where.
+    let handed = Handed::take(&environment)?;
+    options.handed = handed.addresses();
     let sources = Sources::of_process(options);
     let loaded = config::load(&sources)?;
-    journal::start(loaded.config.log);
+    journal::start(loaded.config.log, loaded.config.log_format);
     for note in &loaded.notes {
         log::warn!("{note}");
     }
-    service::run(sources, loaded)
+    service::run(sources, loaded, handed, Notifier::new(&environment))
 }
 
 /// Whether the configuration can be served: one line that says so, and what to know besides.
@@ -70,7 +82,45 @@ pub fn show_configuration(options: Options) -> Result<String, Failed> {
     Ok(config::show(&Sources::of_process(options))?)
 }
 
+/// What the configuration asks of the system.
+pub struct SystemNeeds {
+    pub profile: String,
+    /// Names and texts of what the profile is made of; later ones say more.
+    pub profile_texts: Vec<(String, String)>,
+    pub connections_max: usize,
+    pub shards: usize,
+    pub budget_bytes: usize,
+    pub send_buffer_bytes: Option<usize>,
+    pub receive_buffer_bytes: Option<usize>,
+    pub io: Choice,
+}
+
+/// What the machine has to offer for what is configured.
+pub fn system_needs(options: Options) -> Result<SystemNeeds, Failed> {
+    let config::Asked { config, profile, profile_texts } = config::asked(&Sources::of_process(options))?;
+    Ok(SystemNeeds {
+        profile,
+        profile_texts,
+        connections_max: config.limits.conns_max.saturating_mul(config.shards),
+        shards: config.shards,
+        budget_bytes: config.limits.memory_bytes,
+        send_buffer_bytes: config.tuning.sockets.send_buffer_bytes,
+        receive_buffer_bytes: config.tuning.sockets.receive_buffer_bytes,
+        io: config.io,
+    })
+}
+
+/// A configuration file that changes nothing and names everything.
+pub fn configuration_sample() -> String {
+    config::sample()
+}
+
 /// `docs/configuration.md`.
 pub fn configuration_manual() -> String {
     config::manual()
+}
+
+/// `docs/metrics.md`.
+pub fn metrics_manual() -> String {
+    crate::observe::manual::manual()
 }

@@ -3,20 +3,30 @@
 
 use crate::host::config::{self, Config, Effective, Reloaded, Sources};
 use crate::host::journal;
+use crate::observe::audit::Audit;
+use serde_json::json;
 
 pub struct Reload {
     sources: Sources,
     /// What runs.
     effective: Effective,
+    audit: Audit,
 }
 
 impl Reload {
     pub fn new(sources: Sources, effective: Effective) -> Reload {
-        Reload { sources, effective }
+        Reload { sources, effective, audit: Audit::default() }
+    }
+
+    /// Tells it to `audit` from now on, and has it open its file anew each time.
+    pub fn audited(&mut self, audit: &Audit) {
+        self.audit = audit.clone();
     }
 
     /// What to run with from now on; `None`: as before. The log says which, and why.
     pub fn read(&mut self) -> Option<Config> {
+        // Before the outcome: whoever rotates logs with a broken configuration wants a new file too.
+        self.audit.reopen();
         match self.try_read() {
             Ok(config) => Some(config),
             Err(refused) => {
@@ -25,6 +35,7 @@ impl Reload {
                     log::error!("{problem}");
                 }
                 log::error!("not reloaded, for the errors above; what ran before runs on");
+                self.audit.note("reloaded", json!({"outcome": "refused", "errors": refused.0.len()}));
                 None
             }
         }
@@ -37,7 +48,7 @@ impl Reload {
         let config = config::judge(&effective, self.sources.options.dev)?;
         self.effective = effective;
         // A change of the level is told at the level that tells more.
-        journal::start(config.log.max(log::max_level()));
+        journal::start(config.log.max(log::max_level()), config.log_format);
         for note in &loaded.notes {
             log::warn!("{note}");
         }
@@ -48,7 +59,8 @@ impl Reload {
             true => log::info!("reloaded: nothing has changed"),
             false => log::info!("reloaded: {}", changed.join(", ")),
         }
-        journal::start(config.log);
+        self.audit.note("reloaded", json!({"outcome": "ok", "changed": changed, "waiting": waiting}));
+        journal::start(config.log, config.log_format);
         Ok(config)
     }
 }

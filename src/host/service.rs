@@ -1,27 +1,29 @@
 //! The service thread: boots the shards, serves the ops port, waits for signals and drains.
 //! Invariant: standard output gets the one `ready` line, and only once clients can connect.
 
-use crate::base::limits::LINGER;
 use crate::host::config::{Config, Loaded, Sources};
+use crate::host::drain::drain;
 use crate::host::jwks::{KeyRing, KeySettings};
 use crate::host::reload::Reload;
-use crate::host::{Failed, development};
+use crate::host::systemd::{Handed, Notifier};
+use crate::host::{Failed, development, journal, watch};
+use crate::io::audit::Teller;
 use crate::io::gateway::{Gateway, Settings, StartFailed};
 use crate::io::process;
-use crate::observe::{ops, stats};
+use crate::observe::audit::Audit;
+use crate::observe::collector::Collector;
+use crate::observe::ops;
+use serde_json::json;
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-/// How often the drain looks whether all have gone.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
-
-pub fn run(sources: Sources, loaded: Loaded) -> Result<(), Failed> {
+pub fn run(sources: Sources, loaded: Loaded, handed: Handed, notifier: Notifier) -> Result<(), Failed> {
     let started = Instant::now();
     match process::raise_descriptors() {
         Ok(limit) => process::widen_descriptors(limit)
@@ -30,13 +32,24 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), Failed> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::failure(format!("the service thread cannot start: {error}")))?;
-    runtime.block_on(serve(loaded.config, Reload::new(sources, loaded.effective), started))
+    let reload = Reload::new(sources, loaded.effective);
+    runtime.block_on(serve(loaded.config, reload, handed, Arc::new(notifier), started))
 }
 
-async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(), Failed> {
+async fn serve(
+    config: Config,
+    mut reload: Reload,
+    handed: Handed,
+    notifier: Arc<Notifier>,
+    started: Instant,
+) -> Result<(), Failed> {
     // Before anything can be seen from outside, so that no signal finds us unprepared.
     let mut signals = Signals::new().map_err(|error| Failed::failure(format!("signals cannot be taken: {error}")))?;
-    let listener = tokio::net::TcpListener::bind(config.ops).await.map_err(|error| {
+    let listener = match handed.ops {
+        Some(listener) => tokio::net::TcpListener::from_std(listener),
+        None => tokio::net::TcpListener::bind(config.ops).await,
+    };
+    let listener = listener.map_err(|error| {
         Failed::failure(format!("cannot listen on {} for operators: {error}; choose another with --ops", config.ops))
     })?;
     let ops_address = listener.local_addr().map_err(|error| Failed::failure(error.to_string()))?;
@@ -44,25 +57,31 @@ async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(
     let made_up = development::secret().ok_or_else(|| Failed::failure("the system has no random bytes"))?;
     let mut seed = [0; 8];
     aws_lc_rs::rand::fill(&mut seed).map_err(|_| Failed::failure("the system has no random bytes"))?;
+    let (audit, tellers) = open_audit(&config)?;
     let keys = keys_of(config.keys, &config.secret, config.development, &made_up);
     let ring = KeyRing::open(keys, u64::from_ne_bytes(seed)).await.map_err(Failed::configuration)?;
     let verifier = ring.verifier().map_err(|refused| Failed::configuration(refused.to_string()))?;
+    let admits = Arc::new(AtomicBool::new(verifier.admits_anybody()));
+    reload.audited(&audit);
     let keys_wanted = Arc::new(Notify::new());
     let settings = Settings {
         listen: config.listen,
+        inherited: handed.data,
         cpus: config.cpus,
         shards: config.shards,
         io: config.io,
         tuning: config.tuning,
         handshake_time: config.handshake_time,
+        entrance: config.entrance,
         limits: config.limits,
         verifier,
+        policy: config.policy,
         keys_wanted: {
             let wanted = Arc::clone(&keys_wanted);
             Arc::new(move || wanted.notify_one())
         },
     };
-    let gateway = Gateway::start(settings).map_err(|failed| match failed {
+    let gateway = Gateway::start(settings, tellers).map_err(|failed| match failed {
         StartFailed::Driver(_) => Failed::configuration(failed.to_string()),
         _ => Failed::failure(failed.to_string()),
     })?;
@@ -73,12 +92,32 @@ async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(
     }
     let told = Arc::clone(&gateway);
     let (key_orders, orders) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(ring.keep(keys_wanted, orders, move |verifier| told.set_verifier(verifier) == 0));
+    tokio::spawn(ring.keep(keys_wanted, orders, {
+        let admits = Arc::clone(&admits);
+        move |verifier| {
+            admits.store(verifier.admits_anybody(), Ordering::Relaxed);
+            told.set_verifier(verifier) == 0
+        }
+    }));
     let draining = Arc::new(AtomicBool::new(false));
-    let state = ops::Ops { gateway: Arc::clone(&gateway), started, draining: Arc::clone(&draining) };
+    let collector = Arc::new(Collector::new(Arc::clone(&gateway)));
+    // Before anybody can ask whether it is ready.
+    collector.ask().await;
+    tokio::spawn(Arc::clone(&collector).keep());
+    tokio::spawn(journal::keep());
+    let state = ops::Ops {
+        collector,
+        started,
+        draining: Arc::clone(&draining),
+        admits,
+        log_left_out: journal::left_out,
+        audit: audit.clone(),
+    };
     let serving = axum::serve(listener, ops::router(state)).into_future();
     // Ends only with the runtime.
     tokio::spawn(async move { drop(serving.await) });
+
+    tokio::spawn(watch::run(Arc::clone(&gateway), Arc::clone(&notifier), Arc::clone(&draining)));
 
     let data = gateway.address();
     if config.development {
@@ -89,58 +128,76 @@ async fn serve(config: Config, mut reload: Reload, started: Instant) -> Result<(
         eprint!("{welcome}");
     }
     let (shards, io) = (gateway.shards(), gateway.driver().name());
+    audit.note(
+        "started",
+        json!({"version": env!("CARGO_PKG_VERSION"), "data": data, "ops": ops_address, "shards": shards}),
+    );
     let mut out = io::stdout().lock();
     // Nobody may be listening; that is no reason not to serve.
     let _ = writeln!(out, "ready data={data} ops={ops_address} shards={shards} io={io}").and_then(|()| out.flush());
     drop(out);
+    notifier.ready(&format!("serving on {data}"));
 
-    let mut drain_spread = config.drain_spread;
+    let mut drain_settings = config.drain;
     let ending = loop {
         match signals.next().await {
             Wish::End(name) => break name,
             Wish::Reload => {
-                if let Some(config) = reload.read() {
-                    drain_spread = config.drain_spread;
+                notifier.reloading();
+                let read = reload.read();
+                let status = if read.is_some() { "reloaded" } else { "not reloaded, see the log; runs as before" };
+                if let Some(config) = read {
+                    drain_settings = config.drain;
                     // It ends only with the runtime.
                     let _ = key_orders.send(keys_of(config.keys, &config.secret, config.development, &made_up));
                     gateway.set_limits(&config.limits);
+                    let untold = gateway.set_policy(&config.policy);
+                    if untold > 0 {
+                        log::error!("{untold} shards were too busy to take the policies; send SIGHUP again");
+                    }
+                    gateway.set_entrance(&config.entrance);
                 }
+                notifier.ready(status);
             }
         }
     };
     log::info!("{ending} came: draining");
+    audit.note("draining", json!({"signal": ending}));
     draining.store(true, Ordering::Relaxed);
     tokio::select! {
-        left = drain(&gateway, drain_spread) => match left {
+        left = drain(&gateway, drain_settings, &notifier) => {
+            audit.note("drained", json!({"left": left}));
+            match left {
             Some(0) => log::info!("drained: all connections have gone"),
             Some(left) => log::warn!("drained: {left} connections did not go in time and are cut"),
             None => log::error!("not drained: a shard does not answer"),
-        },
+            }
+        }
         again = signals.end() => {
             log::warn!("{again} came again: leaving at once");
+            audit.note("stopped", json!({"signal": again, "outcome": "at once"}));
+            audit.close();
             std::process::exit(1);
         }
     }
-    match gateway.stop() {
+    let hung = gateway.stop();
+    audit.note("stopped", json!({"shards_hung": hung}));
+    audit.close();
+    match hung {
         0 => Ok(()),
         hung => Err(Failed::failure(format!("{hung} shards did not end; please report it with what they last did"))),
     }
 }
 
-/// Tells every client to come back and waits until they have gone, but not longer than a client
-/// may take to answer. Returns how many are left; `None`: a shard is silent.
-async fn drain(gateway: &Gateway, over: Duration) -> Option<u64> {
-    gateway.drain(over);
-    let until = Instant::now() + over + LINGER * 2;
-    loop {
-        let reports = stats::reports(gateway).await;
-        let left = reports.iter().map(|report| report.edge.connections_now + report.edge.handshakes_now).sum();
-        let left = (reports.len() == gateway.shards()).then_some(left);
-        if left == Some(0) || Instant::now() >= until {
-            return left;
-        }
-        tokio::time::sleep(DRAIN_LOOK).await;
-    }
+/// The audit log and each shard's end of it, if one is kept.
+fn open_audit(config: &Config) -> Result<(Audit, Vec<Teller>), Failed> {
+    let Some(path) = &config.audit_file else { return Ok((Audit::default(), Vec::new())) };
+    Audit::open(path.clone(), config.shards).map_err(|error| {
+        let path = path.display();
+        Failed::configuration(format!(
+            "the audit log {path} cannot be opened: {error}; let this user write there, or change audit.file"
+        ))
+    })
 }
 
 /// What checks tokens, the shared secret among it. `made_up`: the secret of development mode where

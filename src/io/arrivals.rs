@@ -3,15 +3,18 @@
 //! then found nothing, so whatever is left afterwards comes with a ring.
 
 use crate::base::limits::MAILS_PER_TURN;
+use crate::io::audit::Told;
 use crate::io::bell::Bell;
 use crate::io::control::Control;
 use crate::io::edge::Edge;
 use crate::io::socket;
 use crate::io::{handshake, turn};
+use crate::kernel::ids::ShardId;
 use crate::shard::Input;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub async fn run(edge: Rc<Edge>, bell: &Bell) -> io::Result<()> {
     let heard = turn::waitable(bell.handle()?)?;
@@ -38,10 +41,18 @@ pub fn take_controls(edge: &Rc<Edge>) {
     while let Some(control) = edge.controls.take() {
         match control {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
+            Control::Entrance(entrance) => *edge.entrance.borrow_mut() = entrance,
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
-            Control::Drain { over } => edge.drain(over),
+            Control::Drain(pace) => edge.drain(pace),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),
-            Control::Revoke(revocations) => edge.step(Input::Revoke { revocations: &revocations }),
+            Control::Policy(policy) => edge.step(Input::Policy(policy)),
+            Control::Revoke(revocations) => {
+                // All shards are told the same; one of them tells of it.
+                if edge.id == ShardId(0) {
+                    edge.audit.tell(edge.clock.now(), || Told::Revoked(Arc::clone(&revocations)));
+                }
+                edge.step(Input::Revoke { revocations: &revocations });
+            }
             Control::Report(reply) => reply(edge.report()),
             Control::Stop => edge.stop.raise(),
         }

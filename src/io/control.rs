@@ -2,14 +2,19 @@
 //! followed by a ring, so a sleeping shard sees it at once.
 
 use crate::admission::identity::Identity;
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::limits::CONTROLS_MAX;
 use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
+use crate::io::entrance::Entrance;
+use crate::io::{callers, users};
 use crate::kernel::Limits;
+use crate::shard::DrainPace;
 use crate::wire::dialect::DialectId;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub enum Control {
     /// A socket whose user has its home here, before its 101.
     HandOff(Box<Newcomer>),
-    /// No new connections; the old ones are closed, spread over `over`.
-    Drain {
-        over: Duration,
-    },
+    /// No new connections; the old ones are sent back at this pace.
+    Drain(DrainPace),
     /// Tokens are checked with this from now on.
     Verifier(Arc<Verifier>),
+    /// Who may do what from now on.
+    Policy(Arc<Policy>),
     Revoke(Arc<[Revocation]>),
     /// Bounds that hold from now on.
     Limits(Box<Limits>),
+    /// Who may come in from now on.
+    Entrance(Arc<Entrance>),
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,
@@ -48,8 +55,24 @@ pub struct Welcome {
     pub rest: Vec<u8>,
     pub identity: Identity,
     pub dialect: DialectId,
+    /// Where the request comes from.
+    pub client: IpAddr,
     /// The user's place among its connections, given back when the connection ends.
     pub counted: Option<Counted>,
+    pub held: Held,
+}
+
+/// What is counted of a connection where that is limited; given back when it ends.
+#[derive(Default)]
+pub struct Held {
+    pub address: Option<callers::Counted>,
+    pub user: Option<users::Counted>,
+}
+
+impl Held {
+    pub fn is_nothing(&self) -> bool {
+        self.address.is_none() && self.user.is_none()
+    }
 }
 
 /// Where other threads leave controls for one shard.
@@ -113,8 +136,8 @@ mod tests {
         for _ in 0..CONTROLS_MAX {
             assert!(door.try_leave(Control::Stop).is_ok());
         }
-        let drain = Control::Drain { over: Duration::ZERO };
-        assert!(matches!(door.try_leave(drain), Err(Control::Drain { .. })));
+        let drain = Control::Verifier(Arc::default());
+        assert!(matches!(door.try_leave(drain), Err(Control::Verifier(_))));
         assert!(matches!(controls.take(), Some(Control::Stop)));
         assert!(door.try_leave(Control::Stop).is_ok());
         drop(controls);

@@ -19,6 +19,8 @@ pub struct Counters {
     pub resets: u64,
     /// Requests that became nothing, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Requests whose proxy said something else than addresses of where they come from.
+    pub forwarded_malformed: u64,
     /// Connections handed to their user's home, and taken over as one.
     pub moved_out: u64,
     pub moved_in: u64,
@@ -39,6 +41,8 @@ pub struct Counters {
     /// Now: sockets whose head has not ended, and open connections.
     pub handshakes_now: u64,
     pub connections_now: u64,
+    /// Now: 1 while the shard takes new sockets.
+    pub listening: u64,
 }
 
 impl Counters {

@@ -2,27 +2,34 @@
 //! Invariant: either all shards run or none is left running, and a shard that panics takes the
 //! process with it: half a server would lose messages in silence.
 
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
 use crate::base::limits::{REVOCATIONS_PER_ORDER_MAX, SHARDS_MAX};
 use crate::features;
+use crate::io::audit::Teller;
 use crate::io::bell::Bell;
+use crate::io::callers::Callers;
 use crate::io::clock::{Clock, Origin};
 use crate::io::control::{Control, Controls, Door, door};
 use crate::io::counters::Report;
 use crate::io::crowd::Crowd;
 use crate::io::edge::{Edge, KeysWanted, Parts};
+use crate::io::entrance::Entrance;
 use crate::io::lanes::{Lanes, weave};
+use crate::io::process::Descriptors;
+use crate::io::pulse::{Pulses, Silent};
 use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Choice, Driver};
 use crate::io::socket::{self, SocketOptions};
 use crate::io::tuning::Tuning;
-use crate::io::{arrivals, flusher, listener, polling, process, reader, tick};
+use crate::io::users::Users;
+use crate::io::{arrivals, flusher, inherited, listener, polling, process, reader, tick};
 use crate::kernel::Limits;
 use crate::kernel::ids::ShardId;
 use crate::kernel::mail::Mail;
 use crate::kernel::placement::Placement;
-use crate::shard::{Shard, ShardConfig};
+use crate::shard::{DrainPace, Shard, ShardConfig};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,8 +43,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 const STOP_LOOK: Duration = Duration::from_millis(1);
 
 pub struct Settings {
-    /// Port 0 picks a free one.
+    /// Port 0 picks a free one. Not looked at where listeners are `inherited`.
     pub listen: SocketAddr,
+    /// Listeners that are open already.
+    pub inherited: Vec<TcpListener>,
     /// Shard `i` is bound to `cpus[i % cpus.len()]`; empty: not bound.
     pub cpus: Vec<usize>,
     pub shards: usize,
@@ -45,8 +54,10 @@ pub struct Settings {
     /// Has passed [`Tuning::check`].
     pub tuning: Tuning,
     pub handshake_time: Duration,
+    pub entrance: Arc<Entrance>,
     pub limits: Limits,
     pub verifier: Arc<Verifier>,
+    pub policy: Arc<Policy>,
     /// Called when a token names a key that is not there.
     pub keys_wanted: KeysWanted,
 }
@@ -83,12 +94,14 @@ pub struct Gateway {
     address: SocketAddr,
     driver: Driver,
     doors: Arc<[Door]>,
+    pulses: Arc<Pulses>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Gateway {
-    /// Listens and serves on threads of its own; returns once all shards take connections.
-    pub fn start(settings: Settings) -> Result<Gateway, StartFailed> {
+    /// Listens and serves on threads of its own; returns once all shards take connections. `audit`:
+    /// one end for each shard, or none.
+    pub fn start(mut settings: Settings, audit: Vec<Teller>) -> Result<Gateway, StartFailed> {
         let shards = settings.shards;
         assert!((1..=SHARDS_MAX).contains(&shards), "the configuration bounds the shards");
         assert_eq!(settings.tuning.check(), Ok(()), "the configuration keeps the tuning within bounds");
@@ -97,8 +110,13 @@ impl Gateway {
             log::warn!("{line}");
         }
         let listen_failed = |error| StartFailed::Listen { address: settings.listen, error };
-        let listeners = listen(settings.listen, shards, &settings.tuning.sockets).map_err(listen_failed)?;
-        let address = listeners[0].local_addr().map_err(listen_failed)?;
+        let (inherited, sockets) = (std::mem::take(&mut settings.inherited), &settings.tuning.sockets);
+        let listeners = match inherited.is_empty() {
+            true => listen(settings.listen, shards, sockets),
+            false => inherited::deal(inherited, shards, sockets),
+        };
+        let listeners = listeners.map_err(listen_failed)?;
+        let address = listeners[0][0].local_addr().map_err(listen_failed)?;
         let bell = |shard| Bell::new().map(Arc::new).map_err(|error| StartFailed::Thread { shard, error });
         let bells = (0..shards).map(bell).collect::<Result<Vec<_>, _>>()?;
         let (doors, controls): (Vec<Door>, Vec<Controls>) = bells.iter().map(|bell| door(Arc::clone(bell))).unzip();
@@ -107,25 +125,34 @@ impl Gateway {
             // Where the system does not say, there are enough.
             true => process::allowed_cpus().unwrap_or_else(|_| (0..shards).collect()),
         };
+        let clock = Origin::now();
+        let mut tellers = audit.into_iter();
         let common = Common {
             driver,
             sharers: sharers(shards, cpus),
             settings,
             doors: doors.into(),
             crowd: Crowd::default(),
-            clock: Origin::now(),
+            pulses: Arc::new(Pulses::new(clock.clone(), shards)),
+            callers: Arc::new(Callers::new([random_u64()?, random_u64()?])),
+            users: Arc::new(Users::new([random_u64()?, random_u64()?])),
+            descriptors: Descriptors::of_this_process(shards).unwrap_or(Descriptors::of(u64::MAX, shards)),
+            clock,
             origin: random_u64()? as u32 & 0xff_ffff,
             map_key: [random_u64()?, random_u64()?],
         };
         let doors = Arc::clone(&common.doors);
-        let gateway = Gateway { address, driver, doors, threads: Mutex::default() };
+        let pulses = Arc::clone(&common.pulses);
+        let gateway = Gateway { address, driver, doors, pulses, threads: Mutex::default() };
         let common = Arc::new(common);
         let lanes = weave(shards, common.settings.limits.lane_entries as usize);
         let (started, starting) = mpsc::channel();
-        for (index, (((lanes, listener), controls), bell)) in
+        for (index, (((lanes, listeners), controls), bell)) in
             lanes.into_iter().zip(listeners).zip(controls).zip(bells).enumerate()
         {
-            let own = Own { index, seed: random_u64()?, lanes, listener, controls, bell, started: started.clone() };
+            let audit = tellers.next().unwrap_or_default();
+            let started = started.clone();
+            let own = Own { index, seed: random_u64()?, lanes, listeners, controls, audit, bell, started };
             let common = Arc::clone(&common);
             let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || run_or_exit(&common, own));
             match thread {
@@ -162,15 +189,27 @@ impl Gateway {
         self.doors.len()
     }
 
-    /// Takes no new connections and has the core close the old ones, spread over `over`.
-    pub fn drain(&self, over: Duration) {
-        self.tell_all(|| Control::Drain { over });
+    /// Takes no new connections and has the core send the old ones back.
+    pub fn drain(&self, pace: DrainPace) {
+        self.tell_all(|| Control::Drain(pace));
+    }
+
+    /// The shards that have done nothing for longer than `bound`; an idle one looks at the time at
+    /// least once a second. Asks none of them, and so does not wait for one that hangs.
+    pub fn silent(&self, bound: Duration) -> Vec<Silent> {
+        self.pulses.silent(bound)
     }
 
     /// Has all shards check tokens with `verifier` from now on. Gives back how many could not be
     /// told and go on with what they have.
     pub fn set_verifier(&self, verifier: &Arc<Verifier>) -> usize {
         self.tell_all(|| Control::Verifier(Arc::clone(verifier)))
+    }
+
+    /// Has all shards decide by `policy` from now on; who is in a room stays. Gives back how many could
+    /// not be told and go on with what they have.
+    pub fn set_policy(&self, policy: &Arc<Policy>) -> usize {
+        self.tell_all(|| Control::Policy(Arc::clone(policy)))
     }
 
     /// Closes what lives on these tokens, on all shards, and refuses them from now on. Gives back
@@ -185,6 +224,11 @@ impl Gateway {
     /// Has all shards keep to `limits` from now on; who is connected stays.
     pub fn set_limits(&self, limits: &Limits) {
         self.tell_all(|| Control::Limits(Box::new(limits.clone())));
+    }
+
+    /// Has all shards let in by `entrance` from now on; who is connected stays.
+    pub fn set_entrance(&self, entrance: &Arc<Entrance>) {
+        self.tell_all(|| Control::Entrance(Arc::clone(entrance)));
     }
 
     /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
@@ -239,6 +283,10 @@ struct Common {
     settings: Settings,
     doors: Arc<[Door]>,
     crowd: Crowd,
+    pulses: Arc<Pulses>,
+    callers: Arc<Callers>,
+    users: Arc<Users>,
+    descriptors: Descriptors,
     clock: Origin,
     origin: u32,
     map_key: [u64; 2],
@@ -249,8 +297,9 @@ struct Own {
     index: usize,
     seed: u64,
     lanes: Lanes<Mail>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     controls: Controls,
+    audit: Teller,
     bell: Arc<Bell>,
     started: mpsc::Sender<(usize, io::Result<()>)>,
 }
@@ -307,20 +356,29 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         placement: Placement::new(settings.shards as u8),
         doors: Arc::clone(&common.doors),
         crowd: common.crowd.clone(),
+        callers: Arc::clone(&common.callers),
+        users: Arc::clone(&common.users),
+        entrance: Arc::clone(&settings.entrance),
+        descriptors: common.descriptors,
         verifier: Arc::clone(&settings.verifier),
+        policy: Arc::clone(&settings.policy),
         keys_wanted: Arc::clone(&settings.keys_wanted),
         handshake_time: settings.handshake_time,
         controls: own.controls,
+        pulses: Arc::clone(&common.pulses),
         readiness: Readiness::new(settings.tuning.reads_per_turn)?,
         tuning: settings.tuning.clone(),
         sharers: common.sharers,
         lanes: own.lanes,
+        audit: own.audit,
     });
     // A task of the shard that fails ends the shard, and with it the process: see `run_or_exit`.
-    let (edge_of_turn, edge_of_listener, edge_of_bell) = (Rc::clone(&edge), Rc::clone(&edge), Rc::clone(&edge));
+    let (edge_of_turn, edge_of_bell) = (Rc::clone(&edge), Rc::clone(&edge));
     essential(async move { edge_of_turn.turn.keep(edge_of_turn.driver).await });
     essential(async move { arrivals::run(edge_of_bell, &own.bell).await });
-    essential(async move { listener::run(edge_of_listener, own.listener).await });
+    for listener in own.listeners {
+        essential(listener::run(Rc::clone(&edge), listener));
+    }
     essential(reader::watch(Rc::clone(&edge)));
     monoio::spawn(reader::run(Rc::clone(&edge)));
     monoio::spawn(flusher::run(Rc::clone(&edge)));
@@ -350,7 +408,7 @@ fn essential(task: impl Future<Output = io::Result<()>> + 'static) {
 }
 
 /// One listener per shard on one port.
-fn listen(address: SocketAddr, shards: usize, options: &SocketOptions) -> io::Result<Vec<TcpListener>> {
+fn listen(address: SocketAddr, shards: usize, options: &SocketOptions) -> io::Result<Vec<Vec<TcpListener>>> {
     // Listeners with SO_REUSEPORT share a port with any other process of this user. A second
     // gateway by mistake must fail, not take every other connection: a listener that shares
     // nothing finds out.
@@ -358,7 +416,7 @@ fn listen(address: SocketAddr, shards: usize, options: &SocketOptions) -> io::Re
     let first = socket::listen(address, options)?;
     let address = first.local_addr()?;
     let rest = (1..shards).map(|_| socket::listen(address, options));
-    std::iter::once(Ok(first)).chain(rest).collect()
+    std::iter::once(Ok(first)).chain(rest).map(|listener| Ok(vec![listener?])).collect()
 }
 
 fn socket2_probe(address: SocketAddr) -> io::Result<socket2::Socket> {
@@ -398,7 +456,8 @@ mod tests {
         });
         let threads = Mutex::new(vec![thread::spawn(|| {}), hanging]);
         let address = "127.0.0.1:1".parse().unwrap();
-        let gateway = Gateway { address, driver: Driver::Epoll, doors: Arc::new([door]), threads };
+        let pulses = Arc::new(Pulses::new(Origin::now(), 1));
+        let gateway = Gateway { address, driver: Driver::Epoll, doors: Arc::new([door]), pulses, threads };
         assert_eq!(gateway.stop(), 1);
         assert_eq!(gateway.stop(), 0, "nobody is waited for twice");
         release.send(()).unwrap();

@@ -1,47 +1,55 @@
-//! From an accepted socket to a connection of the core, or to an answer and the end. One task per
-//! socket reads the request head, routes it, checks the token and brings the socket to its user's
-//! home. Invariant: a socket costs no more than a bounded head until its token was checked, and is
-//! ended when its time is over, whatever its peer does or does not.
+//! From an accepted socket to a connection of the core, or to an answer and the end: who may come in
+//! is judged, the request head read and routed, the token checked, and the socket brought to its
+//! user's home. Invariant: a socket costs no more than a bounded head until its token was checked,
+//! no cryptography until its address may have it, and is ended when its time is over, whatever its
+//! peer does or does not. Where there is no room it is the longest waiting that goes, never the
+//! newcomer: a client that means well is through before its turn to go comes.
 
 use crate::admission::identity::Identity;
+use crate::admission::origins::{Allowed, Asked};
 use crate::admission::token::TokenRefused;
-use crate::base::limits::{DISCARD_BYTES_MAX, USER_CONNS_MOVED_MAX};
+use crate::base::limits::{DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX};
 use crate::base::table::Key;
-use crate::io::control::{Control, Newcomer, Welcome};
+use crate::io::callers::{Caller, Kind};
+use crate::io::control::{Control, Held, Newcomer, Welcome};
 use crate::io::edge::Edge;
+use crate::io::entrance::{Entrance, Source};
 use crate::io::socket::{self, Shut};
-use crate::io::turn;
+use crate::io::waiting::{Guest, Stage};
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
-use crate::wire::frame;
 use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head, HeadScan};
-use monoio::net::TcpStream;
+use crate::wire::{forwarded, frame};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::rc::Rc;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 /// What somebody without a token is called, for showing to people.
 const LABEL_QUERY: &str = "userId";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
+/// When one may ask again whose address or user has all connections that it may have: nobody knows
+/// when one of them ends.
+const CONNS_RETRY: Duration = Duration::from_secs(5);
+/// Reads of one answered guest before others have their turn.
+const DISCARDS_PER_TURN: usize = 4;
 
-/// A socket that has not shown what it is. Fields are dropped in this order: the sweep forgets the
-/// descriptor before it is closed.
-struct Candidate {
-    place: Place,
-    stream: TcpStream,
+/// A socket and whether the readiness knows it.
+struct Arrival {
+    guest: Guest,
+    is_watched: bool,
 }
 
-/// A place among those that wait.
-struct Place {
-    edge: Rc<Edge>,
-    key: Key,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.edge.waiting.borrow_mut().leave(self.key);
-    }
+/// What hearing a guest brought.
+enum Heard {
+    /// Nothing more for now.
+    Waits,
+    /// There may be more: others first.
+    Again,
+    /// It ended, or nobody listens to it any longer.
+    Ended,
+    Said(Verdict),
 }
 
 /// What becomes of a request.
@@ -55,83 +63,235 @@ struct Admit {
     answer: Vec<u8>,
     dialect: DialectId,
     identity: Identity,
-    /// Where the head ends.
-    head_len: usize,
-}
-
-impl Candidate {
-    /// `None`: there is no place for it, and it is closed.
-    fn enter(edge: &Rc<Edge>, socket: OwnedFd) -> Option<Candidate> {
-        let deadline = edge.clock.now().at.after(edge.handshake_time);
-        let Some(key) = edge.waiting.borrow_mut().enter(socket.as_raw_fd(), deadline) else {
-            edge.refuse("handshakes_full");
-            return None;
-        };
-        let place = Place { edge: Rc::clone(edge), key };
-        match turn::waitable(socket) {
-            Ok(stream) => Some(Candidate { place, stream }),
-            Err(error) => {
-                log::warn!("shard {}: a socket cannot be waited for: {error}", edge.id.0);
-                None
-            }
-        }
-    }
+    client: IpAddr,
+    held: Held,
+    /// What came behind the head.
+    rest: Vec<u8>,
 }
 
 /// Starts the handshake of a socket.
-pub fn begin(edge: &Rc<Edge>, socket: OwnedFd) {
-    if let Some(candidate) = Candidate::enter(edge, socket) {
-        monoio::spawn(run(Rc::clone(edge), candidate));
+pub fn begin(edge: &Edge, socket: OwnedFd, peer: IpAddr) {
+    let entrance = edge.entrance.borrow();
+    // A proxy brings everybody: who they are is known once they have spoken.
+    let is_proxy = entrance.is_proxy(peer);
+    if !is_proxy && !entrance.admits(peer) {
+        return edge.refuse_from("network", peer);
     }
-}
-
-async fn run(edge: Rc<Edge>, candidate: Candidate) {
-    let Some((verdict, bytes)) = hear(&edge, &candidate.stream).await else { return };
-    match verdict {
-        Verdict::Answer(answer) => finish(&edge, &candidate.stream, &answer).await,
-        Verdict::Admit(admit) => admit_home(&edge, candidate, *admit, bytes).await,
-    }
-}
-
-/// Reads until the head says what the socket wants; also gives back all bytes read. `None`: the
-/// peer went away first, or its time is over.
-async fn hear(edge: &Rc<Edge>, stream: &TcpStream) -> Option<(Verdict, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    let mut scan = HeadScan::default();
-    loop {
-        stream.readable(false).await.ok()?;
-        let got = edge.with_input(|input| {
-            let got = socket::receive(stream.as_raw_fd(), input)?;
-            bytes.extend_from_slice(&input[..got]);
-            io::Result::Ok(got)
-        });
-        match got {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return None,
-        }
-        if !scan.is_complete(&bytes) {
-            continue;
-        }
-        match http::parse_head(&bytes) {
-            Ok(None) => {}
-            Ok(Some(head)) => {
-                let verdict = route(edge, &head);
-                return Some((verdict, bytes));
-            }
-            Err(error) => {
-                edge.refuse("head");
-                let body = wire::error_body(ErrorCode::BadRequest, error.message());
-                return Some((Verdict::Answer(http::response(error.status(), &[JSON], &body, false)), bytes));
+    let Some(socket) = make_room(edge, socket) else { return edge.refuse_from("descriptors", peer) };
+    let mut guest = Guest { socket, peer, stage: Stage::start(), half_open: None };
+    if !is_proxy && entrance.is_limited(peer) {
+        let now = edge.clock.now().at;
+        let caller = edge.callers.address(peer, now);
+        if let Some(most) = entrance.half_open_max {
+            let (counted, before) = edge.callers.count(caller, Kind::HalfOpen);
+            guest.half_open = Some(counted);
+            if before >= most {
+                // Where none of its address is found here, all wait at other shards, and it is one
+                // more than allowed; or too many wait to know.
+                let (longest, waiting) = (edge.waiting.borrow().oldest_of(caller), edge.waiting.borrow().len());
+                if !let_go(edge, longest, "half_open") && waiting > HALF_OPEN_LOOKED_THROUGH_MAX {
+                    return edge.refuse_from("half_open", peer);
+                }
             }
         }
+        if let Some(rate) = entrance.attempts
+            && let Err(retry) = edge.callers.attempt(caller, rate, now)
+        {
+            edge.refuse_from("attempts", peer);
+            let answer = wire::limited("network.attempts", retry);
+            return end(edge, Arrival { guest, is_watched: false }, &answer);
+        }
+    }
+    drop(entrance);
+    // Who has spoken already needs no place to wait.
+    let heard = hear(edge, &mut guest);
+    go_on(edge, Arrival { guest, is_watched: false }, heard);
+}
+
+/// Hears guests that have something to say, a bounded number. Says whether more wait.
+pub fn hear_some(edge: &Edge) -> bool {
+    let due = edge.waiting.borrow().to_hear().min(HANDSHAKES_PER_TURN);
+    for _ in 0..due {
+        let Some(key) = edge.waiting.borrow_mut().next_to_hear() else { break };
+        let heard = edge.waiting.borrow_mut().with(key, |guest| hear(edge, guest));
+        match heard {
+            None => {}
+            Some(Heard::Waits) => {
+                let is_full = edge.waiting.borrow().is_full();
+                if is_full {
+                    let longest = edge.waiting.borrow().oldest();
+                    let_go(edge, longest, "handshakes_full");
+                }
+            }
+            Some(Heard::Again) => edge.waiting.borrow_mut().list(key),
+            Some(heard @ (Heard::Ended | Heard::Said(_))) => {
+                let guest = edge.waiting.borrow_mut().take(key);
+                if let Some(guest) = guest {
+                    go_on(edge, Arrival { guest, is_watched: true }, heard);
+                }
+            }
+        }
+    }
+    edge.waiting.borrow().to_hear() > 0
+}
+
+/// Goes on with a socket that another shard handed over.
+pub fn take_over(edge: &Edge, newcomer: Newcomer) {
+    edge.count(|counters| counters.moved_in += 1);
+    open(edge, newcomer.socket, false, newcomer.welcome);
+}
+
+/// Lets the longest waiting guest go, so that somebody else has its descriptor. False: none waits.
+pub fn spare_a_descriptor(edge: &Edge) -> bool {
+    let longest = edge.waiting.borrow().oldest();
+    let_go(edge, longest, "descriptors")
+}
+
+/// Ends a guest in favour of others.
+fn let_go(edge: &Edge, key: Option<Key>, reason: &'static str) -> bool {
+    let guest = key.and_then(|key| edge.waiting.borrow_mut().take(key));
+    if let Some(guest) = &guest {
+        edge.refuse_from(reason, guest.peer);
+    }
+    guest.is_some()
+}
+
+/// Sees to it that descriptors are left when `newest` stays. `None`: there is nobody to go instead.
+fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
+    // The system gives the lowest number that is free, so below this one none is.
+    let number = newest.as_raw_fd();
+    if number < edge.descriptors.few_from {
+        return Some(newest);
+    }
+    if spare_a_descriptor(edge) {
+        // It takes the number that became free: high numbers stay a sign that few are left.
+        return Some(newest.try_clone().unwrap_or(newest));
+    }
+    (number < edge.descriptors.last_from).then_some(newest)
+}
+
+fn go_on(edge: &Edge, arrival: Arrival, heard: Heard) {
+    match heard {
+        Heard::Ended => {}
+        Heard::Said(Verdict::Answer(answer)) => end(edge, arrival, &answer),
+        Heard::Said(Verdict::Admit(admit)) => admit_home(edge, arrival, *admit),
+        Heard::Waits => drop(wait(edge, arrival)),
+        Heard::Again => {
+            if let Some(key) = wait(edge, arrival) {
+                edge.waiting.borrow_mut().list(key);
+                edge.reading.raise();
+            }
+        }
     }
 }
 
-fn route(edge: &Edge, head: &Head<'_>) -> Verdict {
+/// Gives a guest a place among those that wait.
+fn wait(edge: &Edge, arrival: Arrival) -> Option<Key> {
+    let is_full = edge.waiting.borrow().is_full();
+    if is_full {
+        let longest = edge.waiting.borrow().oldest();
+        let_go(edge, longest, "handshakes_full");
+    }
+    let deadline = edge.clock.now().at.after(edge.handshake_time);
+    let key = edge.waiting.borrow_mut().enter(arrival.guest, deadline);
+    let watched = edge.waiting.borrow_mut().with(key, |guest| edge.watch_guest(&guest.socket, key, arrival.is_watched));
+    if let Some(Err(error)) = watched {
+        log::warn!("shard {}: a socket cannot be waited for: {error}", edge.id.0);
+        edge.waiting.borrow_mut().take(key);
+        return None;
+    }
+    Some(key)
+}
+
+/// Reads what a guest says, until it has said what it wants or says nothing more.
+fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
+    let Guest { socket, peer, stage, .. } = guest;
+    edge.with_input(|input| match stage {
+        Stage::Head { bytes, scan } => loop {
+            let got = match socket::receive(socket.as_raw_fd(), input) {
+                Ok(0) => return Heard::Ended,
+                Ok(got) => &input[..got],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+                Err(_) => return Heard::Ended,
+            };
+            // Nearly every head comes whole, and is read where it lies.
+            let said = match bytes.is_empty() {
+                true => judge(edge, *peer, got, scan),
+                false => {
+                    bytes.extend_from_slice(got);
+                    judge(edge, *peer, bytes, scan)
+                }
+            };
+            match said {
+                Some(verdict) => return Heard::Said(verdict),
+                None if bytes.is_empty() => bytes.extend_from_slice(got),
+                None => {}
+            }
+        },
+        Stage::Answered { discarded } => {
+            for _ in 0..DISCARDS_PER_TURN {
+                match socket::receive(socket.as_raw_fd(), input) {
+                    Ok(0) => return Heard::Ended,
+                    Ok(got) => *discarded += got,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+                    Err(_) => return Heard::Ended,
+                }
+                if *discarded >= DISCARD_BYTES_MAX {
+                    return Heard::Ended;
+                }
+            }
+            Heard::Again
+        }
+    })
+}
+
+/// What becomes of the request that begins with `bytes`; `None`: its head has not ended.
+fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan) -> Option<Verdict> {
+    if !scan.is_complete(bytes) {
+        return None;
+    }
+    match http::parse_head(bytes) {
+        Ok(None) => None,
+        Ok(Some(head)) => Some(route(edge, peer, &head, &bytes[head.len..])),
+        Err(error) => {
+            edge.refuse_from("head", peer);
+            let body = wire::error_body(ErrorCode::BadRequest, error.message());
+            Some(Verdict::Answer(http::response(error.status(), &[JSON], &body, false)))
+        }
+    }
+}
+
+fn route(edge: &Edge, peer: IpAddr, head: &Head<'_>, rest: &[u8]) -> Verdict {
+    let entrance = &*edge.entrance.borrow();
+    let source = entrance.source(peer, head);
+    let client = source.client;
+    let verdict = route_of(edge, entrance, source, head, rest);
+    edge.audit_refusal(client, head.header("origin"));
+    verdict
+}
+
+fn route_of(edge: &Edge, entrance: &Entrance, source: Source, head: &Head<'_>, rest: &[u8]) -> Verdict {
+    if source.is_malformed {
+        edge.count(|counters| counters.forwarded_malformed += 1);
+    }
+    let caller = entrance.is_limited(source.client).then(|| edge.callers.address(source.client, edge.clock.now().at));
+    if source.is_proxied {
+        // What the proxy's own socket could not be asked.
+        if !entrance.admits(source.client) {
+            return refuse(edge, "network", 403, ErrorCode::Forbidden, "connections from your network are not served");
+        }
+        if let (Some(caller), Some(rate)) = (caller, entrance.attempts)
+            && let Err(retry) = edge.callers.attempt(caller, rate, edge.clock.now().at)
+        {
+            return limited(edge, "attempts", "network.attempts", retry);
+        }
+    }
     match head.path {
-        "/ws" => upgrade(edge, head),
+        "/ws" => {
+            let scheme = source.is_proxied.then(|| forwarded::scheme(head)).flatten();
+            let visit = Visit { entrance, client: source.client, caller, scheme };
+            upgrade(edge, &visit, head, rest)
+        }
         "/health" if head.method == "GET" => {
             Verdict::Answer(http::response(200, &[JSON], br#"{"status":"ok"}"#, false))
         }
@@ -140,12 +300,34 @@ fn route(edge: &Edge, head: &Head<'_>) -> Verdict {
     }
 }
 
+/// Who asks, under which rules.
+struct Visit<'a> {
+    entrance: &'a Entrance,
+    client: IpAddr,
+    /// `None`: no limit of addresses applies.
+    caller: Option<Caller>,
+    scheme: Option<&'static str>,
+}
+
 fn refuse(edge: &Edge, reason: &'static str, status: u16, code: ErrorCode, message: &str) -> Verdict {
     edge.refuse(reason);
     Verdict::Answer(http::response(status, &[JSON], &wire::error_body(code, message), false))
 }
 
-fn upgrade(edge: &Edge, head: &Head<'_>) -> Verdict {
+fn limited(edge: &Edge, reason: &'static str, limit: &str, retry: Duration) -> Verdict {
+    edge.refuse(reason);
+    Verdict::Answer(wire::limited(limit, retry))
+}
+
+/// Completes the upgrade and closes: browsers show a page nothing of a refused upgrade, but the code
+/// of a close.
+fn close(edge: &Edge, reason: &'static str, mut answer: Vec<u8>, code: CloseCode, why: &str) -> Verdict {
+    edge.refuse(reason);
+    frame::close(&mut answer, code, why);
+    Verdict::Answer(answer)
+}
+
+fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verdict {
     let upgrade = match wire::upgrade(head) {
         Ok(upgrade) if !edge.compresses() => Upgrade { deflate: None, ..upgrade },
         Ok(upgrade) => upgrade,
@@ -155,15 +337,27 @@ fn upgrade(edge: &Edge, head: &Head<'_>) -> Verdict {
         }
     };
     if edge.draining.get() {
-        let message = "the server is going away; connect again and reach another";
-        return refuse(edge, "draining", 503, ErrorCode::Unavailable, message);
+        return going_away(edge);
     }
-    if let Some(token) = &upgrade.token
-        && token.source == TokenSource::Cookie
-        && !is_same_origin(head)
-    {
-        let message = "a cookie counts only from pages of this host; send the token in the query or a header";
-        return refuse(edge, "origin", 403, ErrorCode::Forbidden, message);
+    if let Some(refused) = foreign(edge, visit, head, upgrade.token.as_ref()) {
+        return refused;
+    }
+    let Visit { entrance, caller, client, .. } = *visit;
+    let now = edge.clock.now().at;
+    let mut held = Held::default();
+    if let Some(caller) = caller {
+        if let Some(rate) = entrance.failures
+            && let Err(retry) = edge.callers.may_fail(caller, rate, now)
+        {
+            return limited(edge, "failures", "network.failures", retry);
+        }
+        if let Some(most) = entrance.conns_per_address {
+            let (counted, before) = edge.callers.count(caller, Kind::Open);
+            held.address = Some(counted);
+            if before >= most {
+                return limited(edge, "conns_per_address", "network.conns_per_address", CONNS_RETRY);
+            }
+        }
     }
     let answer = wire::accepted(&upgrade);
     let plain = match upgrade.subprotocol {
@@ -175,107 +369,222 @@ fn upgrade(edge: &Edge, head: &Head<'_>) -> Verdict {
         Some(Token { text, .. }) => edge.verify(text),
         None => edge.anonymous(head.query_value(LABEL_QUERY).as_deref()).ok_or(TokenRefused::Missing),
     };
-    match verified {
-        Ok(identity) => Verdict::Admit(Box::new(Admit { answer, dialect, identity, head_len: head.len })),
+    let identity = match verified {
+        Ok(identity) => identity,
         Err(refused) => {
-            // Browsers show a page nothing of a refused upgrade, but the code of a close.
-            edge.refuse(refused.reason());
-            let mut answer = answer;
-            frame::close(&mut answer, CloseCode::Unauthorized, &refused.to_string());
-            Verdict::Answer(answer)
+            if let (Some(caller), Some(rate)) = (caller, entrance.failures) {
+                edge.callers.fail(caller, rate, now);
+            }
+            return close(edge, refused.reason(), answer, CloseCode::Unauthorized, &refused.to_string());
+        }
+    };
+    if let Some(rate) = entrance.attempts_per_user {
+        let caller = edge.callers.user(identity.tenant(), &identity.user, now);
+        if let Err(retry) = edge.callers.attempt(caller, rate, now) {
+            let why = format!(
+                "this user connects too often (limits.attempts_per_user); try again: retry_ms={}",
+                retry.as_millis() + 1
+            );
+            return close(edge, "attempts_per_user", answer, CloseCode::RateLimited, &why);
         }
     }
+    if let Some(most) = entrance.conns_per_user {
+        held.user = edge.users.enter(identity.tenant(), &identity.user, most);
+        if held.user.is_none() {
+            let why = "this user has as many connections as it may (limits.conns_per_user); close one first";
+            return close(edge, "conns_per_user", answer, CloseCode::RateLimited, why);
+        }
+    }
+    Verdict::Admit(Box::new(Admit { answer, dialect, identity, client, held, rest: rest.to_vec() }))
 }
 
-/// Browsers send cookies along whoever wrote the page, so the page has to be ours. Other clients
-/// name no origin.
-fn is_same_origin(head: &Head<'_>) -> bool {
-    let Some(origin) = head.header("origin") else { return true };
-    let host = origin.split_once("://").map(|(_, host)| host);
-    host.is_some() && host == head.header("host")
+/// The refusal of a page that may not connect, or whose cookies may not.
+fn foreign(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, token: Option<&Token<'_>>) -> Option<Verdict> {
+    let mut origins = head.headers_named("origin");
+    let origin = origins.next();
+    // Two are none that anybody knows.
+    let origin = if origins.next().is_some() { Some("") } else { origin };
+    let asked = Asked { origin, host: head.header("host").unwrap_or(""), scheme: visit.scheme };
+    let message = match visit.entrance.origins.judge(asked) {
+        None => "pages of this origin may not connect; the operator lists those that may in network.origins",
+        Some(Allowed::Any) if token.is_some_and(|token| token.source == TokenSource::Cookie) => {
+            "a cookie counts only from pages that are listed or of this host; send the token in the query or a header"
+        }
+        Some(_) => return None,
+    };
+    Some(refuse(edge, "origin", 403, ErrorCode::Forbidden, message))
+}
+
+fn going_away(edge: &Edge) -> Verdict {
+    let message = "the server is going away; connect again and reach another";
+    refuse(edge, "draining", 503, ErrorCode::Unavailable, message)
 }
 
 /// Writes the last bytes to a socket and waits for its peer to close; the sweep bounds the time.
-async fn finish(edge: &Rc<Edge>, stream: &TcpStream, answer: &[u8]) {
+fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
+    let Arrival { mut guest, is_watched } = arrival;
     // An empty send buffer takes it whole; a peer that made it too small gets less.
-    if socket::send(stream.as_raw_fd(), answer).is_err() {
+    if socket::send(guest.socket.as_raw_fd(), answer).is_err() {
         return;
     }
-    socket::shut(stream.as_raw_fd(), Shut::Sending);
-    let mut discarded = 0;
-    while discarded < DISCARD_BYTES_MAX {
-        if stream.readable(false).await.is_err() {
-            return;
-        }
-        match edge.with_input(|input| socket::receive(stream.as_raw_fd(), input)) {
-            Ok(0) => return,
-            Ok(got) => discarded += got,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
-        }
-    }
+    socket::shut(guest.socket.as_raw_fd(), Shut::Sending);
+    guest.stage = Stage::Answered { discarded: 0 };
+    wait(edge, Arrival { guest, is_watched });
 }
 
 /// Opens the connection here, or hands it to its user's home.
-async fn admit_home(edge: &Rc<Edge>, candidate: Candidate, admit: Admit, bytes: Vec<u8>) {
-    let Admit { answer, dialect, identity, head_len } = admit;
-    // Almost always nothing, which then owns no memory for the life of the connection.
-    let rest = bytes[head_len..].to_vec();
-    drop(bytes);
+fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
+    let Arrival { guest: Guest { socket, .. }, is_watched } = arrival;
+    let Admit { answer, dialect, identity, client, held, rest } = admit;
     let (counted, before) = edge.crowd.enter(identity.tenant(), &identity.user);
     let home = edge.placement.of_user(identity.tenant(), &identity.user);
-    let welcome = Welcome { answer, rest, identity, dialect, counted };
+    let welcome = Welcome { answer, rest, identity, dialect, client, counted, held };
     if home == edge.id || u32::from(before) >= USER_CONNS_MOVED_MAX {
-        return open(edge, candidate, welcome).await;
+        return open(edge, socket, is_watched, welcome);
     }
-    let Candidate { place, stream } = candidate;
-    drop(place);
-    // No operation is in flight: the only one so far was awaited to its end.
-    // SAFETY: the stream has just given its descriptor up.
-    let socket = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
-    let newcomer = Control::HandOff(Box::new(Newcomer { socket, welcome }));
-    match edge.doors[home.index()].try_leave(newcomer) {
+    if is_watched && let Err(error) = edge.forget_guest(&socket) {
+        log::warn!("shard {}: a socket stays where it was accepted: {error}", edge.id.0);
+        return open(edge, socket, is_watched, welcome);
+    }
+    match edge.doors[home.index()].try_leave(Control::HandOff(Box::new(Newcomer { socket, welcome }))) {
         Ok(()) => edge.count(|counters| counters.moved_out += 1),
         // Its home has too much waiting: the connection is served where it is.
-        Err(Control::HandOff(newcomer)) => {
-            if let Some(candidate) = Candidate::enter(edge, newcomer.socket) {
-                open(edge, candidate, newcomer.welcome).await;
-            }
-        }
+        Err(Control::HandOff(newcomer)) => open(edge, newcomer.socket, false, newcomer.welcome),
         Err(_) => unreachable!("the door gives back what it was given"),
     }
 }
 
-/// Goes on with a socket that another shard handed over.
-pub fn take_over(edge: &Rc<Edge>, newcomer: Newcomer) {
-    edge.count(|counters| counters.moved_in += 1);
-    let Some(candidate) = Candidate::enter(edge, newcomer.socket) else { return };
-    let edge = Rc::clone(edge);
-    monoio::spawn(async move { open(&edge, candidate, newcomer.welcome).await });
+/// Answers the upgrade and lets the core have the connection.
+fn open(edge: &Edge, socket: OwnedFd, is_watched: bool, welcome: Welcome) {
+    let peer = welcome.client;
+    let (socket, verdict) = match edge.draining.get() {
+        true => (socket, going_away(edge)),
+        false => match edge.open(socket, is_watched, welcome) {
+            Ok(_) => return,
+            Err(socket) => {
+                let message = "this server holds as many connections as it may; try again later";
+                (socket, refuse(edge, "full", 503, ErrorCode::Unavailable, message))
+            }
+        },
+    };
+    edge.audit_refusal(peer, None);
+    let Verdict::Answer(answer) = verdict else { unreachable!("a refusal is an answer") };
+    let guest = Guest { socket, peer, stage: Stage::start(), half_open: None };
+    end(edge, Arrival { guest, is_watched }, &answer);
 }
 
-/// Answers the upgrade and lets the core have the connection.
-async fn open(edge: &Rc<Edge>, candidate: Candidate, welcome: Welcome) {
-    let Candidate { place, stream } = candidate;
-    let Welcome { answer, rest, identity, dialect, counted } = welcome;
-    let full = |edge: &Edge, reason, message| match refuse(edge, reason, 503, ErrorCode::Unavailable, message) {
-        Verdict::Answer(answer) => answer,
-        Verdict::Admit(_) => unreachable!("a refusal is an answer"),
-    };
-    if edge.draining.get() {
-        let answer = full(edge, "draining", "the server is going away; connect again and reach another");
-        return finish(edge, &stream, &answer).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::token::{Claims, sign_hs256};
+    use crate::base::limits::{HEAD_BYTES_MAX, HEADS_BYTES_MAX};
+    use crate::io::edge::sample::{SECRET, counters, edge};
+    use crate::io::runtime::Driver;
+    use std::io::Read;
+    use std::net::Ipv4Addr;
+    use std::os::unix::net::UnixStream;
+
+    /// Comes from `address` and says something at once.
+    fn come(edge: &Edge, address: u32, says: &[u8]) -> UnixStream {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        socket::send(peer.as_raw_fd(), says).unwrap();
+        begin(edge, ours.into(), Ipv4Addr::from_bits(address).into());
+        peer
     }
-    // No operation is in flight: all were awaited to their ends.
-    // SAFETY: the stream has just given its descriptor up.
-    let socket = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
-    match edge.open(socket, identity, dialect, counted, &answer, rest) {
-        Ok(_) => drop(place),
-        Err(socket) => {
-            let answer = full(edge, "full", "this server holds as many connections as it may; try again later");
-            if let Ok(stream) = turn::waitable(socket) {
-                finish(edge, &stream, &answer).await;
-            }
+
+    fn hear_all(edge: &Edge) {
+        edge.look();
+        while hear_some(edge) {}
+    }
+
+    fn request() -> String {
+        let token = sign_hs256(SECRET, &Claims { sub: "alice".into(), ..Claims::default() });
+        format!(
+            "GET /ws?token={token} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+    }
+
+    #[test]
+    fn a_request_that_is_there_at_once_needs_no_place_to_wait() {
+        let edge = edge(Driver::Epoll);
+        let _peer = come(&edge, 1, request().as_bytes());
+        assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (1, 0));
+    }
+
+    #[test]
+    fn a_request_that_comes_in_pieces_is_heard_when_its_last_comes() {
+        let edge = edge(Driver::Epoll);
+        let request = request();
+        let (first, last) = request.split_at(40);
+        let peer = come(&edge, 1, first.as_bytes());
+        hear_all(&edge);
+        assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (0, 1));
+        socket::send(peer.as_raw_fd(), last.as_bytes()).unwrap();
+        hear_all(&edge);
+        assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (1, 0));
+        // What it says from now on is heard as a connection's.
+        socket::send(peer.as_raw_fd(), &crate::io::edge::sample::PONG).unwrap();
+        edge.look();
+        while edge.read() {}
+        assert_eq!(counters(&edge).reads, 1);
+    }
+
+    #[test]
+    fn heads_that_never_end_make_room_for_others_the_longest_waiting_first() {
+        const CROWD: usize = HEADS_BYTES_MAX / HEAD_BYTES_MAX + 50;
+        let edge = edge(Driver::Epoll);
+        let endless = [b"GET /ws HTTP/1.1\r\na: ".to_vec(), vec![b'x'; HEAD_BYTES_MAX - 100]].concat();
+        let mut crowd: Vec<_> = (0..CROWD as u32).map(|nth| come(&edge, nth, &endless)).collect();
+        assert!(edge.waiting.borrow().len() < CROWD);
+        let gone = counters(&edge).refused["handshakes_full"] as usize;
+        assert_eq!(edge.waiting.borrow().len() + gone, CROWD);
+        let is_open = |peer: &mut UnixStream| {
+            peer.set_nonblocking(true).unwrap();
+            peer.read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        let open: Vec<bool> = crowd.iter_mut().map(is_open).collect();
+        assert!(open[..gone].iter().all(|open| !open) && open[gone..].iter().all(|open| *open));
+        let _good = come(&edge, 9_999, request().as_bytes());
+        assert_eq!(counters(&edge).opened, 1);
+    }
+
+    #[test]
+    fn whoever_was_answered_is_listened_to_until_it_ends_or_has_said_enough() {
+        let edge = edge(Driver::Epoll);
+        let mut polite = come(&edge, 1, b"GET /health HTTP/1.1\r\n\r\n");
+        let talker = come(&edge, 2, b"GET /health HTTP/1.1\r\n\r\n");
+        let mut answer = String::new();
+        polite.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(edge.waiting.borrow().len(), 2);
+        drop(polite);
+        hear_all(&edge);
+        assert_eq!(edge.waiting.borrow().len(), 1);
+        let chunk = vec![0u8; 1 << 16];
+        let mut sent = 0;
+        while !edge.waiting.borrow().is_empty() {
+            sent += socket::send(talker.as_raw_fd(), &chunk).unwrap_or(0);
+            hear_all(&edge);
+            assert!(sent <= DISCARD_BYTES_MAX + 2 * chunk.len(), "it is heard for {sent} bytes");
         }
+        assert!(sent >= DISCARD_BYTES_MAX);
+    }
+
+    #[test]
+    fn where_descriptors_are_few_a_newcomer_takes_the_number_of_whoever_waits_longest() {
+        let mut edge = edge(Driver::Epoll);
+        let first = come(&edge, 1, b"");
+        let scarce = crate::io::process::Descriptors { few_from: 0, last_from: 0 };
+        std::rc::Rc::get_mut(&mut edge).expect("nobody else has it").descriptors = scarce;
+        let mut second = come(&edge, 2, b"");
+        assert_eq!((counters(&edge).refused["descriptors"], edge.waiting.borrow().len()), (1, 1));
+        drop(first);
+        let longest = edge.waiting.borrow().oldest();
+        let_go(&edge, longest, "descriptors");
+        assert_eq!(second.read(&mut [0; 1]).unwrap(), 0);
+        let mut third = come(&edge, 3, b"");
+        assert_eq!(third.read(&mut [0; 1]).unwrap(), 0, "nobody waits who could go instead");
+        assert!(edge.waiting.borrow().is_empty());
     }
 }

@@ -1,13 +1,18 @@
-//! The listener of one shard: takes sockets and gives each to a handshake of its own.
-//! Invariant: no error of one socket ends the loop; want of descriptors or memory makes it pause.
+//! A listener of one shard: takes sockets and begins their handshakes.
+//! Invariant: no error of one socket ends the loop; want of descriptors costs whoever waits longest
+//! its own, and where nobody waits, as for want of memory, the loop pauses.
 
 use crate::base::limits::ACCEPTS_PER_TURN;
 use crate::io::edge::Edge;
+use crate::io::signal::Signal;
 use crate::io::{handshake, socket};
 use monoio::net::TcpListener;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// When the process has no descriptor left: others must close theirs first.
@@ -15,17 +20,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    edge.listener.set(Some(listener.as_raw_fd()));
-    loop {
-        // Waiting and taking apart: an accept in the ring could not be told from one that failed
-        // after the drain, and its socket would come without close-on-exec.
-        listener.readable(false).await?;
-        if edge.draining.get() {
-            return Ok(());
-        }
+    let leaving = Rc::new(Signal::default());
+    edge.leaving.borrow_mut().push(Rc::clone(&leaving));
+    // Waiting and taking apart: the socket of an accept in the ring would come without
+    // close-on-exec, and one that was given up could have taken a connection with it.
+    while is_waited_for(&listener, &leaving).await? {
         match take(&edge, &listener) {
             Ok(()) => edge.turn.next().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if is_want_of_descriptors(&error) && handshake::spare_a_descriptor(&edge) => {
+                edge.turn.next().await;
+            }
             Err(error) => {
                 edge.count(|counters| counters.accept_failures += 1);
                 log::warn!("shard {}: cannot accept: {error}; trying again in {PAUSE:?}", edge.id.0);
@@ -33,22 +38,37 @@ pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener) -> io::Result<
             }
         }
     }
+    Ok(())
+}
+
+/// Waits for a connection; false: none is to be taken any more.
+async fn is_waited_for(listener: &TcpListener, leaving: &Signal) -> io::Result<bool> {
+    let mut ready = pin!(listener.readable(false));
+    poll_fn(|context| match leaving.poll_wait(context) {
+        Poll::Ready(()) => Poll::Ready(Ok(false)),
+        Poll::Pending => ready.as_mut().poll(context).map_ok(|()| true),
+    })
+    .await
 }
 
 /// Takes a bounded number of sockets; an error when there is none or none can be had.
 fn take(edge: &Rc<Edge>, listener: &TcpListener) -> io::Result<()> {
     for _ in 0..ACCEPTS_PER_TURN {
         match socket::accept(listener.as_raw_fd()) {
-            Ok(socket) => {
+            Ok((socket, peer)) => {
                 edge.count(|counters| counters.accepted += 1);
                 edge.worked.raise();
-                handshake::begin(edge, socket);
+                handshake::begin(edge, socket, peer);
             }
             Err(error) if is_of_one_socket(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Errors that `accept(2)` hands on from a connection that died in the queue.

@@ -1,11 +1,14 @@
 //! Floor 6: runtime, listener, reader, lanes, clock. The only floor that names monoio, flume and quanta.
 //!
-//! [`gateway`] starts a thread per shard. On it run, sharing one [`edge::Edge`]: the listener, a
-//! handshake per new socket, the reader, the flusher, the tick, the arrivals (what other
-//! threads left), the keeper of turns and, where a profile wants it, the busy polling.
+//! [`gateway`] starts a thread per shard. On it run, sharing one [`edge::Edge`]: the listener, the
+//! reader (which also hears sockets whose handshake is under way), the flusher, the tick, the
+//! arrivals (what other threads left), the keeper of turns and, where a profile wants it, the busy
+//! polling.
 
 pub mod arrivals;
+pub mod audit;
 pub mod bell;
+pub mod callers;
 pub mod clock;
 pub mod control;
 pub mod counters;
@@ -13,14 +16,17 @@ pub mod crowd;
 pub mod dirty;
 pub mod edge;
 pub mod egress;
+pub mod entrance;
 pub mod flusher;
 pub mod gateway;
 pub mod handshake;
+pub mod inherited;
 pub mod joined;
 pub mod lanes;
 pub mod listener;
 pub mod polling;
 pub mod process;
+pub mod pulse;
 pub mod reader;
 pub mod readiness;
 pub mod ring;
@@ -32,4 +38,5 @@ pub mod tick;
 pub mod timing;
 pub mod tuning;
 pub mod turn;
+pub mod users;
 pub mod waiting;

@@ -1,10 +1,10 @@
-//! The reader, two tasks per shard: one notes which sockets became ready, the other reads them, and
-//! none waits for a socket of its own, so an idle connection costs its row and nothing else.
+//! The reader, two tasks per shard: one notes which sockets became ready, the other reads them, those
+//! whose handshake is under way among them, and none waits for a socket of its own, so an idle connection costs its row and nothing else.
 //! Invariant: whatever is ready is read in the order it became so, at most `read_bytes_per_turn` of
 //! each connection and `reads_per_turn` connections before others have their turn.
 
 use crate::io::edge::Edge;
-use crate::io::turn;
+use crate::io::{handshake, turn};
 use std::io;
 use std::rc::Rc;
 
@@ -24,7 +24,8 @@ pub async fn watch(edge: Rc<Edge>) -> io::Result<()> {
 pub async fn run(edge: Rc<Edge>) {
     loop {
         edge.reading.wait().await;
-        while edge.read() {
+        // Both: neither connections nor newcomers wait until the others have nothing.
+        while edge.read() | handshake::hear_some(&edge) {
             edge.turn.next().await;
         }
     }

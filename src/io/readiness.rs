@@ -1,7 +1,9 @@
 //! Which of many sockets have something to read or take bytes again: one epoll instance, told of
 //! each socket once and never asked to wait. Invariant: a socket is named once for each time it
 //! becomes ready (edge-triggered), so whoever is told must remember it until the socket has no more.
+//! A socket may be watched as a guest, whose handshake is under way, and later as a connection.
 
+use crate::base::limits::{CONNS_PER_SHARD_MAX, HANDSHAKES_MAX};
 use crate::base::table::Key;
 use crate::kernel::ids::ConnId;
 use std::io;
@@ -12,10 +14,18 @@ pub struct Readiness {
     events: Box<[libc::epoll_event]>,
 }
 
+/// Whose socket it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Who {
+    Conn(ConnId),
+    /// A place in `waiting`.
+    Guest(Key),
+}
+
 /// What became of one socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ready {
-    pub conn: ConnId,
+    pub who: Who,
     /// Bytes, the end or an error.
     pub is_readable: bool,
     /// It has ended; there may be bytes before.
@@ -47,12 +57,27 @@ impl Readiness {
     }
 
     /// Watches `socket` until it is closed. What it has already is told too.
-    pub fn watch(&self, socket: &OwnedFd, conn: ConnId) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: READABLE | WRITABLE | EDGES, u64: number(conn) };
+    pub fn watch(&self, socket: &OwnedFd, who: Who) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, socket, who)
+    }
+
+    /// Names a socket otherwise that is watched; what it has already is told once more.
+    pub fn rename(&self, socket: &OwnedFd, who: Who) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, socket, who)
+    }
+
+    /// Forgets a socket that lives on elsewhere.
+    pub fn forget(&self, socket: &OwnedFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, socket, Who::Guest(Key { slot: 0, generation: 0 }))
+    }
+
+    fn control(&self, what: libc::c_int, socket: &OwnedFd, who: Who) -> io::Result<()> {
+        // What guests are sent fits into an empty socket.
+        let wanted = if matches!(who, Who::Conn(_)) { READABLE | WRITABLE } else { READABLE };
+        let mut event = libc::epoll_event { events: wanted | EDGES, u64: number(who) };
         // SAFETY: two open descriptors, and an event on the stack that the kernel copies.
-        let added =
-            unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, socket.as_raw_fd(), &mut event) };
-        if added < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        let done = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, socket.as_raw_fd(), &mut event) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Tells what became ready, a bounded number; the rest keeps the handle readable.
@@ -64,7 +89,7 @@ impl Readiness {
         for event in &events[..usize::try_from(found).unwrap_or(0)] {
             let (bits, number) = (event.events, event.u64);
             tell(Ready {
-                conn: conn(number),
+                who: who(number),
                 is_readable: bits & READABLE != 0,
                 is_ended: bits & ENDED != 0,
                 is_writable: bits & WRITABLE != 0,
@@ -73,12 +98,23 @@ impl Readiness {
     }
 }
 
-fn number(conn: ConnId) -> u64 {
-    u64::from(conn.0.generation) << 32 | u64::from(conn.0.slot)
+/// No table has so many places that this bit of a slot were used.
+const GUEST: u32 = 1 << 31;
+const _: () = assert!(CONNS_PER_SHARD_MAX < GUEST as usize);
+const _: () = assert!(HANDSHAKES_MAX < GUEST as usize);
+
+fn number(who: Who) -> u64 {
+    let (key, kind) = match who {
+        Who::Conn(conn) => (conn.0, 0),
+        Who::Guest(key) => (key, GUEST),
+    };
+    u64::from(key.generation) << 32 | u64::from(key.slot | kind)
 }
 
-fn conn(number: u64) -> ConnId {
-    ConnId(Key { slot: number as u32, generation: (number >> 32) as u32 })
+fn who(number: u64) -> Who {
+    let (slot, generation) = (number as u32, (number >> 32) as u32);
+    let key = Key { slot: slot & !GUEST, generation };
+    if slot & GUEST == 0 { Who::Conn(ConnId(key)) } else { Who::Guest(key) }
 }
 
 #[cfg(test)]
@@ -104,9 +140,9 @@ mod tests {
     fn a_socket_is_named_once_for_each_time_it_becomes_ready() {
         let mut readiness = Readiness::new(READY_MAX).unwrap();
         let (ours, theirs) = pair();
-        let me = ConnId(Key { slot: 0xABCD_EF01, generation: 0xFEDC_BA98 });
+        let me = Who::Conn(ConnId(Key { slot: 0x2BCD_EF01, generation: 0xFEDC_BA98 }));
         readiness.watch(&ours, me).unwrap();
-        let named = |is_readable, is_ended| Ready { conn: me, is_readable, is_ended, is_writable: true };
+        let named = |is_readable, is_ended| Ready { who: me, is_readable, is_ended, is_writable: true };
         assert_eq!(look(&mut readiness), [named(false, false)], "a new socket takes bytes");
         assert_eq!(look(&mut readiness), []);
         socket::send(theirs.as_raw_fd(), b"x").unwrap();
@@ -122,11 +158,32 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_becomes_a_connection_and_what_it_said_meanwhile_is_told() {
+        let mut readiness = Readiness::new(READY_MAX).unwrap();
+        let (ours, theirs) = pair();
+        let key = Key { slot: 0x2BCD_EF01, generation: 0xFEDC_BA98 };
+        readiness.watch(&ours, Who::Guest(key)).unwrap();
+        assert_eq!(look(&mut readiness), [], "it takes bytes, which nobody asked");
+        socket::send(theirs.as_raw_fd(), b"x").unwrap();
+        let found = look(&mut readiness);
+        assert!(matches!(found[..], [Ready { who: Who::Guest(guest), is_readable: true, .. }] if guest == key));
+        readiness.rename(&ours, Who::Conn(ConnId(key))).unwrap();
+        let found = look(&mut readiness);
+        assert!(
+            matches!(found[..], [Ready { who: Who::Conn(conn), is_readable: true, is_writable: true, .. }] if conn.0 == key)
+        );
+        readiness.forget(&ours).unwrap();
+        socket::send(theirs.as_raw_fd(), b"x").unwrap();
+        assert_eq!(look(&mut readiness), []);
+        assert!(readiness.rename(&ours, Who::Guest(key)).is_err(), "who is not watched has no name");
+    }
+
+    #[test]
     fn a_socket_that_was_full_is_named_once_it_takes_bytes_again() {
         let mut readiness = Readiness::new(READY_MAX).unwrap();
         let (ours, theirs) = pair();
         let chunk = vec![0u8; 1 << 16];
-        readiness.watch(&ours, conn(7)).unwrap();
+        readiness.watch(&ours, who(7)).unwrap();
         while socket::send(ours.as_raw_fd(), &chunk).is_ok() {}
         look(&mut readiness);
         assert_eq!(look(&mut readiness), []);
@@ -142,13 +199,13 @@ mod tests {
         let pairs: Vec<_> = (0..READY_MAX as u64 + 1).map(|_| pair()).collect();
         for (number, (ours, theirs)) in (0..).zip(&pairs) {
             socket::send(theirs.as_raw_fd(), b"x").unwrap();
-            readiness.watch(ours, conn(number)).unwrap();
+            readiness.watch(ours, who(number)).unwrap();
         }
         let mut named: Vec<_> = look(&mut readiness);
         assert_eq!(named.len(), READY_MAX);
         named.extend(look(&mut readiness));
         assert!(named.iter().all(|ready| ready.is_readable));
-        let mut numbers: Vec<_> = named.iter().map(|ready| number(ready.conn)).collect();
+        let mut numbers: Vec<_> = named.iter().map(|ready| number(ready.who)).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, (0..READY_MAX as u64 + 1).collect::<Vec<_>>());
     }

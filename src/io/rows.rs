@@ -5,11 +5,12 @@
 
 use crate::base::limits::DISCARD_BYTES_MAX;
 use crate::base::pages::Pages;
+use crate::io::control::Held;
 use crate::io::crowd::{Bucket, Counted, Crowd};
 use crate::io::socket::{self, Shut};
 use crate::kernel::ids::ConnId;
 use crate::wire::assembler::{Assembler, MessageLimits};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -165,15 +166,20 @@ impl UnderWay {
 pub struct Rows {
     rows: Pages<Option<Row>>,
     crowd: Crowd,
+    /// By slot: what is counted of connections where that is limited, and of no others.
+    held: HashMap<u32, Held>,
 }
 
 impl Rows {
     /// `crowd`: where the connections are counted.
     pub fn new(crowd: Crowd) -> Rows {
-        Rows { rows: Pages::default(), crowd }
+        Rows { rows: Pages::default(), crowd, held: HashMap::new() }
     }
 
-    pub fn insert(&mut self, mut row: Row, counted: Option<Counted>) {
+    pub fn insert(&mut self, mut row: Row, counted: Option<Counted>, held: Held) {
+        if !held.is_nothing() {
+            self.held.insert(row.conn.0.slot, held);
+        }
         row.counted = counted.map(Counted::into_bucket);
         let slot = row.conn.0.slot as usize;
         while self.rows.len() <= slot {
@@ -190,6 +196,9 @@ impl Rows {
     pub fn remove(&mut self, conn: ConnId) -> Option<Row> {
         self.get_mut(conn)?;
         let row = self.rows[conn.0.slot as usize].take()?;
+        if !self.held.is_empty() {
+            self.held.remove(&conn.0.slot);
+        }
         self.take_off(&row);
         Some(row)
     }
@@ -227,7 +236,7 @@ mod tests {
     #[test]
     fn a_row_is_found_by_its_own_connection_only() {
         let mut rows = Rows::new(Crowd::default());
-        rows.insert(row(conn(3, 1)).0, None);
+        rows.insert(row(conn(3, 1)).0, None, Held::default());
         assert!(rows.get_mut(conn(3, 1)).is_some());
         assert!(rows.get_mut(conn(3, 0)).is_none());
         assert!(rows.get_mut(conn(2, 1)).is_none());
@@ -242,13 +251,26 @@ mod tests {
         let crowd = Crowd::default();
         let mut rows = Rows::new(crowd.clone());
         for slot in 0..2 {
-            rows.insert(row(conn(slot, 0)).0, crowd.enter("t", "alice").0);
+            rows.insert(row(conn(slot, 0)).0, crowd.enter("t", "alice").0, Held::default());
         }
         assert_eq!(crowd.enter("t", "alice").1, 2);
         rows.remove(conn(0, 0));
         assert_eq!(crowd.enter("t", "alice").1, 1);
         drop(rows);
         assert_eq!(crowd.enter("t", "alice").1, 0);
+    }
+
+    #[test]
+    fn what_is_counted_of_a_connection_is_given_back_with_its_row() {
+        let users = std::sync::Arc::new(crate::io::users::Users::new([1, 2]));
+        let mut rows = Rows::new(Crowd::default());
+        let held = Held { user: users.enter("t", "alice", 1), ..Held::default() };
+        rows.insert(row(conn(7, 0)).0, None, held);
+        rows.insert(row(conn(8, 0)).0, None, Held::default());
+        rows.remove(conn(8, 0));
+        assert!(users.enter("t", "alice", 1).is_none());
+        rows.remove(conn(7, 0));
+        assert!(users.enter("t", "alice", 1).is_some() && rows.held.is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! descriptor's own flags say, so no peer can stop a shard.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -43,6 +43,14 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<std::n
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    set_listener(&socket, options)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket.into())
+}
+
+/// Has a listener give `options` to what it accepts from now on.
+pub fn set_listener(socket: &socket2::Socket, options: &SocketOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(options.nodelay)?;
     socket.set_tcp_notsent_lowat(options.notsent_lowat)?;
     if let Some(bytes) = options.send_buffer_bytes {
@@ -51,21 +59,52 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<std::n
     if let Some(bytes) = options.receive_buffer_bytes {
         socket.set_recv_buffer_size(bytes)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(options.backlog)?;
-    Ok(socket.into())
+    Ok(())
 }
 
-/// Takes one connection, or `WouldBlock`.
-pub fn accept(listener: RawFd) -> io::Result<OwnedFd> {
+/// Sees to it that programs which this one starts do not get `fd`. Fails where nothing is open there.
+pub fn close_on_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: takes integers; what is not open yields an error.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Takes one connection and says whose it is, or `WouldBlock`.
+pub fn accept(listener: RawFd) -> io::Result<(OwnedFd, IpAddr)> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: null address and length ask for no address; the descriptor is only a number here.
-    let fd = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    // SAFETY: all zeroes is an address of no family.
+    let mut peer: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&peer) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, which is the size of `peer`; the descriptor is
+    // only a number here.
+    let fd = unsafe { libc::accept4(listener, (&raw mut peer).cast(), &mut len, flags) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just made `fd` and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok((unsafe { OwnedFd::from_raw_fd(fd) }, address_of(&peer)))
+}
+
+fn address_of(address: &libc::sockaddr_storage) -> IpAddr {
+    let address = &raw const *address;
+    // SAFETY: the pointer is that of a whole storage, which begins with its family.
+    match i32::from(unsafe { (*address).ss_family }) {
+        libc::AF_INET => {
+            // SAFETY: a storage has room for every kind of address and is aligned for all; this one
+            // is of this family.
+            let address = unsafe { &*address.cast::<libc::sockaddr_in>() };
+            IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let address = unsafe { &*address.cast::<libc::sockaddr_in6>() };
+            IpAddr::V6(Ipv6Addr::from(address.sin6_addr.s6_addr)).to_canonical()
+        }
+        // Sockets without addresses are of this machine.
+        _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    }
 }
 
 /// Reads what is there, or `WouldBlock`. Zero: the peer sends no more.
@@ -167,7 +206,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let server = loop {
             match accept(listener.as_raw_fd()) {
-                Ok(server) => break server,
+                Ok((server, _)) => break server,
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         };
@@ -198,6 +237,34 @@ mod tests {
         assert_eq!(server.tcp_notsent_lowat().unwrap(), 7_000);
         // The kernel doubles what it is asked for, to have room for its own.
         assert_eq!((server.send_buffer_size().unwrap(), server.recv_buffer_size().unwrap()), (60_000, 40_000));
+    }
+
+    #[test]
+    fn an_accepted_socket_says_whose_it_is() {
+        for (host, bind, expected) in
+            [("127.0.0.1", "127.4.5.6", "127.4.5.6"), ("::1", "::1", "::1"), ("::", "127.4.5.6", "127.4.5.6")]
+        {
+            let address = SocketAddr::new(host.parse().unwrap(), 0);
+            let Ok(listener) = listen(address, &SocketOptions::default()) else {
+                assert!(address.is_ipv6(), "every machine has an IPv4 loopback");
+                continue;
+            };
+            let from: SocketAddr = SocketAddr::new(bind.parse().unwrap(), 0);
+            let client = socket2::Socket::new(socket2::Domain::for_address(from), socket2::Type::STREAM, None).unwrap();
+            client.bind(&from.into()).unwrap();
+            let to = SocketAddr::new(
+                if from.is_ipv4() { "127.0.0.1" } else { "::1" }.parse().unwrap(),
+                listener.local_addr().unwrap().port(),
+            );
+            client.connect(&to.into()).unwrap();
+            let peer = loop {
+                match accept(listener.as_raw_fd()) {
+                    Ok((_, peer)) => break peer,
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+            };
+            assert_eq!(peer.to_string(), expected);
+        }
     }
 
     #[test]

@@ -24,10 +24,18 @@ pub struct Timing {
     /// Up to when the time is accounted for.
     mark: Instant,
     turn_began: Instant,
-    turns: Histogram<u64>,
-    lags: Histogram<u64>,
+    turns: Durations,
+    lags: Durations,
     step: Recent,
     turn: Recent,
+}
+
+/// Durations as they were recorded: how many of each length, about, and exactly how long together.
+#[derive(Clone, Debug)]
+pub struct Durations {
+    /// Nanoseconds.
+    lengths: Histogram<u64>,
+    sum: Duration,
 }
 
 /// What it took, and what it was.
@@ -46,24 +54,71 @@ struct Recent {
 }
 
 /// The times of one shard, or of several together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Times {
-    /// Nanoseconds.
-    turns: Histogram<u64>,
-    lags: Histogram<u64>,
-    longest_step: Longest,
-    longest_turn: Longest,
+    pub turns: Durations,
+    /// From the receive that brought a message, or the moment when it was taken from another shard,
+    /// to the first write of its delivery; one for each flush that found somebody new.
+    pub lags: Durations,
+    pub longest_step: Longest,
+    pub longest_turn: Longest,
 }
 
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(NANOS_MIN, NANOS_MAX, DIGITS).expect("the bounds are in order")
+impl Default for Durations {
+    fn default() -> Self {
+        let lengths = Histogram::new_with_bounds(NANOS_MIN, NANOS_MAX, DIGITS).expect("the bounds are in order");
+        Durations { lengths, sum: Duration::ZERO }
+    }
+}
+
+impl Durations {
+    fn record(&mut self, took: Duration) {
+        self.lengths.saturating_record(took.as_nanos() as u64);
+        self.sum += took;
+    }
+
+    fn merge(&mut self, other: &Durations) {
+        self.lengths.add(&other.lengths).expect("all have the same bounds");
+        self.sum += other.sum;
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.lengths.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// How many are as long as each of `bounds` or shorter, to a hundredth of the bound or half a
+    /// microsecond. `bounds` rise.
+    pub fn up_to(&self, bounds: &[Duration]) -> Vec<u64> {
+        let mut counts = vec![0; bounds.len()];
+        for step in self.lengths.iter_recorded() {
+            let length = Duration::from_nanos(self.lengths.lowest_equivalent(step.value_iterated_to()));
+            if let Some(count) = counts.get_mut(bounds.partition_point(|bound| *bound < length)) {
+                *count += step.count_at_value();
+            }
+        }
+        let mut sum = 0;
+        for count in &mut counts {
+            sum += *count;
+            *count = sum;
+        }
+        counts
+    }
 }
 
 impl Timing {
     pub fn new(clock: Origin) -> Timing {
         let (step, turn) = (Recent::default(), Recent::default());
         let (mark, turn_began) = (Instant::ZERO, Instant::ZERO);
-        Timing { clock, mark, turn_began, turns: histogram(), lags: histogram(), step, turn }
+        Timing { clock, mark, turn_began, turns: Durations::default(), lags: Durations::default(), step, turn }
     }
 
     pub fn begin_turn(&mut self, now: Instant) {
@@ -73,7 +128,7 @@ impl Timing {
     pub fn end_turn(&mut self) {
         let now = self.clock.at();
         let took = now.since(self.turn_began);
-        self.turns.saturating_record(took.as_nanos() as u64);
+        self.turns.record(took);
         self.turn.note(now, took, "turn");
     }
 
@@ -103,7 +158,7 @@ impl Timing {
     /// Something that came at `since` is handed to the kernel now.
     pub fn delivered(&mut self, since: Instant) {
         let lag = self.clock.at().since(since);
-        self.lags.saturating_record(lag.as_nanos() as u64);
+        self.lags.record(lag);
     }
 
     pub fn report(&mut self) -> Times {
@@ -146,31 +201,13 @@ fn longer(one: Longest, other: Longest) -> Longest {
     if other.took > one.took { other } else { one }
 }
 
-impl Default for Times {
-    fn default() -> Self {
-        let (turns, lags) = (histogram(), histogram());
-        Times { turns, lags, longest_step: Longest::default(), longest_turn: Longest::default() }
-    }
-}
-
 impl Times {
     /// Takes in those of another shard.
     pub fn merge(&mut self, other: &Times) {
-        self.turns.add(&other.turns).expect("all have the same bounds");
-        self.lags.add(&other.lags).expect("all have the same bounds");
+        self.turns.merge(&other.turns);
+        self.lags.merge(&other.lags);
         self.longest_step = longer(self.longest_step, other.longest_step);
         self.longest_turn = longer(self.longest_turn, other.longest_turn);
-    }
-
-    /// Durations of turns, nanoseconds.
-    pub fn turns(&self) -> &Histogram<u64> {
-        &self.turns
-    }
-
-    /// From the receive that brought a message, or the moment when it was taken from another shard,
-    /// to the first write of its delivery, nanoseconds; one for each flush that found somebody new.
-    pub fn lags(&self) -> &Histogram<u64> {
-        &self.lags
     }
 }
 
@@ -186,9 +223,9 @@ impl Serialize for Times {
     }
 }
 
-fn quantiles(of: &Histogram<u64>) -> Value {
-    let at = |quantile| micros(of.value_at_quantile(quantile));
-    json!({"p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": micros(of.max())})
+fn quantiles(of: &Durations) -> Value {
+    let at = |quantile| micros(of.lengths.value_at_quantile(quantile));
+    json!({"p50": at(0.5), "p99": at(0.99), "p999": at(0.999), "max": micros(of.lengths.max())})
 }
 
 /// To a tenth.
@@ -223,7 +260,7 @@ mod tests {
         let mut all = Times::default();
         for (nanos, what) in [(1_000_000u64, "room:join"), (3_000_000, "room:publish"), (2_000_000, "tick")] {
             let mut times = Times::default();
-            times.turns.saturating_record(nanos);
+            times.turns.record(Duration::from_nanos(nanos));
             times.longest_step = Longest { took: Duration::from_nanos(nanos), what };
             all.merge(&times);
         }
@@ -233,5 +270,15 @@ mod tests {
         assert!((turns["p50"].as_f64().unwrap() - 2_000.0).abs() < 20.0, "{turns}");
         assert!((turns["max"].as_f64().unwrap() - 3_000.0).abs() < 30.0, "{turns}");
         assert_eq!(value["delivery_lag_us"]["p99"], json!(0.0));
+    }
+
+    #[test]
+    fn durations_are_counted_up_to_bounds_and_added_up_exactly() {
+        let us = Duration::from_micros;
+        let mut durations = Durations::default();
+        let all = [us(1), us(10), us(11), us(200), us(2_000), Duration::from_secs(3_600)];
+        all.iter().for_each(|took| durations.record(*took));
+        assert_eq!(durations.up_to(&[us(10), us(100), us(1_000), us(2_000)]), [2, 3, 4, 5]);
+        assert_eq!((durations.len(), durations.sum()), (6, all.iter().sum()));
     }
 }

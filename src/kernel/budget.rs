@@ -193,11 +193,14 @@ pub struct Memory {
     relieve_above: usize,
     /// The last relief ended above [`Memory::low`]: nothing was left to let go of.
     is_full: bool,
+    /// The last relief was too much for one step.
+    is_unfinished: bool,
 }
 
 impl Memory {
     pub fn new(budget: usize) -> Memory {
-        let mut memory = Memory { account: Rc::default(), budget, relieve_above: 0, is_full: false };
+        let (account, is_full, is_unfinished) = (Rc::default(), false, false);
+        let mut memory = Memory { account, budget, relieve_above: 0, is_full, is_unfinished };
         memory.relieve_above = memory.high();
         memory
     }
@@ -242,12 +245,31 @@ impl Memory {
         self.is_full
     }
 
+    /// The same, for those who only look.
+    pub fn refuses(&self) -> bool {
+        self.is_full && self.is_above_low()
+    }
+
+    /// The last relief is to be gone on with at the next tick.
+    pub fn is_unfinished(&self) -> bool {
+        self.is_unfinished
+    }
+
+    /// A relief ends for now, and there is more to let go of. What comes until the next tick may be
+    /// no more than what one that could not help is allowed.
+    pub fn note_unfinished(&mut self) {
+        self.note_relief();
+        self.is_unfinished = true;
+        self.is_full = false;
+    }
+
     /// Decides when the next relief is due. One that could not help is not tried again before there
     /// is a sixteenth of the budget more, or the whole of it is used: a walk for nothing with every
     /// message would be worse than what it is to prevent.
     pub fn note_relief(&mut self) {
         let used = self.account.used();
         self.is_full = self.is_above_low();
+        self.is_unfinished = false;
         let later = used + self.budget / 16;
         let end = if used < self.budget { later.min(self.budget) } else { later };
         self.relieve_above = if self.is_full { end.max(self.high()) } else { self.high() };

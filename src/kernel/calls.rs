@@ -2,6 +2,7 @@
 //! Invariant: a call is taken off the table by its last answer, so it is replied to exactly once.
 
 use crate::base::table::Table;
+use crate::kernel::audited::Rooms;
 use crate::kernel::feature::{Answer, DeclaredId, RoomAnswer, Told};
 use crate::kernel::ids::{CallId, ConnId};
 use crate::wire::envelope::RequestId;
@@ -11,6 +12,8 @@ pub enum Asker {
     Client {
         id: Option<RequestId>,
         declared: DeclaredId,
+        /// What the request named, where its answer is told to the audit log.
+        audit: Option<Box<Rooms>>,
     },
     /// The join of the user's own room, after which the client is told that it is connected.
     Inbox,
@@ -73,6 +76,11 @@ impl Calls {
     pub fn asked_by(&self, call: CallId) -> Option<(ConnId, bool)> {
         let call = self.table.get(call.0)?;
         Some((call.conn, matches!(call.asker, Asker::Replay)))
+    }
+
+    /// Whether a call is about several rooms.
+    pub fn is_many(&self, call: CallId) -> bool {
+        self.table.get(call.0).is_some_and(|call| matches!(call.parts, Parts::Many { .. }))
     }
 
     /// Notes an answer; gives the call back once it has them all.

@@ -4,6 +4,7 @@
 
 use crate::base::limits::LINGER;
 use crate::base::time::Now;
+use crate::kernel::audited::{self, Audited};
 use crate::kernel::conns::Flags;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Frame;
@@ -15,6 +16,9 @@ use crate::kernel::reasons::{CloseReason, Dropped};
 use crate::kernel::{Kernel, Timer};
 use crate::wire::codes::CloseCode;
 use crate::wire::frame;
+
+/// What is told of a socket that ended without a close frame (`RFC 6455` section 7.4.1).
+const CLOSED_WITHOUT_A_WORD: u16 = 1006;
 
 impl Kernel {
     /// Says goodbye with `code`. What is queued goes first, but not to a slow consumer: it gets
@@ -30,6 +34,8 @@ impl Kernel {
         row.flags.set(Flags::CLOSING);
         list(conn, row, &mut effects.dirty);
         self.counters.close(code);
+        self.closes_left = self.closes_left.saturating_sub(1);
+        self.audit_close(conn, code.as_u16(), reason, effects);
         self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);
         self.leave_all(conn, effects);
@@ -48,6 +54,7 @@ impl Kernel {
         let Some(row) = self.conns.row_mut(conn) else { return };
         row.outbox = Outbox::default();
         self.counters.resets_memory += 1;
+        self.closes_left = self.closes_left.saturating_sub(1);
         effects.reset.push(conn);
     }
 
@@ -56,18 +63,32 @@ impl Kernel {
         if let Some(row) = self.conns.row(conn) {
             self.counters.blocked -= u64::from(row.flags.has(Flags::BLOCKED));
             self.counters.slow -= u64::from(row.flags.has(Flags::SLOW));
+            if row.is_open() {
+                self.audit_close(conn, CLOSED_WITHOUT_A_WORD, "the socket ended", effects);
+            }
             self.leave_all(conn, effects);
             self.counters.gone += 1;
         }
         self.conns.free(conn);
     }
 
+    fn audit_close(&self, conn: ConnId, code: u16, reason: &str, effects: &mut Effects) {
+        if self.limits.audit.is_on
+            && let Some(cold) = self.conns.cold(conn)
+        {
+            let (user, reason) = (cold.identity.user.clone(), audited::reason(reason));
+            effects.audit.push(Audited::Closed { conn, user, code, reason });
+        }
+    }
+
     fn leave_all(&mut self, conn: ConnId, effects: &mut Effects) {
         if let Some(cold) = self.conns.cold_mut(conn) {
             cold.replays = None;
         }
+        self.drop_asked(conn);
         let mut left = self.membership.detach_all(conn.0.slot);
-        left.sort_unstable();
+        // By home alone: places in a home's table come of all tenants' rooms, and must not show in an order.
+        left.sort_by_key(|(home, _)| *home);
         for of_home in left.chunk_by(|a, b| a.0 == b.0) {
             let rooms = of_home.iter().map(|(_, room)| *room).collect();
             self.tell_gone(of_home[0].0, conn, rooms, effects);

@@ -21,6 +21,11 @@ pub struct Counters {
     pub lost: u64,
     /// Requests that waited for credit.
     pub parked: u64,
+    /// Questions to somebody outside, those that nobody answered in time, and requests that were
+    /// refused because too much waited for answers.
+    pub asked: u64,
+    pub asked_timed_out: u64,
+    pub asked_full: u64,
     /// Times that the shard let go of memory, messages that histories lost by it, and publishes that
     /// were refused because it did not help.
     pub reliefs: u64,

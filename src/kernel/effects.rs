@@ -1,5 +1,7 @@
 //! What a step asks of the world. The edge empties it after each step; the simulation does too.
 
+use crate::kernel::asked::Question;
+use crate::kernel::audited::Audited;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
 
@@ -20,8 +22,12 @@ pub struct Effects {
     pub closing: Vec<ConnId>,
     /// Close the socket at once (the peer did not answer the close in time), then report it gone.
     pub reset: Vec<ConnId>,
+    /// Somebody outside is to be asked; the answer comes back as an input.
+    pub questions: Vec<Question>,
     /// A token was signed with a key that is not here: look for newer keys.
     pub keys_wanted: bool,
+    /// For the audit log, if one is kept.
+    pub audit: Vec<Audited>,
 }
 
 impl Effects {
@@ -32,6 +38,8 @@ impl Effects {
             && self.resumed.is_empty()
             && self.closing.is_empty()
             && self.reset.is_empty()
+            && self.questions.is_empty()
             && !self.keys_wanted
+            && self.audit.is_empty()
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! [`Kernel`] owns the tables of one shard. What is done with them stands by subject:
 //! `sequencer` (a publish gets its place), `fan_out` (an entry gets into outboxes), `replay`
-//! (what was missed), `closing` (a connection ends), `relief` (there is too much to hold), `scope`
+//! (what was missed), `asked` (an answer comes from outside), `closing` (a connection ends), `relief` (there is too much to hold), `scope`
 //! (what features may do).
 
+pub mod asked;
 pub mod audience;
+pub mod audited;
 pub mod budget;
 pub mod calls;
 pub mod cids;
@@ -35,6 +37,7 @@ pub mod scope;
 pub mod sequencer;
 pub mod tokens;
 
+use crate::admission::policy::Policy;
 use crate::admission::rates::Rates;
 use crate::admission::revocations::Revocations;
 use crate::admission::token::Verifier;
@@ -43,6 +46,8 @@ use crate::base::limits;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::Wheel;
+use asked::{Asking, Ticket};
+use audited::Auditing;
 use budget::Memory;
 use calls::Calls;
 use conns::Conns;
@@ -77,6 +82,8 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Messages of as many bytes are compressed for clients that can; `None`: for nobody new.
     pub deflate_bytes_min: Option<usize>,
+    /// How long an answer from outside is waited for.
+    pub ask_time_out: Duration,
     /// How much may be asked.
     pub rates: Rates,
     /// One message of a client, bytes.
@@ -90,6 +97,8 @@ pub struct Limits {
     /// A connection that took no byte for this long is slow, and for that long is closed.
     pub slow_time: Duration,
     pub stall_time: Duration,
+    /// What is told for the audit log.
+    pub audit: Auditing,
 }
 
 impl Default for Limits {
@@ -102,6 +111,7 @@ impl Default for Limits {
             lane_entries: limits::LANE_ENTRIES_MAX as u32,
             memory_bytes: limits::MEMORY_BYTES,
             deflate_bytes_min: Some(limits::DEFLATE_BYTES_MIN),
+            ask_time_out: limits::ASK_TIME_OUT,
             rates: Rates::default(),
             message_bytes: limits::MESSAGE_BYTES_MAX,
             rooms_per_conn: limits::ROOMS_PER_CONN_MAX,
@@ -110,6 +120,7 @@ impl Default for Limits {
             outbox: OutboxBounds::of(limits::OUTBOX_BYTES_MAX),
             slow_time: limits::STALL_TIME_SLOW,
             stall_time: limits::STALL_TIME_MAX,
+            audit: Auditing::default(),
         }
     }
 }
@@ -126,6 +137,10 @@ pub enum Timer {
     Expiry(ConnId),
     /// Is anything left to keep an empty room for?
     Room(RoomId),
+    /// Has nobody outside answered?
+    Asked(Ticket),
+    /// Whose turn is it to come back?
+    Drain,
 }
 
 pub struct Kernel {
@@ -136,12 +151,15 @@ pub struct Kernel {
     pub membership: Membership,
     pub rooms: Rooms,
     pub calls: Calls,
+    pub asking: Asking,
     pub lanes: Lanes,
     pub wheel: Wheel<Timer>,
     pub mids: Mids,
     pub random: Random,
     pub counters: Counters,
     pub memory: Memory,
+    /// How many connections this step may still close of its own accord: see `CLOSES_PER_STEP`.
+    pub closes_left: usize,
     /// What happened in rooms that have their home here, not yet told to the features.
     pub facts: VecDeque<(RoomId, Fact)>,
     /// Connections with a replay under way.
@@ -149,6 +167,8 @@ pub struct Kernel {
     replayed: Replayed,
     /// What tokens are checked with; replaced as a whole. Until the first one nobody is let in.
     pub verifier: Arc<Verifier>,
+    /// Who may do what; replaced as a whole.
+    pub policy: Arc<Policy>,
     pub revocations: Revocations,
     pub meters: Meters,
     keyed: Keyed,
@@ -179,16 +199,19 @@ impl Kernel {
             membership: Membership::new(keyed),
             rooms: Rooms::new(keyed),
             calls: Calls::default(),
+            asking: Asking::default(),
             lanes: Lanes::new(config.id, config.shards, config.limits.lane_entries),
             wheel: Wheel::new(now.at),
             mids: Mids::new(config.origin, config.id),
             random: Random::new(config.seed),
             counters: Counters::default(),
             memory: Memory::new(config.limits.memory_bytes),
+            closes_left: limits::CLOSES_PER_STEP,
             facts: VecDeque::new(),
             replaying: Vec::new(),
             replayed: Replayed::default(),
             verifier: Arc::default(),
+            policy: Arc::default(),
             revocations: Revocations::default(),
             meters: Meters::new(config.limits.rates.clone(), keyed, now.at),
             keyed,
@@ -206,6 +229,6 @@ impl Kernel {
 
     /// No timer fires before this.
     pub fn next_deadline(&self) -> Instant {
-        self.wheel.next()
+        if self.memory.is_unfinished() { Instant::ZERO } else { self.wheel.next() }
     }
 }

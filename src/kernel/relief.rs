@@ -4,8 +4,9 @@
 //! then those that are far behind. Otherwise histories are: the oldest messages of all rooms go, and
 //! whoever comes back for them is told of a gap. When neither is left, publishes are refused; and if
 //! even so replies use up all of the budget, those go who hold anything at all.
-//! Invariant: a relief lets go of an eighth of the budget or of all there is, and what could not
-//! help is not tried again for nothing ([`Memory::note_relief`]).
+//! Invariant: a relief lets go of an eighth of the budget or of all there is, if not in one step (see
+//! `CLOSES_PER_STEP`) then with the next ticks; and what could not help is not tried again for nothing
+//! ([`Memory::note_relief`]).
 
 use crate::base::limits::CONTROL_FRAME_BYTES_MAX;
 use crate::base::time::Now;
@@ -72,9 +73,10 @@ impl Kernel {
         }
     }
 
-    /// Tries again what did not help before: the time may have made somebody to blame.
-    pub fn relieve_if_full(&mut self, now: Now, effects: &mut Effects) {
-        if self.memory.is_full() {
+    /// Goes on with what was too much for one step, and tries again what did not help before: the
+    /// time may have made somebody to blame.
+    pub fn relieve_again(&mut self, now: Now, effects: &mut Effects) {
+        if self.memory.is_unfinished() || self.memory.is_full() {
             self.relieve_now(now, effects);
         }
     }
@@ -89,16 +91,25 @@ impl Kernel {
         while self.memory.is_above_low() {
             // Histories are there to be used: nobody is closed for what only they hold.
             let readers_first = self.memory.is_above_share();
+            if self.closes_left == 0 && readers_first {
+                return self.memory.note_unfinished();
+            }
             let holder = if readers_first { to_blame.next() } else { None };
             if let Some(holder) = holder {
                 self.let_go(now, holder, effects);
             } else if !self.forget_oldest(&mut oldest) {
                 let Some(holder) = to_blame.next() else { break };
+                if self.closes_left == 0 {
+                    return self.memory.note_unfinished();
+                }
                 self.let_go(now, holder, effects);
             }
         }
         if self.memory.account.used() > self.memory.budget() {
             for holder in waiting {
+                if self.closes_left == 0 {
+                    return self.memory.note_unfinished();
+                }
                 if self.memory.is_above_low() {
                     self.let_go(now, holder, effects);
                 }

@@ -1,6 +1,7 @@
 //! What a feature may do, and to which room or connection. A scope is made for one request or one
 //! fact and lives no longer.
 
+use crate::admission::names::User;
 use crate::base::limits::PAGE_BYTES_MAX;
 use crate::base::time::Now;
 use crate::kernel::Kernel;
@@ -61,6 +62,11 @@ impl<'a> RoomScope<'a> {
 
     fn room_mut(&mut self) -> &mut Room {
         self.kernel.rooms.get_mut(self.room).expect("a scope's room exists")
+    }
+
+    /// What the policy for the room is called, as far as it concerns `user`.
+    pub fn policy(&self, user: &User) -> &str {
+        self.kernel.policy.name(user, &self.room().name.name)
     }
 
     pub fn directory(&self) -> &Directory {

@@ -1,53 +1,32 @@
 //! Statistics: the reports of all shards, each by itself and added up.
 //! Invariant: a shard that does not answer in time is missing and named, never waited for.
 
-use crate::io::counters::Report;
-use crate::io::gateway::Gateway;
+use super::collector::Seen;
 use crate::io::timing::Times;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// What each shard says of itself, in order; those that are silent are left out.
-pub async fn reports(gateway: &Gateway) -> Vec<Report> {
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    gateway.report(move |report| drop(sender.send(report)));
-    let mut reports = Vec::with_capacity(gateway.shards());
-    let collect = async {
-        while let Some(report) = receiver.recv().await {
-            reports.push(report);
-        }
-    };
-    // Silence shows in the result.
-    let _ = tokio::time::timeout(PATIENCE, collect).await;
-    reports.sort_by_key(|report| report.shard);
-    reports
-}
-
 /// The body of `/stats`.
-pub fn body(reports: &[Report], shards: usize, driver: &str, uptime: Duration) -> Value {
-    let each: Vec<Value> = reports.iter().map(|report| json!(report)).collect();
+pub fn body(seen: &Seen, driver: &str, uptime: Duration) -> Value {
+    let each: Vec<Value> = seen.fresh().map(|report| json!(report)).collect();
     let mut total = Value::Null;
     for value in &each {
         add(&mut total, value);
     }
     let mut times = Times::default();
-    reports.iter().for_each(|report| times.merge(&report.times));
+    seen.fresh().for_each(|report| times.merge(&report.times));
     if let (Value::Object(total), Value::Object(mut times)) = (&mut total, json!(times)) {
         total.remove("shard");
         // Quantiles of all, not the sum of quantiles.
         total.append(&mut times);
     }
-    let silent: Vec<usize> =
-        (0..shards).filter(|shard| !reports.iter().any(|report| usize::from(report.shard) == *shard)).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_ms": uptime.as_millis() as u64,
         "io": driver,
         "total": total,
         "shards": each,
-        "silent": silent,
+        "silent": seen.silent(),
     })
 }
 
@@ -84,6 +63,7 @@ fn add(total: &mut Value, value: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::counters::Report;
 
     #[test]
     fn numbers_of_the_same_name_are_added_and_extremes_are_kept() {
@@ -100,7 +80,7 @@ mod tests {
     fn a_silent_shard_is_named() {
         let report =
             |shard| Report { shard, edge: Default::default(), core: Default::default(), times: Default::default() };
-        let body = body(&[report(0), report(2)], 3, "epoll", Duration::from_millis(5));
+        let body = body(&Seen::nothing(3).after(vec![report(0), report(2)]), "epoll", Duration::from_millis(5));
         assert_eq!(body["silent"], json!([1]));
         assert_eq!(body["shards"].as_array().unwrap().len(), 2);
         assert_eq!(body["total"]["edge"]["reads"], json!(0));

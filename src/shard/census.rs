@@ -18,6 +18,8 @@ pub struct Census {
     pub rooms: usize,
     /// Rooms, wherever their home, that connections here are in.
     pub rooms_joined: usize,
+    /// Requests that wait for answers from outside.
+    pub asked: usize,
     pub replays: usize,
     pub timers: usize,
     /// The longest and the heaviest history, not necessarily of one room.
@@ -83,6 +85,7 @@ impl Census {
             calls: kernel.calls.len(),
             rooms: kernel.rooms.len(),
             rooms_joined: kernel.membership.len(),
+            asked: kernel.asking.requests(),
             replays: kernel.replaying.len(),
             timers: kernel.wheel.len(),
             history_entries: of_histories(|history| history.len()),

@@ -1,5 +1,7 @@
 //! What the time brings: heartbeats, silent and idle peers, stalled readers, lingering closes,
-//! rooms that nobody needs any more, and the drain.
+//! rooms that nobody needs any more, and the drain's next.
+//! Invariant: a tick closes no more than `CLOSES_PER_STEP`; what fell due and is not done comes first
+//! at the next.
 
 use crate::base::time::Now;
 use crate::kernel::Timer;
@@ -10,7 +12,6 @@ use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::ids::ConnId;
 use crate::kernel::reasons::CloseReason;
 use crate::shard::Shard;
-use crate::wire::codes::CloseCode;
 use crate::wire::dialect::{self, DialectId};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
@@ -35,19 +36,26 @@ impl Shard {
         let mut due = std::mem::take(&mut self.due);
         self.kernel.wheel.expire(now.at, &mut due);
         let mut heartbeat = Heartbeat::default();
-        for timer in due.drain(..) {
-            match timer {
+        while let Some(timer) = due.get(self.due_done).filter(|_| self.kernel.closes_left > 0) {
+            self.due_done += 1;
+            match *timer {
                 Timer::Heartbeat(conn) => self.on_heartbeat(now, conn, &mut heartbeat, effects),
                 Timer::Stall(conn) => self.on_stall(now, conn, effects),
                 Timer::Linger(conn) => self.on_linger(conn, effects),
                 Timer::Expiry(conn) => self.kernel.on_expiry(now, conn, effects),
                 Timer::Room(room) => self.kernel.check_room(now, room),
+                Timer::Asked(ticket) => self.on_silence(now, ticket, effects),
+                Timer::Drain => self.drain_some(now, effects),
             }
+        }
+        if self.due_done == due.len() {
+            due.clear();
+            self.due_done = 0;
         }
         self.due = due;
         self.kernel.sweep_replays();
         self.kernel.sweep_buckets(now);
-        self.kernel.relieve_if_full(now, effects);
+        self.kernel.relieve_again(now, effects);
     }
 
     pub(super) fn start_heartbeat(&mut self, now: Now, conn: ConnId) {
@@ -114,18 +122,8 @@ impl Shard {
         // The timer is set once, by the close.
         if self.kernel.conns.row(conn).is_some() {
             self.kernel.counters.resets_linger += 1;
+            self.kernel.closes_left = self.kernel.closes_left.saturating_sub(1);
             effects.reset.push(conn);
-        }
-    }
-
-    pub(super) fn on_drain(&mut self, now: Now, over: Duration, effects: &mut Effects) {
-        for slot in 0..self.kernel.conns.slots() {
-            let conn = self.kernel.conns.id_at(slot);
-            if self.kernel.conns.is_open(conn) {
-                let wait_ms = self.kernel.random.below(over.as_millis() as u64 + 1);
-                let reason = format!(r#"{{"retry_ms":{wait_ms}}}"#);
-                self.kernel.close(now, conn, CloseCode::Restart, &reason, effects);
-            }
         }
     }
 }

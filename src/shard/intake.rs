@@ -1,12 +1,13 @@
 //! What a client sends becomes requests: parsed, admitted, routed to its home. Each request that
 //! has an id is answered exactly once, from here when it goes no further.
 
-use crate::admission::gate::{self, Admitted, Standing};
+use crate::admission::gate::{self, Standing, Verdict};
 use crate::admission::names::{self, RoomName};
 use crate::admission::rates::Paid;
 use crate::admission::rights::{Rate, Right};
 use crate::base::limits::{INFLATED_BYTES_KEPT, ROOMS_LOOKED_THROUGH_MAX};
 use crate::base::time::Now;
+use crate::kernel::asked::Waiting;
 use crate::kernel::calls::{Answered, Answers, Asker};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
@@ -27,7 +28,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What the data of a request names as its home.
-enum Targets<'a> {
+pub(super) enum Targets<'a> {
     Room(Cow<'a, str>),
     /// A user's own room, named by the user.
     User(Cow<'a, str>),
@@ -65,6 +66,10 @@ impl Shard {
         if is_void {
             // Taken back between its check and now, perhaps on another shard.
             return self.kernel.close_for(now, conn, CloseReason::TokenRevokedBefore, effects);
+        }
+        if self.is_draining() {
+            // It was let in before its shard was told, perhaps by another.
+            return self.send_back(now, conn, effects);
         }
         self.start_heartbeat(now, conn);
         let call = self.kernel.calls.open(conn, Asker::Inbox);
@@ -128,11 +133,15 @@ impl Shard {
         if declared.home == Home::Conn {
             let answer = self.kernel.pay(now, conn, Some(declared.event), declared.rate, 1);
             let answer = answer.and_then(|paid| self.answer_here(now, conn, declared_id, paid, data, effects));
+            self.audit_answer(conn, declared.event, &answer, effects);
             return self.reply(now, conn, id.as_ref(), declared.event, answer, effects);
         }
-        match self.route(now, conn, id, declared_id, declared, data) {
+        match self.route(now, conn, id, (declared_id, declared), data, effects) {
             Ok(()) => self.send(conn, effects),
-            Err((id, error)) => self.refuse(now, conn, id.as_ref(), Some(declared.event), &error, effects),
+            Err((id, error)) => {
+                self.audit_refused(conn, declared, data, &error, effects);
+                self.refuse(now, conn, id.as_ref(), Some(declared.event), &error, effects);
+            }
         }
         self.flush_answered(now, effects);
     }
@@ -147,23 +156,22 @@ impl Shard {
         effects: &mut Effects,
     ) -> Answer {
         let declared = self.registry.declared(id);
-        let identity = &self.kernel.conns.cold(conn).expect("an open connection has a row").identity;
         let request = ConnRequest { event: declared.event, needs: declared.needs, data };
-        let request = gate::admit(request, &Standing { identity, paid })?;
+        let request = gate::admit(request, &self.standing(conn, paid)).at_once()?;
         let mut scope = ConnScope::new(&mut self.kernel, effects, now, conn);
         self.registry.feature(id).on_conn_request(&mut scope, &request)
     }
 
     /// Makes the requests that one event stands for, under one call. Those of a list that are
-    /// refused here have their answer already.
+    /// refused here have their answer already; those that wait for an answer from outside are parked.
     fn route(
         &mut self,
         now: Now,
         conn: ConnId,
         id: Option<RequestId>,
-        declared_id: DeclaredId,
-        declared: &'static Declared,
+        (declared_id, declared): (DeclaredId, &'static Declared),
         data: Data<'_>,
+        effects: &mut Effects,
     ) -> Result<(), (Option<RequestId>, WireError)> {
         let targets = targets(declared, data, self.kernel.limits.rooms_per_request);
         // Paid before anything is looked up or sent anywhere; what is wrong costs as much as one room.
@@ -176,7 +184,8 @@ impl Shard {
             Ok(targets) => targets,
             Err(error) => return Err((id, error)),
         };
-        let asker = Asker::Client { id, declared: declared_id };
+        let audit = self.audited(declared.event, &targets);
+        let asker = Asker::Client { id, declared: declared_id, audit };
         let (call, names) = match &targets {
             Targets::Room(name) | Targets::User(name) => {
                 (self.kernel.calls.open(conn, asker), std::slice::from_ref(name))
@@ -191,8 +200,9 @@ impl Shard {
         for (part, name) in names.iter().enumerate() {
             let seen = if is_user { self.inbox(conn, name) } else { self.look_up(conn, name) };
             let ask = Ask::Event { declared: declared_id, data: json.clone(), spans: data.spans.clone() };
-            match seen.and_then(|seen| self.admit(conn, (call, part as u16), seen, needs, paid, ask)) {
-                Ok(admitted) => self.requests.push(admitted),
+            let asked = (needs, paid, ask);
+            match seen.and_then(|seen| self.pass(now, conn, (call, part as u16), seen, asked, effects)) {
+                Ok(()) => {}
                 Err(error) if matches!(targets, Targets::Rooms(_)) => {
                     self.kernel.counters.error(&error);
                     self.answered.extend(self.kernel.calls.answer(call, part as u16, Err(error)));
@@ -240,20 +250,44 @@ impl Shard {
         Seen { home: self.kernel.placement.of(&room), room, known: None }
     }
 
-    /// The part of a call that is about one room of the connection's tenant, past the gate.
-    fn admit(
-        &self,
+    /// Takes the part of a call that is about one room of the connection's tenant to the gate: from
+    /// there it goes on with the next [`Shard::send`], or waits for an answer from outside.
+    fn pass(
+        &mut self,
+        now: Now,
         conn: ConnId,
         (call, part): (CallId, u16),
         seen: Seen,
-        needs: Right,
-        paid: Paid,
-        ask: Ask,
-    ) -> Result<(ShardId, Box<Admitted<Request>>), WireError> {
+        (needs, paid, ask): (Right, Paid, Ask),
+        effects: &mut Effects,
+    ) -> Result<(), WireError> {
         let home = seen.home;
         let request = self.request(conn, call, part, seen, needs, ask);
-        let identity = &self.kernel.conns.cold(conn).expect("a request comes from an open connection").identity;
-        Ok((home, Box::new(gate::admit(request, &Standing { identity, paid })?)))
+        if let Some(ahead) = self.kernel.asking.ahead(conn, &request.room) {
+            let waiting = Waiting { home, paid, request: Box::new(request) };
+            self.kernel.follow(ahead, waiting)?;
+        } else {
+            match gate::admit(request, &self.standing(conn, paid)) {
+                Verdict::Admitted(admitted) => {
+                    self.requests.push((home, Box::new(admitted)));
+                    return Ok(());
+                }
+                Verdict::Refused(error) => return Err(error),
+                Verdict::Asked(asked) => {
+                    let waiting = Waiting { home, paid, request: Box::new(asked) };
+                    self.kernel.ask(now, conn, waiting, effects)?;
+                }
+            }
+        }
+        if let Some(cold) = self.kernel.conns.cold_mut(conn) {
+            cold.pending += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn standing(&self, conn: ConnId, paid: Paid) -> Standing<'_> {
+        let cold = self.kernel.conns.cold(conn).expect("a request comes from an open connection");
+        Standing { identity: &cold.identity, policy: &self.kernel.policy, paid }
     }
 
     fn request(&self, conn: ConnId, call: CallId, part: u16, seen: Seen, needs: Right, ask: Ask) -> Request {
@@ -269,14 +303,14 @@ impl Shard {
             from: ConnAt { shard: self.kernel.id, conn },
             user: cold.identity.user.clone(),
             dialect: row.dialect,
-            rooms: joined + u32::from(cold.pending) + u32::from(part),
+            rooms: joined + u32::from(cold.pending) + self.requests.len() as u32,
             ask,
         }
     }
 
     /// Sends the requests that one event was made into; while some have to wait, the connection's
     /// reads pause.
-    fn send(&mut self, conn: ConnId, effects: &mut Effects) {
+    pub(super) fn send(&mut self, conn: ConnId, effects: &mut Effects) {
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
             cold.pending += self.requests.len() as u16;
         }
@@ -318,12 +352,15 @@ impl Shard {
         }
         let mut answered = std::mem::take(&mut self.answered);
         for Answered { conn, asker, answers } in answered.drain(..) {
-            let Asker::Client { id, declared } = asker else { continue };
+            let Asker::Client { id, declared, audit } = asker else { continue };
             let event = self.registry.declared(declared).event;
             let answer = match answers {
                 Answers::One(answer) => answer,
                 Answers::Many(answers) => self.registry.feature(declared).on_answers(event, answers),
             };
+            if let Some(rooms) = audit {
+                self.tell_request(conn, event, *rooms, answer.as_ref().err(), effects);
+            }
             self.reply(now, conn, id.as_ref(), event, answer, effects);
         }
         debug_assert!(self.answered.is_empty(), "a reply answers no other call");
@@ -391,7 +428,7 @@ fn bad(message: impl Into<Cow<'static, str>>) -> WireError {
 }
 
 /// Finds what `data` names, by the declared kind of home.
-fn targets<'a>(declared: &Declared, data: Data<'a>, rooms_max: usize) -> Result<Targets<'a>, WireError> {
+pub(super) fn targets<'a>(declared: &Declared, data: Data<'a>, rooms_max: usize) -> Result<Targets<'a>, WireError> {
     let (mut room, mut rooms, mut user) = (None, None, None);
     for (key, value) in data.fields().ok_or_else(|| bad("data is an object"))? {
         let (place, key) = match &*key.name() {

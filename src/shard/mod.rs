@@ -2,23 +2,30 @@
 //!
 //! A shard is told the time and one thing that happened, and says what is to be done. By subject:
 //! `intake` (what a client sent becomes requests), `home` (mail that reaches rooms and
-//! connections here), `clock` (what the time brings), `snapshot` (what an operator may see).
+//! connections here), `answers` (what somebody outside says of a request), `clock` (what the time
+//! brings), `auditing` (what is told of requests), `snapshot` (what an operator may see).
 
+mod answers;
+mod auditing;
 mod census;
 mod clock;
+mod drain;
 mod home;
 mod intake;
 mod snapshot;
 
 pub use crate::kernel::ShardConfig;
 pub use census::{Census, Held};
+pub use drain::DrainPace;
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
+use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::{TokenRefused, Verifier};
-use crate::base::limits::PONGS_PENDING_MAX;
+use crate::base::limits::{CLOSES_PER_STEP, PONGS_PENDING_MAX};
 use crate::base::time::{Instant, Now};
+use crate::kernel::asked::{Outside, Ticket};
 use crate::kernel::calls::Answered;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
@@ -32,8 +39,8 @@ use crate::wire::assembler::MessageLimits;
 use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
+use drain::Drain;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A connection whose handshake is done.
 pub struct Opening {
@@ -104,6 +111,13 @@ pub enum Input<'a> {
     },
     /// Tokens are checked with this from now on. What was let in before stays.
     Verifier(Arc<Verifier>),
+    /// Who may do what from now on. Who is in a room stays.
+    Policy(Arc<Policy>),
+    /// What came of a question of this shard's.
+    Answer {
+        ticket: Ticket,
+        outside: Outside,
+    },
     /// What was let in by these is closed, and what comes by them refused.
     Revoke {
         revocations: &'a [Revocation],
@@ -112,10 +126,8 @@ pub enum Input<'a> {
     Tick,
     /// Bounds that hold from now on, for timers as they are next set.
     Limits(Box<Limits>),
-    /// Ask every client to come back, spread over a time.
-    Drain {
-        over: Duration,
-    },
+    /// Ask every client to come back, not faster than is said here.
+    Drain(DrainPace),
 }
 
 pub struct Shard {
@@ -128,7 +140,11 @@ pub struct Shard {
     /// A MessagePack message as JSON, likewise.
     unpacked: Vec<u8>,
     requests: Requests,
+    /// Timers that fell due, and how many of them are done: see `CLOSES_PER_STEP`.
     due: Vec<crate::kernel::Timer>,
+    due_done: usize,
+    /// Set once the process goes away.
+    drain: Option<Drain>,
     /// Calls of clients that have all their answers and no reply yet.
     answered: Vec<Answered>,
     /// What the present step is, or the last was.
@@ -145,6 +161,8 @@ impl Shard {
             unpacked: Vec::new(),
             requests: Requests::new(),
             due: Vec::new(),
+            due_done: 0,
+            drain: None,
             answered: Vec::new(),
             doing: "start",
         }
@@ -156,6 +174,7 @@ impl Shard {
         // writing must not be let go of.
         let may_relieve = !matches!(input, Input::Wrote { .. } | Input::Blocked { .. });
         self.doing = self.name(&input);
+        self.kernel.closes_left = CLOSES_PER_STEP;
         match input {
             Input::Open(opening) => self.open(now, *opening, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
@@ -174,10 +193,12 @@ impl Shard {
                 self.catch_up(peer, effects);
             }
             Input::Verifier(verifier) => self.kernel.verifier = verifier,
+            Input::Policy(policy) => self.kernel.policy = policy,
+            Input::Answer { ticket, outside } => self.on_answer(now, ticket, outside, effects),
             Input::Revoke { revocations } => self.kernel.revoke(now, revocations, effects),
             Input::Tick => self.on_tick(now, effects),
             Input::Limits(limits) => self.kernel.set_limits(now, *limits),
-            Input::Drain { over } => self.on_drain(now, over, effects),
+            Input::Drain(pace) => self.on_drain(now, pace, effects),
         }
         self.settle(now, may_relieve, effects);
     }
@@ -210,9 +231,11 @@ impl Shard {
             Input::Mail { mail: Mail::Lost { .. }, .. } => "lost",
             Input::Credit { .. } => "credit",
             Input::Verifier(_) => "verifier",
+            Input::Policy(_) => "policy",
+            Input::Answer { .. } => "answer",
             Input::Revoke { .. } => "revoke",
             Input::Tick => "tick",
-            Input::Drain { .. } => "drain",
+            Input::Drain(_) => "drain",
             Input::Limits(_) => "limits",
         }
     }
@@ -269,7 +292,7 @@ impl Shard {
 
     /// No timer fires before this.
     pub fn next_deadline(&self) -> Instant {
-        self.kernel.next_deadline()
+        if self.due.is_empty() { self.kernel.next_deadline() } else { Instant::ZERO }
     }
 
     /// False while what the connection sends must wait: keep what is read, read no more until

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Snapshot {
     pub connections: u64,
+    /// How many there may be.
+    pub connections_max: u64,
     pub rooms: u64,
     pub opened: u64,
     pub gone: u64,
@@ -25,6 +27,13 @@ pub struct Snapshot {
     pub behind: u64,
     pub lost: u64,
     pub parked: u64,
+    /// Questions to somebody outside: now, with the requests that wait for them, since the start,
+    /// without an answer in time; and requests refused because too much waited.
+    pub asked_now: u64,
+    pub asked_waiting: u64,
+    pub asked: u64,
+    pub asked_timed_out: u64,
+    pub asked_full: u64,
     /// Requests that wait for an answer, mails that wait for credit, replays under way.
     pub calls: u64,
     pub held: u64,
@@ -41,6 +50,8 @@ pub struct Snapshot {
     pub memory_history: u64,
     pub memory_places: u64,
     pub frames: u64,
+    /// 1 while publishes are refused because nothing is left to let go of.
+    pub memory_full: u64,
     /// Times that memory was let go of, messages that histories lost by it, and publishes refused
     /// because it did not help.
     pub reliefs: u64,
@@ -56,6 +67,8 @@ pub struct Snapshot {
     pub closed_for: BTreeMap<&'static str, u64>,
     /// Connections cut by the core, by reason.
     pub resets_for: BTreeMap<&'static str, u64>,
+    /// Places that the core believes free in the lane to each other shard.
+    pub credit: BTreeMap<u8, u64>,
 }
 
 impl Snapshot {
@@ -71,6 +84,9 @@ impl Snapshot {
             behind,
             lost,
             parked,
+            asked,
+            asked_timed_out,
+            asked_full,
             reliefs,
             forgotten,
             refused_full,
@@ -86,6 +102,7 @@ impl Snapshot {
         } = kernel.counters.clone();
         Snapshot {
             connections: opened - gone,
+            connections_max: kernel.limits.conns_max as u64,
             rooms: kernel.rooms.len() as u64,
             opened,
             gone,
@@ -98,6 +115,11 @@ impl Snapshot {
             behind,
             lost,
             parked,
+            asked_now: kernel.asking.questions() as u64,
+            asked_waiting: kernel.asking.requests() as u64,
+            asked,
+            asked_timed_out,
+            asked_full,
             calls: kernel.calls.len() as u64,
             held: kernel.lanes.held() as u64,
             replays: kernel.replaying.len() as u64,
@@ -109,6 +131,7 @@ impl Snapshot {
             memory_history: kernel.memory.account.history() as u64,
             memory_places: kernel.memory.account.places() as u64,
             frames: kernel.memory.account.frames() as u64,
+            memory_full: kernel.memory.refuses().into(),
             reliefs,
             forgotten,
             refused_full,
@@ -118,18 +141,20 @@ impl Snapshot {
             closes: CloseCode::ALL.into_iter().map(|code| (code.as_str(), closes[code.index()])).collect(),
             closed_for: CloseReason::ALL.into_iter().map(|why| (why.name(), closed_for[why.index()])).collect(),
             resets_for: BTreeMap::from([("linger", resets_linger), ("memory", resets_memory)]),
+            credit: kernel.lanes.peers().map(|peer| (peer.0, kernel.lanes.credit(peer).into())).collect(),
         }
     }
 
     /// Adds another shard's.
     pub fn add(&mut self, other: &Snapshot) {
-        fn each(into: &mut BTreeMap<&'static str, u64>, from: &BTreeMap<&'static str, u64>) {
+        fn each<K: Ord + Copy>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
             for (name, count) in from {
-                *into.entry(name).or_default() += count;
+                *into.entry(*name).or_default() += count;
             }
         }
         let Snapshot {
             connections,
+            connections_max,
             rooms,
             opened,
             gone,
@@ -142,6 +167,11 @@ impl Snapshot {
             behind,
             lost,
             parked,
+            asked_now,
+            asked_waiting,
+            asked,
+            asked_timed_out,
+            asked_full,
             calls,
             held,
             replays,
@@ -153,6 +183,7 @@ impl Snapshot {
             memory_history,
             memory_places,
             frames,
+            memory_full,
             reliefs,
             forgotten,
             refused_full,
@@ -162,9 +193,11 @@ impl Snapshot {
             closes,
             closed_for,
             resets_for,
+            credit,
         } = self;
         for (into, from) in [
             (connections, other.connections),
+            (connections_max, other.connections_max),
             (rooms, other.rooms),
             (opened, other.opened),
             (gone, other.gone),
@@ -176,6 +209,11 @@ impl Snapshot {
             (behind, other.behind),
             (lost, other.lost),
             (parked, other.parked),
+            (asked_now, other.asked_now),
+            (asked_waiting, other.asked_waiting),
+            (asked, other.asked),
+            (asked_timed_out, other.asked_timed_out),
+            (asked_full, other.asked_full),
             (calls, other.calls),
             (held, other.held),
             (replays, other.replays),
@@ -187,6 +225,7 @@ impl Snapshot {
             (memory_history, other.memory_history),
             (memory_places, other.memory_places),
             (frames, other.frames),
+            (memory_full, other.memory_full),
             (reliefs, other.reliefs),
             (forgotten, other.forgotten),
             (refused_full, other.refused_full),
@@ -200,5 +239,6 @@ impl Snapshot {
         each(closes, &other.closes);
         each(closed_for, &other.closed_for);
         each(resets_for, &other.resets_for);
+        each(credit, &other.credit);
     }
 }

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// A client may read a message this much later than it was sequenced.
 const LAG: Duration = Duration::from_secs(120);
 
+/// What the outside says when it denies something.
+pub const DENIAL: &str = "not today";
+
 /// A promise, by the name under which its breach is reported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Check {
@@ -252,6 +255,8 @@ pub struct View {
     excludes: BTreeSet<String>,
     /// How much the server can keep.
     plenty: Plenty,
+    /// Somebody outside is asked now and then, who may deny, or say nothing in time.
+    asks: bool,
     /// May be told that it asks too much.
     is_limited: bool,
 }
@@ -279,12 +284,17 @@ impl View {
             ended: Vec::new(),
             excludes: BTreeSet::new(),
             plenty,
+            asks: false,
             is_limited: false,
         }
     }
 
     pub fn limited(self, is_limited: bool) -> View {
         View { is_limited, ..self }
+    }
+
+    pub fn asked_about(self, asks: bool) -> View {
+        View { asks, ..self }
     }
 
     pub fn inbox(&self) -> String {
@@ -410,23 +420,39 @@ impl View {
         }
         let may_fail = match &asked {
             Asked::Unknown => reply["error"]["code"] == "unknown_event",
-            Asked::Leave { room } => reply["error"]["code"] == "not_member" && !self.stays.contains_key(room),
+            Asked::Leave { room } if reply["error"]["code"] == "not_member" => !self.stays.contains_key(room),
             Asked::Publish { .. } => self.may_refuse(&reply["error"]),
-            _ => false,
+            Asked::Join { .. } | Asked::Leave { .. } | Asked::Info { .. } | Asked::History { .. } => {
+                self.may_deny(&reply["error"])
+            }
+            Asked::JoinMany { .. } | Asked::LeaveMany { .. } | Asked::List | Asked::Ping => false,
         };
         if !is_ok && !may_fail {
             return broken(Check::RequestsSucceed, format!("connection {conn}: {asked:?} was answered {reply}"));
+        }
+        if !is_ok {
+            // Whatever the reason was, it was not done.
+            if let Asked::Publish { tag, .. } = &asked
+                && let Some(attempt) = ledger.attempts.get_mut(tag)
+            {
+                attempt.refused += 1;
+            }
+            return Ok(());
         }
         let data = &reply["data"];
         match asked {
             Asked::Join { room, since } => self.on_joined(&room, since, data, ledger, now)?,
             Asked::Leave { room } => self.end_stay(&room),
             Asked::JoinMany { rooms } => {
-                for room in &rooms {
-                    self.stays.entry(room.clone()).or_default();
+                for room in self.done(&rooms, "joined", data)? {
+                    self.stays.entry(room).or_default();
                 }
             }
-            Asked::LeaveMany { rooms } => rooms.iter().for_each(|room| self.end_stay(room)),
+            Asked::LeaveMany { rooms } => {
+                for room in self.done(&rooms, "left", data)? {
+                    self.end_stay(&room);
+                }
+            }
             Asked::Publish { rooms, tag, exclude_self, is_many: false } => {
                 self.on_published(&rooms[0], &tag, exclude_self, data, ledger)?;
             }
@@ -449,7 +475,41 @@ impl View {
 
     /// A publish may fail with `error`: there is no memory for it, and it says when to try again.
     fn may_refuse(&self, error: &Value) -> bool {
-        self.plenty == Plenty::Scarce && error["code"] == "unavailable" && error["retry_after_ms"].is_u64()
+        let is_full = error["code"] == "unavailable" && error["retry_after_ms"].is_u64();
+        self.plenty == Plenty::Scarce && is_full || self.may_deny(error)
+    }
+
+    /// Somebody outside may have denied it, or said nothing in time, or too much waits for that.
+    fn may_deny(&self, error: &Value) -> bool {
+        let is_known = match error["code"].as_str() {
+            Some("forbidden") => error["message"] == DENIAL,
+            Some("unavailable") => error["retry_after_ms"].is_u64(),
+            Some("too_many") => error["limit"].as_str().is_some_and(|limit| limit.starts_with("asked")),
+            _ => false,
+        };
+        self.asks && is_known
+    }
+
+    /// The rooms of a request over several that the reply calls `done`; it names each exactly once.
+    fn done(&self, rooms: &[String], done: &str, data: &Value) -> Result<Vec<String>, Failure> {
+        let list = |key: &str| data[key].as_array().cloned().unwrap_or_default();
+        let done: Vec<String> = list(done).iter().filter_map(|room| room.as_str().map(str::to_string)).collect();
+        let mut named = done.clone();
+        for failed in list("failed") {
+            let room = failed["room"].as_str().unwrap_or_default();
+            let is_stranger = failed["error"]["code"] == "not_member" && !self.stays.contains_key(room);
+            if !is_stranger && !self.may_deny(&failed["error"]) {
+                return broken(Check::RequestsSucceed, format!("connection {}: {failed}", self.conn));
+            }
+            named.push(room.to_string());
+        }
+        let (mut asked, is_once) = (rooms.to_vec(), named.len() == rooms.len());
+        asked.sort();
+        named.sort();
+        if asked != named || !is_once {
+            return broken(Check::RepliesOnce, format!("asked for {asked:?}, answered for {named:?}"));
+        }
+        Ok(done)
     }
 
     /// Anything may fail with `error`: the client asks too much, and it says of what and when to go on.

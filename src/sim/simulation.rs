@@ -1,19 +1,24 @@
 //! A run: clients of all kinds act at random while the world's small steps happen at random, then
 //! all becomes quiet and every promise is checked, then all go and nothing may be left.
 
+use crate::admission::pattern::RulePattern;
+use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
+use crate::admission::policy::{Policy, Roles};
 use crate::admission::rates::{Allowance, EventRate, Rates};
+use crate::admission::rights::Right;
 use crate::base::limits::{
-    CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LINGER, MEMORY_BYTES, OUTBOX_BYTES_MAX,
-    PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, ROOM_CHECK, STALL_TIME_MAX,
+    ASK_TIME_OUT, ASKED_BEHIND_MAX, ASKED_PER_CONN_MAX, CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX,
+    LINGER, MEMORY_BYTES, OUTBOX_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, ROOM_CHECK, STALL_TIME_MAX,
 };
 use crate::base::random::Random;
+use crate::kernel::asked::{Outside, Question, Ticket};
 use crate::kernel::ids::ShardId;
 use crate::kernel::lanes::Waiting;
-use crate::shard::{Census, Held, Snapshot};
+use crate::shard::{Census, DrainPace, Held, Snapshot};
 use crate::sim::client::{Client, Habits, Pace};
 use crate::sim::decoder::Received;
 use crate::sim::fault::Fault;
-use crate::sim::oracle::{Asked, Check, Failure, Ledger, Plenty, View};
+use crate::sim::oracle::{Asked, Check, DENIAL, Failure, Ledger, Plenty, View};
 use crate::sim::world::{FromClient, Link, World, WorldShape, identity};
 use crate::wire::codes::CloseCode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +51,10 @@ struct Shape {
     has_lull: bool,
     /// Lanes stop for a while now and then.
     stalls: bool,
+    /// Some requests are asked about outside.
+    asks: bool,
+    /// One shard sends its clients back in the middle of it all; they go on with another.
+    has_drain: bool,
 }
 
 impl Shape {
@@ -99,6 +108,8 @@ impl Shape {
             is_greedy,
             has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
             stalls,
+            asks: fault.is_none() && !is_flood && random.one_in(3),
+            has_drain: fault.is_none() && shards > 1 && random.one_in(4),
         }
     }
 }
@@ -129,17 +140,33 @@ pub struct Simulation<'t> {
     /// Lanes that bring nothing, and until which turn.
     stalled: BTreeMap<(ShardId, ShardId), u64>,
     turn: u64,
+    /// Questions that nobody has answered, and tickets that may be answered once more, or too late.
+    asked: Vec<(ShardId, Question)>,
+    used: Vec<(ShardId, Ticket)>,
     /// All that can flow does, at once.
     is_quiet: bool,
     /// What homes say now is compared with what there is.
     is_final: bool,
-    is_draining: bool,
+    /// Shards that send their clients back.
+    draining: BTreeSet<ShardId>,
     /// Members that there should be, by room, once all is quiet.
     users_in: BTreeMap<String, BTreeSet<String>>,
     trace: Option<&'t mut dyn FnMut(&str)>,
 }
 
 type Kept = Result<(), Failure>;
+
+/// Of the first rooms one asks about joins, one about publishes, and one about both.
+fn policy_that_asks() -> Policy {
+    let ask = |right: Right, rights: &[Right]| rights.contains(&right).then(|| Who::parse("ask").expect("a word"));
+    let rule = |rooms: &str, rights: &[Right]| {
+        let rooms = RulePattern::parse(rooms).expect("a pattern");
+        Rule { name: rooms.as_str().into(), rooms, who: RIGHTS.map(|right| ask(right, rights)) }
+    };
+    let both = [Right::Join, Right::Publish];
+    let rules = vec![rule("room:0", &both[..1]), rule("room:1", &both[1..]), rule("room:2", &both)];
+    Policy::new(Roles::default(), Rules::new(rules).expect("few rules"))
+}
 
 impl<'t> Simulation<'t> {
     pub fn new(seed: u64, fault: Option<Fault>) -> Simulation<'t> {
@@ -163,8 +190,11 @@ impl<'t> Simulation<'t> {
             // Its roles would let it ask as much as it likes.
             clients[GREEDY].is_moderator = false;
         }
-        let world = World::new(&shape.world);
         let babel = shape.world.babel;
+        let mut world = World::new(&shape.world);
+        if shape.asks {
+            world.set_policy(policy_that_asks());
+        }
         Simulation {
             shape,
             random,
@@ -174,10 +204,12 @@ impl<'t> Simulation<'t> {
             past: Vec::new(),
             conns: 0,
             stalled: BTreeMap::new(),
+            asked: Vec::new(),
+            used: Vec::new(),
             turn: 0,
             is_quiet: false,
             is_final: false,
-            is_draining: false,
+            draining: BTreeSet::new(),
             users_in: BTreeMap::new(),
             trace: None,
         }
@@ -208,6 +240,7 @@ impl<'t> Simulation<'t> {
         for turn in 0..self.shape.turns {
             self.turn = turn;
             self.act()?;
+            self.answer_some();
             self.check_bounds()?;
             if self.shape.is_flood && turn == self.shape.turns / 4 {
                 let deaf = self.pick_shard();
@@ -215,6 +248,10 @@ impl<'t> Simulation<'t> {
                 self.say(|| format!("nothing reaches shard {}", deaf.0));
                 self.stalled
                     .extend(self.world.pairs().into_iter().filter(|pair| pair.1 == deaf).map(|pair| (pair, until)));
+            }
+            if self.shape.has_drain && turn == self.shape.turns / 3 {
+                let shard = self.pick_shard();
+                self.drain(shard);
             }
             if self.shape.has_lull && turn == self.shape.turns / 2 {
                 self.lull()?;
@@ -249,6 +286,21 @@ impl<'t> Simulation<'t> {
 
     fn pick_shard(&mut self) -> ShardId {
         ShardId(self.random.below(self.shape.world.shards.into()) as u8)
+    }
+
+    /// One that takes connections, while there is one.
+    fn pick_open_shard(&mut self) -> ShardId {
+        let drawn = self.pick_shard();
+        let next = self.world.shards().find(|shard| !self.draining.contains(shard));
+        if self.draining.contains(&drawn) { next.unwrap_or(drawn) } else { drawn }
+    }
+
+    fn drain(&mut self, shard: ShardId) {
+        let conns_per_s = 1 + self.random.below(100) as u32;
+        let over = Duration::from_millis(self.random.below(10_000));
+        self.draining.insert(shard);
+        self.say(|| format!("shard {} sends its clients back, {conns_per_s} a second for {over:?}", shard.0));
+        self.world.drain(shard, DrainPace { conns_per_s, over, retry: Duration::from_secs(1) });
     }
 
     fn pick_pair(&mut self) -> Option<(ShardId, ShardId)> {
@@ -353,6 +405,46 @@ impl<'t> Simulation<'t> {
         self.world.failure().map_or(Ok(()), Err)
     }
 
+    /// The outside answers now and then, in any order, late, twice or never.
+    fn answer_some(&mut self) {
+        self.asked.extend(self.world.take_questions());
+        while !self.asked.is_empty() && self.random.one_in(3) {
+            let nth = self.random.below(self.asked.len() as u64) as usize;
+            let (shard, Question { ticket, room, user, .. }) = self.asked.swap_remove(nth);
+            if !self.random.one_in(8) {
+                let outside = self.judgement();
+                let room = room.name.as_str();
+                self.say(|| format!("the outside says of {} in {room}: {outside:?}", &*user));
+                self.world.answer(shard, ticket, outside);
+            }
+            self.used.push((shard, ticket));
+        }
+        if !self.used.is_empty() && self.random.one_in(6) {
+            let nth = self.random.below(self.used.len() as u64) as usize;
+            let ((shard, ticket), outside) = (self.used[nth], self.judgement());
+            self.say(|| format!("the outside says once more, or at last: {outside:?}"));
+            self.world.answer(shard, ticket, outside);
+        }
+    }
+
+    fn judgement(&mut self) -> Outside {
+        match self.random.below(10) {
+            0..7 => Outside::Allows,
+            7..9 => Outside::Denies { message: DENIAL.into() },
+            _ => Outside::Fails,
+        }
+    }
+
+    /// Says whether there was anything to answer.
+    fn answer_all(&mut self) -> bool {
+        self.asked.extend(self.world.take_questions());
+        let did = !self.asked.is_empty();
+        for (shard, question) in std::mem::take(&mut self.asked) {
+            self.world.answer(shard, question.ticket, Outside::Allows);
+        }
+        did
+    }
+
     fn pass(&mut self, wait: Duration) {
         self.world.pass(wait);
         for shard in self.world.shards() {
@@ -380,7 +472,7 @@ impl<'t> Simulation<'t> {
     }
 
     fn connect(&mut self, client: usize) {
-        let (shard, plenty) = (self.pick_shard(), self.plenty());
+        let (shard, plenty, asks) = (self.pick_open_shard(), self.plenty(), self.shape.asks);
         let row = &mut self.clients[client];
         let is_limited = self.shape.is_greedy && client == GREEDY;
         let role = match row.is_moderator {
@@ -394,7 +486,8 @@ impl<'t> Simulation<'t> {
         row.looked = self.world.now.at;
         row.unread_max = Duration::ZERO;
         row.misbehaved = false;
-        row.view = Some(View::new(self.conns, &row.tenant, &row.user, plenty).limited(is_limited));
+        let view = View::new(self.conns, &row.tenant, &row.user, plenty).limited(is_limited).asked_about(asks);
+        row.view = Some(view);
         let (conn, user) = (self.conns, row.user.clone());
         self.say(|| format!("{client}, user {user}, connects to shard {} as connection {conn}", shard.0));
         let now = self.world.now.at;
@@ -495,7 +588,7 @@ impl<'t> Simulation<'t> {
             // A connection whose request waits for credit is not heard either.
             Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
             Some(CloseCode::RateLimited) => self.shape.is_greedy && client == GREEDY,
-            Some(CloseCode::Restart) => self.is_draining && reason.starts_with("{\"retry_ms\":"),
+            Some(CloseCode::Restart) => !self.draining.is_empty() && reason.starts_with("{\"retry_ms\":"),
             Some(CloseCode::Normal | CloseCode::Protocol | CloseCode::Unsupported) => row.misbehaved,
             _ => false,
         };
@@ -526,6 +619,7 @@ impl<'t> Simulation<'t> {
     fn flow(&mut self) -> Kept {
         loop {
             let mut did = self.world.settle();
+            did |= self.answer_all();
             for client in 0..self.clients.len() {
                 did |= self.read_bytes(client, usize::MAX)?;
             }
@@ -541,6 +635,11 @@ impl<'t> Simulation<'t> {
     fn settle_everything(&mut self) -> Kept {
         self.is_quiet = true;
         self.stalled.clear();
+        if self.shape.asks {
+            // What the outside kept silent about.
+            self.flow()?;
+            self.pass(ASK_TIME_OUT);
+        }
         for link in self.world.links() {
             if self.world.is_deserted(link) {
                 self.world.end(link);
@@ -574,7 +673,7 @@ impl<'t> Simulation<'t> {
         for shard in self.world.shards() {
             let census = self.world.shard(shard).census();
             let waits = census.waiting.iter().any(|(_, waiting)| *waiting != Waiting::default());
-            if census.calls > 0 || census.replays > 0 || waits {
+            if census.calls > 0 || census.replays > 0 || census.asked > 0 || waits {
                 let saw = format!("shard {} all quiet: {census:?}", shard.0);
                 return Err(Failure { check: Check::AllIsDone, saw });
             }
@@ -632,9 +731,8 @@ impl<'t> Simulation<'t> {
     fn see_all_off(&mut self) -> Kept {
         match self.random.below(3) {
             0 => {
-                self.is_draining = true;
                 for shard in self.world.shards() {
-                    self.world.drain(shard, Duration::from_secs(10));
+                    self.drain(shard);
                 }
             }
             1 => {
@@ -670,6 +768,7 @@ impl<'t> Simulation<'t> {
         let none = |shards: u8, me: ShardId| Census {
             conns: 0,
             calls: 0,
+            asked: 0,
             rooms: 0,
             rooms_joined: 0,
             replays: 0,
@@ -727,6 +826,11 @@ impl<'t> Simulation<'t> {
             if history_entries > HISTORY_ENTRIES_MAX || (history_bytes > HISTORY_BYTES_MAX && history_entries > 1) {
                 let saw = format!("a history of shard {me} has {history_entries} entries, {history_bytes} bytes");
                 return Err(Failure { check: Check::HistoryBound, saw });
+            }
+            let may_wait = self.world.links_now() * (ASKED_PER_CONN_MAX + ASKED_BEHIND_MAX);
+            if census_of_me.asked > may_wait {
+                let saw = format!("{} requests wait at shard {me} for the outside", census_of_me.asked);
+                return Err(Failure { check: Check::WaitingBound, saw });
             }
             for (peer, waiting) in &census_of_me.waiting {
                 let back = census[peer.index()].waiting.iter().find(|(id, _)| id.index() == me);

@@ -4,6 +4,7 @@
 
 use crate::admission::identity::{Identity, Particulars};
 use crate::admission::names::User;
+use crate::admission::policy::Policy;
 use crate::admission::rates::Rates;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::Verifier;
@@ -11,10 +12,11 @@ use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::features;
 use crate::kernel::Limits;
+use crate::kernel::asked::{Outside, Question, Ticket};
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::{Change, Mail};
-use crate::shard::{Input, Opening, Shard, ShardConfig};
+use crate::shard::{DrainPace, Input, Opening, Shard, ShardConfig};
 use crate::sim::decoder::{Decoder, Received};
 use crate::sim::fault::Fault;
 use crate::sim::oracle::{Check, Failure};
@@ -124,6 +126,8 @@ pub struct World {
     lanes: Vec<VecDeque<Mail>>,
     dirty: Vec<VecDeque<ConnId>>,
     effects: Effects,
+    /// Asked of the outside by a shard, and not yet taken from here.
+    questions: Vec<(ShardId, Question)>,
     sockets: Vec<Socket>,
     /// The socket of a slot, by shard.
     rows: Vec<Vec<Option<Link>>>,
@@ -132,6 +136,8 @@ pub struct World {
     sabotage: Option<Sabotage>,
     /// The largest frame that was written.
     frame_bytes_max: usize,
+    /// The most connections that one step closed or reset.
+    closes_max: usize,
     failure: Option<Failure>,
 }
 
@@ -181,12 +187,14 @@ impl World {
             lanes: (0..shards * shards).map(|_| VecDeque::new()).collect(),
             dirty: vec![VecDeque::new(); shards],
             effects: Effects::default(),
+            questions: Vec::new(),
             sockets: Vec::new(),
             rows: vec![Vec::new(); shards],
             window: shape.window,
             babel: shape.babel,
             sabotage: shape.fault.map(sabotage),
             frame_bytes_max: 0,
+            closes_max: 0,
             failure: None,
         }
     }
@@ -462,6 +470,23 @@ impl World {
         }
     }
 
+    /// Every shard decides by `policy` from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let policy = Arc::new(policy);
+        for shard in self.shards() {
+            self.step(shard, Input::Policy(Arc::clone(&policy)));
+        }
+    }
+
+    /// What shards have asked since the last time.
+    pub fn take_questions(&mut self) -> Vec<(ShardId, Question)> {
+        std::mem::take(&mut self.questions)
+    }
+
+    pub fn answer(&mut self, shard: ShardId, ticket: Ticket, outside: Outside) {
+        self.step(shard, Input::Answer { ticket, outside });
+    }
+
     /// All shards keep to these limits from now on.
     pub fn set_limits(&mut self, limits: &Limits) {
         for shard in self.shards() {
@@ -473,8 +498,13 @@ impl World {
         self.step(shard, Input::Revoke { revocations });
     }
 
-    pub fn drain(&mut self, shard: ShardId, over: Duration) {
-        self.step(shard, Input::Drain { over });
+    pub fn drain(&mut self, shard: ShardId, pace: DrainPace) {
+        self.step(shard, Input::Drain(pace));
+    }
+
+    /// The most connections that one step has closed or reset so far.
+    pub fn closes_max(&self) -> usize {
+        self.closes_max
     }
 
     /// Time passes; nobody is told before the next step.
@@ -528,6 +558,7 @@ impl World {
         }
         let dirty = effects.dirty.drain(..).chain(effects.dirty_by_crowd.drain(..));
         self.dirty[shard.index()].extend(dirty);
+        self.closes_max = self.closes_max.max(effects.closing.len() + effects.reset.len());
         for conn in effects.closing.drain(..) {
             if let Some(link) = self.link(shard, conn) {
                 self.sockets[link.0].standing = Standing::Closing;
@@ -535,6 +566,7 @@ impl World {
         }
         // Readers ask `is_reading`.
         effects.resumed.clear();
+        self.questions.extend(effects.questions.drain(..).map(|question| (shard, question)));
         let reset: Vec<ConnId> = effects.reset.drain(..).collect();
         self.effects = effects;
         for conn in reset {

@@ -193,11 +193,15 @@ pub enum Limit {
     RoomData,
     /// One message, as the JSON that it stands for.
     MessageBytes,
+    /// Rooms of the connection that wait for a decision from outside, requests behind them, bytes of all.
+    Asked,
+    AskedBehind,
+    AskedBytes,
 }
 
 impl Limit {
     /// For counters: one row each.
-    pub const KINDS: [&'static str; 8] = [
+    pub const KINDS: [&'static str; 11] = [
         "conn",
         "user",
         "event",
@@ -206,6 +210,9 @@ impl Limit {
         "rooms_per_shard",
         "room_data_bytes",
         "message_bytes",
+        "asked",
+        "asked_behind",
+        "asked_bytes",
     ];
 
     /// The place in [`Limit::KINDS`].
@@ -219,6 +226,9 @@ impl Limit {
             Limit::RoomsPerShard => 5,
             Limit::RoomData => 6,
             Limit::MessageBytes => 7,
+            Limit::Asked => 8,
+            Limit::AskedBehind => 9,
+            Limit::AskedBytes => 10,
         }
     }
 
@@ -266,6 +276,10 @@ mod tests {
             Limit::RoomsPerRequest,
             Limit::RoomsPerShard,
             Limit::RoomData,
+            Limit::MessageBytes,
+            Limit::Asked,
+            Limit::AskedBehind,
+            Limit::AskedBytes,
         ];
         for (row, limit) in all.iter().enumerate() {
             assert_eq!(limit.index(), row);

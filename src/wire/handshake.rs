@@ -16,6 +16,7 @@ use super::http::{self, Head};
 use super::json;
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// The native protocol in JSON, also spoken where none is offered.
 pub const SUBPROTOCOL_JSON: &str = "ringroom.v1.json";
@@ -122,6 +123,22 @@ pub fn error_body(code: ErrorCode, message: &str) -> Vec<u8> {
     json::write_string(&mut body, message);
     body.extend_from_slice(b"}}");
     body
+}
+
+/// The answer to somebody who comes too often: which limit it met, and after how long it may come
+/// again.
+pub fn limited(limit: &str, retry: Duration) -> Vec<u8> {
+    // Rounded up, so that whoever keeps to it is not too early.
+    let retry_ms = retry.as_millis() as u64 + 1;
+    let mut body =
+        br#"{"error":{"code":"rate_limited","message":"too many from your address; try again later","limit":"#.to_vec();
+    json::write_string(&mut body, limit);
+    body.extend_from_slice(br#","retry_after_ms":"#);
+    body.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());
+    body.extend_from_slice(b"}}");
+    let mut seconds = itoa::Buffer::new();
+    let headers = [("Content-Type", "application/json"), ("Retry-After", seconds.format(retry_ms.div_ceil(1_000)))];
+    http::response(429, &headers, &body, false)
 }
 
 /// Checks an upgrade request.
@@ -234,6 +251,14 @@ mod tests {
 
     const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    #[test]
+    fn a_limit_says_its_name_and_when_to_come_again() {
+        let answer = String::from_utf8(limited("network.attempts", Duration::from_millis(1_999))).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{answer}");
+        assert!(answer.contains("\r\nRetry-After: 2\r\n") && answer.contains("\r\nConnection: close\r\n"), "{answer}");
+        assert!(answer.ends_with(r#""limit":"network.attempts","retry_after_ms":2000}}"#), "{answer}");
+    }
 
     /// The status of a request, 101 where it may become a WebSocket.
     fn status(text: &str) -> u16 {

@@ -134,11 +134,11 @@ impl<'a> Head<'a> {
     }
 
     /// Every header of this name, so that duplicates can be refused.
-    pub fn headers_named(&self, name: &str) -> impl Iterator<Item = &'a str> {
+    pub fn headers_named(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a str> {
         self.values(name).map(|value| std::str::from_utf8(value).unwrap_or("").trim_ascii())
     }
 
-    fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 

@@ -7,6 +7,7 @@ pub mod dialect;
 pub mod encode;
 pub mod envelope;
 pub mod extension;
+pub mod forwarded;
 pub mod frame;
 pub mod handshake;
 pub mod http;

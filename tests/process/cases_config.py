@@ -153,6 +153,51 @@ async def a_reload_changes_what_it_can_under_live_clients(start):
         assert await gateway.terminate() == 0
 
 
+@case(own=True, both_ios=True)
+async def policies_of_a_file_count_and_change_under_live_clients(start):
+    rules = """
+[[policy]]
+name = "plans"
+rooms = "plans:*"
+publish = "role:editor, claim:plan=pro"
+"""
+    with File(rules) as file:
+        gateway = await start("--config", file.path)
+        ada, bob = await Client.open(gateway, "ada"), await Client.open(gateway, "bob", plan="pro")
+        await ada.join("plans:1")
+        said = {"room": "plans:1", "event": "chat", "data": 1}
+        error = await ada.refused("room:publish", said)
+        assert error["code"] == "forbidden" and "`plans`" in error["message"], error
+        assert (await ada.ok("room:info", {"room": "plans:1"}))["policy"] == "plans"
+        await bob.publish("plans:1", "chat", {"n": 1})
+        await ada.push("chat", "plans:1")
+
+        file.write(rules.replace("plan=pro", "tier=gold").replace("plans:*", "**") + "join = 'nobody'\n")
+        await reloaded(gateway, "reloaded: policy")
+
+        # Each shard hears of it by itself, and of the claims to look for a little later.
+        async def shut():
+            return (await bob.request("room:publish", said))["ok"] is False
+
+        async def knows_gold():
+            cid = await Client.open(gateway, "cid", tier="gold")
+            answer = await cid.request("room:publish", said)
+            await cid.close()
+            return answer["ok"]
+
+        await until(shut, "the new policy to count")
+        await until(knows_gold, "the new claim to count")
+        await ada.push("chat", "plans:1", where=lambda push: push["from"] == "cid")
+
+        file.write("[[policy]]\nrooms = '**'\njoin = 'ask'\n")
+        log = await reloaded(gateway, "not reloaded, for the errors above")
+        assert f"{file.path}:3:1: policy.join says ask" in log, log
+        assert await shut()
+        await ada.close()
+        await bob.close()
+        assert await gateway.terminate() == 0
+
+
 @case(own=True)
 async def a_secret_made_up_at_the_start_outlives_a_reload(start):
     with File("") as file:

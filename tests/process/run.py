@@ -23,7 +23,12 @@ import cases_config  # noqa: F401
 import cases_node  # noqa: F401
 import cases_auth  # noqa: F401
 import cases_deflate  # noqa: F401
+import cases_msgpack  # noqa: F401
 import cases_limits  # noqa: F401
+import cases_service  # noqa: F401
+import cases_ops  # noqa: F401
+import cases_network  # noqa: F401
+import cases_tune  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 

@@ -87,7 +87,8 @@ class Gateway:
         self.log = None
 
     @classmethod
-    async def start(cls, *arguments, shards=2, io=None, **environment):
+    async def start(cls, *arguments, shards=2, io=None, before=(), pass_fds=(), binary=None, **environment):
+        """`before`: words that start the binary in their own way."""
         self = cls()
         env = {k: v for k, v in os.environ.items() if not k.startswith("RINGROOM_")}
         env["RINGROOM_JWT_SECRET"] = SECRET
@@ -100,8 +101,8 @@ class Gateway:
         self.log_path = os.path.join(cls.log_folder, f"gateway-{next(_numbers)}.log")
         self.log = open(self.log_path, "wb")
         self.process = await asyncio.create_subprocess_exec(
-            cls.binary, "serve", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--shards", str(shards),
-            *arguments, env=env, stdout=asyncio.subprocess.PIPE, stderr=self.log,
+            *before, binary or cls.binary, "serve", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--shards", str(shards),
+            *arguments, env=env, pass_fds=pass_fds, stdout=asyncio.subprocess.PIPE, stderr=self.log,
         )
         try:
             line = await asyncio.wait_for(self.process.stdout.readline(), PATIENCE_S)
@@ -195,6 +196,14 @@ async def counted(gateway, what, times=1):
 class Client:
     """A native client on Python's `websockets`."""
 
+    protocols = ["ringroom.v1.json"]
+
+    def pack(self, message):
+        return json.dumps(message)
+
+    def unpack(self, message):
+        return json.loads(message)
+
     def __init__(self):
         self.socket = None
         self.connected = None
@@ -208,7 +217,7 @@ class Client:
     async def open(cls, gateway, user, jwt=None, how="header", ready=True, extensions=None, **claims):
         self = cls()
         jwt = jwt if jwt is not None else token(user, **claims)
-        url, headers, protocols = gateway.url, {}, ["ringroom.v1.json"]
+        url, headers, protocols = gateway.url, {}, list(self.protocols)
         if how == "header":
             headers["Authorization"] = f"Bearer {jwt}"
         elif how == "query":
@@ -234,7 +243,7 @@ class Client:
     async def _read(self):
         try:
             async for text in self.socket:
-                message = json.loads(text)
+                message = self.unpack(text)
                 message["arrival"] = next(_numbers)
                 if "ok" in message:
                     self.replies.setdefault(message.get("id"), []).append(message)
@@ -270,7 +279,7 @@ class Client:
                 ) from None
 
     async def send(self, event, data=None, **more):
-        await self.socket.send(json.dumps({**more, "event": event, "data": data if data is not None else {}}))
+        await self.socket.send(self.pack({**more, "event": event, "data": data if data is not None else {}}))
 
     async def request(self, event, data=None):
         """The whole reply."""

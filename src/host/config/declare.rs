@@ -1,5 +1,5 @@
 //! What is said about a key, once: parser, environment, `config show`, `docs/configuration.md` and
-//! errors all read it here.
+//! errors all read it here. Keys stand in sections, one of each, or in rows of lists, `[[policy]]`.
 //! Invariant: a default is a value that its own declaration allows (a test tries each).
 
 use super::value::Value;
@@ -10,8 +10,17 @@ pub struct Section {
     pub keys: &'static [Key],
 }
 
+/// Rows of keys, of which there may be any number. Changes while clients stay.
+pub struct List {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub keys: &'static [Key],
+    /// The path of the key that no row goes without.
+    pub needed: &'static str,
+}
+
 pub struct Key {
-    /// Section and name, joined by a dot.
+    /// Section or list, and name, joined by a dot.
     pub path: &'static str,
     pub help: &'static str,
     pub spec: Spec,
@@ -19,6 +28,7 @@ pub struct Key {
 
 pub struct Spec {
     pub allowed: Allowed,
+    /// Without meaning in a row: a key that is not there says nothing.
     pub default: Default,
     /// What a reload changes while clients stay; everything else waits for a restart.
     pub is_live: bool,
@@ -199,4 +209,51 @@ macro_rules! sections {
     };
 }
 
-pub(super) use sections;
+/// Makes of one list of keys the declarations and a struct for the rows of each list.
+macro_rules! lists {
+    ($(
+        $(#[doc = $about:literal])+
+        $list:ident: $Row:ident needs $needed:ident {
+            $( $(#[doc = $help:literal])+ $key:ident: $Type:ty = $spec:expr; )+
+        }
+    )+) => {
+        /// All rows that an operator wrote, in their order.
+        pub struct Lists {
+            $( pub $list: Vec<$Row>, )+
+        }
+
+        $(
+            pub struct $Row {
+                $( pub $key: Option<$Type>, )+
+            }
+        )+
+
+        pub static LISTS: &[List] = &[
+            $( List {
+                name: stringify!($list),
+                about: concat!($($about),+),
+                keys: &[
+                    $( Key {
+                        path: concat!(stringify!($list), ".", stringify!($key)),
+                        help: concat!($($help),+),
+                        spec: $spec,
+                    }, )+
+                ],
+                needed: concat!(stringify!($list), ".", stringify!($needed)),
+            }, )+
+        ];
+
+        impl Lists {
+            /// `rows_of` knows the rows of each list, whose values were checked against their keys.
+            pub fn read<'a>(rows_of: impl Fn(&str) -> &'a [Row]) -> Lists {
+                Lists {
+                    $( $list: rows_of(stringify!($list)).iter().map(|row| $Row {
+                        $( $key: row.value(concat!(stringify!($list), ".", stringify!($key))).map(<$Type as Typed>::of), )+
+                    }).collect(), )+
+                }
+            }
+        }
+    };
+}
+
+pub(super) use {lists, sections};

@@ -1,9 +1,9 @@
 //! One file of TOML to values of keys, with the place of each.
 //! Invariant: every line that changes nothing is a problem, and all problems are found at once.
 
-use super::declare::Key;
+use super::declare::{Key, List};
 use super::origin::{Origin, Problem, nearest};
-use super::tree::{SECTIONS, key, keys};
+use super::tree::{LISTS, SECTIONS, key, keys, list};
 use super::value::{Quoted, Value, Wrong};
 use std::fs::File;
 use std::io::Read as _;
@@ -15,6 +15,9 @@ use toml::de::{DeTable, DeValue};
 /// Far more than all keys need: a larger file is some other file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The part of a profile that is not for the server.
+const SYSTEM: &str = "system";
+
 /// One key that is set somewhere.
 #[derive(Clone)]
 pub struct Entry {
@@ -23,11 +26,30 @@ pub struct Entry {
     pub origin: Origin,
 }
 
+/// One table of a list.
+#[derive(Clone)]
+pub struct Row {
+    pub entries: Vec<Entry>,
+    pub origin: Origin,
+}
+
+impl Row {
+    pub fn entry(&self, path: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.key.path == path)
+    }
+
+    pub fn value(&self, path: &str) -> Option<&Value> {
+        self.entry(path).map(|entry| &entry.value)
+    }
+}
+
 #[derive(Default)]
 pub struct Read {
     pub entries: Vec<Entry>,
+    /// Lists that are there, be it without a row.
+    pub lists: Vec<(&'static List, Vec<Row>)>,
     pub problems: Vec<Problem>,
-    /// Paths of keys whose values were refused.
+    /// Paths of keys whose values were refused, and names of lists with something wrong.
     pub refused: Vec<&'static str>,
 }
 
@@ -49,6 +71,21 @@ pub fn load(path: &Path) -> Result<String, String> {
 
 /// The text of a file at `path`.
 pub fn parse(path: &str, text: &str) -> Read {
+    parse_as(Kind::Configuration, path, text)
+}
+
+/// The same for a profile. What it says to the system is for `ringroom tune` to read.
+pub fn parse_profile(path: &str, text: &str) -> Read {
+    parse_as(Kind::Profile, path, text)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Configuration,
+    Profile,
+}
+
+fn parse_as(kind: Kind, path: &str, text: &str) -> Read {
     let path: Arc<str> = path.into();
     let place = |at: usize| {
         let before = &text[..at];
@@ -56,11 +93,20 @@ pub fn parse(path: &str, text: &str) -> Read {
         Origin::File { path: Arc::clone(&path), line: 1 + before.matches('\n').count(), column }
     };
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut found = Found { place, entries: Vec::new(), problems: Vec::new(), refused: Vec::new() };
+    let lists = Vec::new();
+    let mut found = Found { place, entries: Vec::new(), lists, problems: Vec::new(), refused: Vec::new() };
     for (name, value) in table.get_ref() {
+        match (name.get_ref().as_ref(), kind) {
+            (SYSTEM, Kind::Profile) => continue,
+            (SYSTEM, Kind::Configuration) => {
+                found.problem(name.span().start, format!("[{SYSTEM}] stands in profiles only; move it to one of your own, and name that with server.profile"));
+                continue;
+            }
+            _ => {}
+        }
         found.top(name.get_ref(), name.span(), value.get_ref());
     }
-    let Found { place, entries, mut problems, refused } = found;
+    let Found { place, entries, lists, mut problems, refused } = found;
     for error in errors {
         let at = error.span().map_or(0, |span| span.start).min(text.len());
         let at = (0..=at).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -71,7 +117,7 @@ pub fn parse(path: &str, text: &str) -> Read {
     }
     problems.sort_by_key(|(at, _)| *at);
     let problems = problems.into_iter().map(|(at, what)| Problem::new(&place(at), what)).collect();
-    Read { entries, problems, refused }
+    Read { entries, lists, problems, refused }
 }
 
 fn line_start(text: &str, at: usize) -> usize {
@@ -100,6 +146,7 @@ fn syntax(message: &str) -> String {
 struct Found<F> {
     place: F,
     entries: Vec<Entry>,
+    lists: Vec<(&'static List, Vec<Row>)>,
     problems: Vec<(usize, String)>,
     refused: Vec<&'static str>,
 }
@@ -110,6 +157,9 @@ impl<F: Fn(usize) -> Origin> Found<F> {
     }
 
     fn top(&mut self, name: &str, span: Range<usize>, value: &DeValue<'_>) {
+        if let Some(list) = list(name) {
+            return self.list(list, span, value);
+        }
         let section = SECTIONS.iter().find(|section| section.name == name);
         match (section, value) {
             (Some(section), DeValue::Table(inner)) => {
@@ -130,14 +180,68 @@ impl<F: Fn(usize) -> Origin> Found<F> {
             }
             (None, DeValue::Table(_)) => {
                 let names = || SECTIONS.iter().map(|section| section.name);
-                let advice = match nearest(name, names()) {
-                    Some(near) => format!("did you mean [{near}]?"),
-                    None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
+                let lists = || LISTS.iter().map(|list| list.name);
+                let advice = match (nearest(name, names()), nearest(name, lists())) {
+                    (Some(near), _) => format!("did you mean [{near}]?"),
+                    (None, Some(near)) => format!("did you mean [[{near}]]?"),
+                    (None, None) => {
+                        let lists = lists().map(|list| format!("[[{list}]]"));
+                        format!("there are {}", names().map(str::to_owned).chain(lists).collect::<Vec<_>>().join(", "))
+                    }
                 };
                 self.problem(span.start, format!("there is no section {}; {advice}", Quoted(name)));
             }
+            (None, DeValue::Array(items)) if items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))) => {
+                let lists = LISTS.iter().map(|list| format!("[[{}]]", list.name)).collect::<Vec<_>>().join(", ");
+                self.problem(span.start, format!("there is no list {}; there is {lists}", Quoted(name)));
+            }
             (None, _) => self.problem(span.start, unknown(name)),
         }
+    }
+
+    fn list(&mut self, list: &'static List, span: Range<usize>, value: &DeValue<'_>) {
+        let before = self.problems.len();
+        let (name, needed) = (list.name, list.needed);
+        let DeValue::Array(items) = value else {
+            self.refused.push(name);
+            let first = needed.rsplit('.').next().unwrap_or(needed);
+            let what = "for each, and keys such as";
+            return self.problem(
+                span.start,
+                format!("{name} is a list of tables; write [[{name}]] on a line of its own {what} {first} below"),
+            );
+        };
+        let mut rows = Vec::new();
+        for item in items {
+            let at = item.span().start;
+            let DeValue::Table(table) = item.get_ref() else {
+                let (is, article) = of_type(item.get_ref());
+                self.problem(
+                    at,
+                    format!("{name} holds {article} {is} where a table belongs; write [[{name}]] for each"),
+                );
+                continue;
+            };
+            let outer = std::mem::take(&mut self.entries);
+            for (key_name, value) in table {
+                match list.keys.iter().find(|key| key.name() == key_name.get_ref()) {
+                    Some(key) => self.entry(key, key_name.span(), value.get_ref()),
+                    None => self.problem(key_name.span().start, unknown_in_row(list, key_name.get_ref())),
+                }
+            }
+            let entries = std::mem::replace(&mut self.entries, outer);
+            let is_named =
+                |path: &str| table.keys().any(|key_name| path.rsplit('.').next() == Some(key_name.get_ref()));
+            if !is_named(needed) {
+                let example = list.keys.iter().find(|key| key.path == needed).map(Key::example).unwrap_or_default();
+                self.problem(at, format!("this [[{name}]] has no {needed}; for example: {example}"));
+            }
+            rows.push(Row { entries, origin: (self.place)(at) });
+        }
+        if self.problems.len() > before {
+            self.refused.push(name);
+        }
+        self.lists.push((list, rows));
     }
 
     fn entry(&mut self, key: &'static Key, span: Range<usize>, value: &DeValue<'_>) {
@@ -150,6 +254,21 @@ impl<F: Fn(usize) -> Origin> Found<F> {
             }
         }
     }
+}
+
+/// What a value is called, and the article before it.
+pub fn of_type(value: &DeValue<'_>) -> (&'static str, &'static str) {
+    let is = value.type_str();
+    (is, if is.starts_with(['a', 'i']) { "an" } else { "a" })
+}
+
+fn unknown_in_row(list: &List, name: &str) -> String {
+    let names = || list.keys.iter().map(Key::name);
+    let advice = match nearest(name, names()) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("[[{}]] has {}", list.name, names().collect::<Vec<_>>().join(", ")),
+    };
+    format!("there is no key {}; {advice}", Quoted(&format!("{}.{name}", list.name)))
 }
 
 /// What to say of a path that no key has.
@@ -270,7 +389,7 @@ mod tests {
         (
             "[limits]\ncolour = \"red\"",
             &[
-                "f:2:1: there is no key \"limits.colour\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries, conn_burst, conn_per_s, user_events, user_events_ms, events, unlimited_roles, message_bytes, rooms_per_conn, rooms_per_request, rooms_per_shard, outbox_bytes, slow_ms, stall_ms",
+                "f:2:1: there is no key \"limits.colour\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries, conn_burst, conn_per_s, user_events, user_events_ms, events, unlimited_roles, message_bytes, rooms_per_conn, rooms_per_request, rooms_per_shard, outbox_bytes, slow_ms, stall_ms, conns_per_user, attempts_per_user, attempts_per_user_ms",
             ],
         ),
         (
@@ -293,7 +412,7 @@ mod tests {
         (
             "[colours]\nred = 1",
             &[
-                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, anonymous, limits, sockets, turn, memory, drain, log",
+                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, network, limits, sockets, turn, compression, memory, drain, log, audit, [[policy]]",
             ],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),
@@ -402,7 +521,7 @@ mod tests {
         (
             "[limits]\nx = 2\nidle_ms = soon\n[sockets]\nbacklog = \"7\"\n[log]\nlevel = 3\n",
             &[
-                "f:2:1: there is no key \"limits.x\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries, conn_burst, conn_per_s, user_events, user_events_ms, events, unlimited_roles, message_bytes, rooms_per_conn, rooms_per_request, rooms_per_shard, outbox_bytes, slow_ms, stall_ms",
+                "f:2:1: there is no key \"limits.x\"; [limits] has handshake_ms, heartbeat_ms, heartbeat_time_out_ms, idle_ms, conns_per_shard, lane_entries, conn_burst, conn_per_s, user_events, user_events_ms, events, unlimited_roles, message_bytes, rooms_per_conn, rooms_per_request, rooms_per_shard, outbox_bytes, slow_ms, stall_ms, conns_per_user, attempts_per_user, attempts_per_user_ms",
                 "f:3:11: this is not TOML: there is no value, or a text without quotes; a line is a [section], a `key = value` with texts in quotes, or a # comment",
                 "f:5:1: sockets.backlog is \"7\"; it takes a whole number of connections from 1 to 65535; for example: backlog = 4096",
                 "f:7:1: log.level is the number 3; it takes \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"; for example: level = \"info\"",
@@ -410,11 +529,112 @@ mod tests {
         ),
     ];
 
+    /// The same of lists.
+    const WRONG_LISTS: &[(&str, &[&str])] = &[
+        (
+            "[policy]\nrooms = \"chat:*\"",
+            &[
+                "f:1:2: policy is a list of tables; write [[policy]] on a line of its own for each, and keys such as rooms below",
+            ],
+        ),
+        (
+            "policy = \"chat:*\"",
+            &[
+                "f:1:1: policy is a list of tables; write [[policy]] on a line of its own for each, and keys such as rooms below",
+            ],
+        ),
+        (
+            "policy.rooms = \"chat:*\"",
+            &[
+                "f:1:1: policy is a list of tables; write [[policy]] on a line of its own for each, and keys such as rooms below",
+            ],
+        ),
+        ("[polices]\nrooms = \"chat:*\"", &["f:1:2: there is no section \"polices\"; did you mean [[policy]]?"]),
+        ("policy = [3]", &["f:1:11: policy holds an integer where a table belongs; write [[policy]] for each"]),
+        ("[[polices]]\nrooms = \"chat:*\"", &["f:1:3: there is no list \"polices\"; there is [[policy]]"]),
+        ("[[policy]]", &["f:1:1: this [[policy]] has no policy.rooms; for example: rooms = \"chat:{tenant}.*\""]),
+        (
+            "[[policy]]\nrooms = \"a\"\njoin = \"nobody\"\n\n[[policy]]\njoin = \"nobody\"",
+            &["f:5:1: this [[policy]] has no policy.rooms; for example: rooms = \"chat:{tenant}.*\""],
+        ),
+        (
+            "[[policy]]\nrooms = \"a\"\npublsh = \"nobody\"",
+            &["f:3:1: there is no key \"policy.publsh\"; did you mean publish?"],
+        ),
+        (
+            "[[policy]]\nrooms = \"a\"\ncolour = \"red\"",
+            &[
+                "f:3:1: there is no key \"policy.colour\"; [[policy]] has name, rooms, join, publish, direct, presence, manage",
+            ],
+        ),
+        (
+            "[[policy]]\nrooms = \"chat:1*\"",
+            &[
+                "f:2:1: policy.rooms is \"chat:1*\"; it takes a pattern of rooms; for example: rooms = \"chat:{tenant}.*\"",
+            ],
+        ),
+        (
+            "[[policy]]\nrooms = \"chat:{user}\"\njoin = 3",
+            &[
+                "f:2:1: policy.rooms is \"chat:{user}\"; it takes a pattern of rooms; for example: rooms = \"chat:{tenant}.*\"",
+                "f:3:1: policy.join is the number 3; it takes anybody or nobody alone, or words with commas between: role:NAME, claim:PATH=VALUE, token, ask; for example: join = \"role:staff, claim:plan=pro\"",
+            ],
+        ),
+        (
+            "[[policy]]\nrooms = \"a\"\njoin = [\"role:a\"]",
+            &[
+                "f:3:1: policy.join is an array; it takes anybody or nobody alone, or words with commas between: role:NAME, claim:PATH=VALUE, token, ask; for example: join = \"role:staff, claim:plan=pro\"",
+            ],
+        ),
+        (
+            "[[policy]]\nrooms = \"a\"\npublish = \"editor\"",
+            &[
+                "f:3:1: policy.publish is \"editor\"; it takes anybody or nobody alone, or words with commas between: role:NAME, claim:PATH=VALUE, token, ask; for example: publish = \"role:editor, token\"",
+            ],
+        ),
+        (
+            "[[policy]]\nname = \"default\"\nrooms = \"a\"",
+            &[
+                "f:2:1: policy.name is \"default\"; it takes 1 to 64 letters, digits and _ . : @ - and spaces, but not default; for example: name = \"editors\"",
+            ],
+        ),
+        ("[[policy]]\nrooms = \"a\"\nrooms = \"b\"", &["f:3:1: this is here a second time; keep one of the two"]),
+        (
+            "[[policy]]\nrooms = a",
+            &[
+                "f:2:9: this is not TOML: there is no value, or a text without quotes; a line is a [section], a `key = value` with texts in quotes, or a # comment",
+            ],
+        ),
+        (
+            "[[policy]]\nrooms = \"a\"\n[policy.join]\nrole = \"a\"",
+            &[
+                "f:3:9: policy.join is a table; it takes anybody or nobody alone, or words with commas between: role:NAME, claim:PATH=VALUE, token, ask; for example: join = \"role:staff, claim:plan=pro\"",
+            ],
+        ),
+    ];
+
+    #[test]
+    fn every_wrong_list_is_told_where_it_is_wrong_and_what_to_do() {
+        for (text, expected) in WRONG_LISTS {
+            assert_eq!(problems(text), *expected, "{text}");
+        }
+    }
+
     #[test]
     fn every_wrong_file_is_told_where_it_is_wrong_and_what_to_do() {
         for (text, expected) in WRONG {
             assert_eq!(problems(text), *expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_profile_says_to_the_system_is_none_of_the_servers_business() {
+        let text = "[system]\nnet.core.somaxconn = 1\n[limits]\nidel_ms = 1";
+        let read = parse_profile("f", text);
+        assert_eq!(read.problems.len(), 1);
+        assert!(read.problems[0].to_string().starts_with("f:4:1: there is no key"));
+        let said = problems(text);
+        assert!(said.len() == 2 && said[0].starts_with("f:1:2: [system] stands in profiles only"), "{said:?}");
     }
 
     #[test]

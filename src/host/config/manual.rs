@@ -1,7 +1,7 @@
 //! `docs/configuration.md`, made from the declarations.
 
 use super::declare::{Allowed, Key};
-use super::tree::SECTIONS;
+use super::tree::{LISTS, SECTIONS};
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -23,9 +23,12 @@ Files are TOML. `ringroom config check FILE` names every error with its line, an
 78; `ringroom config show` prints what would run and where each value comes from. Secrets are shown
 by neither.
 
+Lists, `[[policy]]`, stand in files only. The rows of one source count together and in their order; a
+later source that has the list replaces the whole of it (`policy = []` leaves none).
+
 On SIGHUP all of it is read again. A configuration with an error is refused as a whole, its errors
 go to the log, and the old one stays. Keys marked **live** change at once, and no connection is
-closed for it; a change of any other key is named in the log and waits for a restart.
+closed for it, and so do lists; a change of any other key is named in the log and waits for a restart.
 ";
 
 /// The whole page.
@@ -37,7 +40,19 @@ pub fn manual() -> String {
             describe(key, &mut page);
         }
     }
+    for list in LISTS {
+        let _ = write!(page, "\n## [[{}]]\n\n{}\n", list.name, list.about.trim());
+        for key in list.keys {
+            describe_in_row(key, key.path == list.needed, &mut page);
+        }
+    }
     page
+}
+
+fn describe_in_row(key: &Key, is_needed: bool, page: &mut String) {
+    let needed = if is_needed { ", needed" } else { "" };
+    let _ = write!(page, "\n### {}{needed}\n\n{}\n\n", key.path, key.help.trim());
+    let _ = writeln!(page, "- takes {}; for example `{}`", key.spec.allowed, key.example());
 }
 
 // Writing to a string does not fail.
@@ -64,8 +79,64 @@ fn describe(key: &Key, page: &mut String) {
     page.push('\n');
 }
 
+const SAMPLE_HEAD: &str = "\
+# The configuration of ringroom: every key with its default, commented out.
+#
+# Try changes with `ringroom config check`, load them with `systemctl reload ringroom`; keys marked
+# live change at once, others with a restart. docs/configuration.md has more about each.
+# Secrets are better kept in /etc/ringroom/environment.
+";
+
+/// A file to begin with: it changes nothing until a # is taken away.
+pub fn sample() -> String {
+    let mut file = String::from(SAMPLE_HEAD);
+    for section in SECTIONS {
+        let _ = write!(file, "\n#{}\n[{}]\n", commented(section.about), section.name);
+        for key in section.keys {
+            let spec = &key.spec;
+            let live = if spec.is_live { " (live)" } else { "" };
+            let value = if spec.is_secret { "\"\"".into() } else { spec.default.value().to_string() };
+            let _ = write!(file, "\n#{}{live}\n#{} = {value}\n", commented(key.help), key.name());
+        }
+    }
+    file
+}
+
+/// The lines of a text behind marks of comments, but for the first mark.
+fn commented(text: &str) -> String {
+    text.trim_end().replace('\n', "\n#")
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::file;
+
+    #[test]
+    fn the_sample_that_is_installed_is_the_one_that_the_tree_makes() {
+        let written = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/debian/ringroom.toml"));
+        let is_equal = written.is_ok_and(|written| written == super::sample());
+        assert!(is_equal, "write it anew: cargo run -- config sample > debian/ringroom.toml");
+    }
+
+    #[test]
+    fn the_sample_changes_nothing_and_each_of_its_lines_is_allowed() {
+        let sample = super::sample();
+        let read = file::parse("sample", &sample);
+        assert!(read.problems.is_empty() && read.entries.is_empty(), "{:?}", read.problems);
+        let is_key = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && line.contains(" = ");
+        let keys = sample.lines().filter(is_key).count();
+        assert_eq!(keys, super::super::tree::keys().count());
+        let open: String = sample
+            .lines()
+            .filter(|line| !line.starts_with("#secret ="))
+            .map(|line| if is_key(&line) { &line[1..] } else { line })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let read = file::parse("sample", &open);
+        assert!(read.problems.is_empty(), "{:?}", read.problems);
+        assert_eq!(read.entries.len(), keys - 1);
+    }
+
     #[test]
     fn the_manual_in_docs_is_the_one_that_the_tree_makes() {
         let written = include_str!("../../../docs/configuration.md");

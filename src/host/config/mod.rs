@@ -13,7 +13,7 @@ mod sources;
 mod tree;
 mod value;
 
-pub use manual::manual;
+pub use manual::{manual, sample};
 pub use origin::Refused;
 pub use settle::Config;
 pub use sources::{Effective, Reloaded, Sources};
@@ -56,6 +56,35 @@ pub fn show(sources: &Sources) -> Result<String, Refused> {
     judged(sources).map(|(effective, _)| effective.to_string())
 }
 
+/// What the configuration asks of the system it runs on.
+pub struct Asked {
+    pub config: Config,
+    pub profile: String,
+    /// Names and texts of what the profile is made of; the last says most.
+    pub profile_texts: Vec<(String, String)>,
+}
+
+/// As [`check`], with what a tool for the system has to know.
+pub fn asked(sources: &Sources) -> Result<Asked, Refused> {
+    const PROFILE: &str = "server.profile";
+    let Gathered { effective, mut problems, .. } = sources.gather();
+    let settled = settle(&effective, sources.options.dev);
+    problems.extend(settled.problems);
+    let profile = effective.tree().server.profile;
+    let texts = profiles::texts(&profile, effective.origin(PROFILE));
+    match (settled.config, texts) {
+        (Some(config), Ok(profile_texts)) if problems.is_empty() => Ok(Asked { config, profile, profile_texts }),
+        // A profile that cannot be read has been told of.
+        (_, Ok(_)) | (None, Err(_)) => Err(Refused(problems)),
+        (Some(_), Err(problem)) => {
+            if problems.is_empty() {
+                problems.push(problem);
+            }
+            Err(Refused(problems))
+        }
+    }
+}
+
 fn judged(sources: &Sources) -> Result<(Effective, Vec<String>), Refused> {
     let Gathered { effective, mut problems, mut notes } = sources.gather();
     let settled = settle(&effective, sources.options.dev);
@@ -71,8 +100,11 @@ mod tests {
     use super::tree::{key, keys};
     use super::value::{Quoted, Value};
     use super::*;
+    use crate::admission::identity::{Identity, Particulars};
+    use crate::admission::names::{RoomName, User};
     use crate::admission::rates::{Allowance, Rates};
-    use crate::base::limits::SHARDS_MAX;
+    use crate::admission::rights::Right;
+    use crate::base::limits::{CLAIMS_MAX, POLICIES_MAX, SHARDS_MAX};
     use crate::host::Options;
     use crate::io::runtime::Choice;
     use log::LevelFilter;
@@ -120,11 +152,11 @@ mod tests {
     fn each_source_wins_over_those_before_it() {
         let file = File::new(
             "order",
-            "[server]\nprofile = \"density\"\n[limits]\nidle_ms = 7\n[sockets]\nbacklog = 5\n[drain]\nspread_ms = 5",
+            "[server]\nprofile = \"density\"\n[limits]\nidle_ms = 7\n[sockets]\nbacklog = 5\n[drain]\nretry_ms = 5",
         );
         let environment = [
             SECRET,
-            ("RINGROOM_DRAIN__SPREAD_MS", "6"),
+            ("RINGROOM_DRAIN__RETRY_MS", "6"),
             ("RINGROOM_LISTEN", "127.0.0.1:1"),
             ("RINGROOM_OPS", "127.0.0.1:2"),
         ];
@@ -133,7 +165,7 @@ mod tests {
         assert_eq!(config.keys.tokens.leeway_s, 5, "a default");
         assert_eq!(config.limits.heartbeat, Duration::from_secs(50), "the profile over the default");
         assert_eq!(config.limits.idle_time_max, Duration::from_millis(7), "the file over the profile");
-        assert_eq!(config.drain_spread, Duration::from_millis(6), "the environment over the file");
+        assert_eq!(config.drain.retry, Duration::from_millis(6), "the environment over the file");
         assert_eq!((config.listen.port(), config.ops.port()), (7, 2), "an option over the environment");
         assert!(notes.is_empty() && !config.development);
         let shown = effective.to_string();
@@ -141,7 +173,7 @@ mod tests {
             "leeway_s = 5  # default".to_owned(),
             "heartbeat_ms = 50000  # profile density".to_owned(),
             format!("idle_ms = 7  # {}:4:1", file.0.display()),
-            "spread_ms = 6  # RINGROOM_DRAIN__SPREAD_MS".to_owned(),
+            "retry_ms = 6  # RINGROOM_DRAIN__RETRY_MS".to_owned(),
             "listen = \"localhost:7\"  # --listen".to_owned(),
             "# secret is hidden  # RINGROOM_JWT_SECRET".to_owned(),
         ] {
@@ -159,7 +191,7 @@ mod tests {
             ("RINGROOM_LOG", "debug"),
             ("RINGROOM_LIMITS__HANDSHAKE_MS", "250"),
             ("RINGROOM_LIMITS__HEARTBEAT_MS", "1000"),
-            ("RINGROOM_DRAIN__SPREAD_MS", "0"),
+            ("RINGROOM_DRAIN__RETRY_MS", "0"),
             ("RINGROOM_SOCKETS__SEND_BUFFER_BYTES", "65536"),
             ("HOME", "/"),
         ];
@@ -167,7 +199,7 @@ mod tests {
         assert_eq!((config.io, config.shards, config.log), (Choice::Epoll, 3, LevelFilter::Debug));
         assert_eq!(config.handshake_time, Duration::from_millis(250));
         assert_eq!(config.limits.heartbeat, Duration::from_secs(1));
-        assert_eq!(config.drain_spread, Duration::ZERO);
+        assert_eq!(config.drain.retry, Duration::ZERO);
         assert_eq!(config.tuning.sockets.send_buffer_bytes, Some(65_536));
         assert!(notes.is_empty() && !config.development);
     }
@@ -356,6 +388,110 @@ mod tests {
         assert_eq!(config.secret.as_deref(), Some(SECRET.1.as_bytes()));
         let again = effective.reload(loaded(Options::default(), &after).effective);
         assert!(again.changed.is_empty() && again.waiting.len() == 2, "what waits is named until it is done");
+    }
+
+    const RULES: &str = r#"
+[[policy]]
+name = "editors"
+rooms = "news:*"
+publish = "role:editor, claim:plan=pro"
+
+[[policy]]
+rooms = "**"
+publish = "nobody"
+"#;
+
+    fn of_file(name: &str, text: &str) -> Result<Loaded, Refused> {
+        load(&sources(Options::default(), Some(&File::new(name, text)), &[SECRET]))
+    }
+
+    fn may_publish(config: &Config, role: &str, room: &str) -> bool {
+        let said = Particulars { roles: [role.into()].into(), ..Particulars::default() };
+        let identity = Identity::new(User::new("acme".into(), "alice"), None, said);
+        config.policy.decide(&identity, Right::Publish, &RoomName::parse(room).unwrap()).is_ok()
+    }
+
+    #[test]
+    fn policies_of_a_file_decide_and_their_claims_are_looked_for_in_tokens() {
+        let Loaded { config, effective, .. } = of_file("policies", RULES).unwrap_or_else(|refused| panic!("{refused}"));
+        assert!(may_publish(&config, "editor", "news:1") && !may_publish(&config, "editor", "chat:1"));
+        assert!(!may_publish(&config, "guest", "news:1"));
+        assert_eq!(config.keys.tokens.compared, ["plan".into()]);
+        let shown = effective.to_string();
+        assert!(shown.contains("\n[[policy]]  # ") && shown.contains(":7:1\nrooms = \"**\"  # "), "{shown}");
+        let again = Effective::of_text(&shown);
+        assert!(effective.reload(again).changed.is_empty(), "what is shown reads the same again");
+    }
+
+    #[test]
+    fn roles_of_the_platform_can_be_called_otherwise() {
+        let Loaded { config, .. } = of_file("roles", "[roles]\nplatform = \"root, ops\"").unwrap();
+        assert!(
+            may_publish(&config, "ops", "platform.news") && !may_publish(&config, "platform_admin", "platform.news")
+        );
+        assert!(may_publish(&config, "admin", "performance.dashboard"));
+    }
+
+    #[test]
+    fn a_later_source_with_policies_replaces_the_whole_list_of_an_earlier_one() {
+        let profile = File::new("rules-profile", RULES);
+        let with = |name: &str, rest: &str| {
+            let profile = Quoted(profile.0.to_str().unwrap()).to_string();
+            of_file(name, &format!("{rest}\n[server]\nprofile = {profile}"))
+                .unwrap_or_else(|refused| panic!("{refused}"))
+        };
+        assert!(!may_publish(&with("no-list", "").config, "guest", "news:1"), "none: the profile's stay");
+        let own = with("own-list", "[[policy]]\nrooms = \"chat:*\"\npublish = \"nobody\"").config;
+        assert!(may_publish(&own, "guest", "news:1") && !may_publish(&own, "guest", "chat:1"));
+        assert!(may_publish(&with("empty-list", "policy = []").config, "guest", "news:1"));
+    }
+
+    #[test]
+    fn policies_that_cannot_stand_are_told_with_their_place() {
+        let of = |text: &str| {
+            let refused = of_file("wrong-policies", text).map(|_| ()).unwrap_err().to_string();
+            refused.split_once(".toml:").map(|(_, rest)| rest.to_owned()).unwrap_or(refused)
+        };
+        assert_eq!(
+            of("[[policy]]\nrooms = \"a\""),
+            "1:1: this [[policy]] decides nothing; add one of join, publish, direct, presence, manage"
+        );
+        assert_eq!(
+            of("[[policy]]\nrooms = \"a\"\njoin = \"role:a, ask\""),
+            "3:1: policy.join says ask, and this release has nobody to ask; name roles or claims instead"
+        );
+        let hidden = of(
+            "[[policy]]\nrooms = \"**\"\njoin = \"token\"\n[[policy]]\nrooms = \"a:*\"\npublish = \"token\"\njoin = \"anybody\"",
+        );
+        assert!(
+            hidden.starts_with("7:1: policy.join never decides here: the [[policy]] at ")
+                && hidden.contains(".toml:1:1 comes first"),
+            "{hidden}"
+        );
+        let many: String =
+            (0..=POLICIES_MAX).map(|nth| format!("[[policy]]\nrooms = \"r{nth}\"\njoin = \"nobody\"\n")).collect();
+        assert!(of(&many).contains("1024 at most"));
+        let claims: String = (0..=CLAIMS_MAX)
+            .map(|nth| format!("[[policy]]\nrooms = \"r{nth}\"\njoin = \"claim:c{nth}=1\"\n"))
+            .collect();
+        assert!(of(&claims).contains("17 different claims"));
+    }
+
+    #[test]
+    fn a_reload_takes_policies_and_names_them_once_if_they_changed() {
+        let of = |name, text: &str| of_file(name, text).unwrap_or_else(|refused| panic!("{refused}")).effective;
+        let before = of("rules-before", RULES);
+        let moved = before.reload(of("rules-moved", &format!("# moved\n{RULES}")));
+        assert!(moved.changed.is_empty(), "the same rules in other lines: {:?}", moved.changed);
+        let Reloaded { effective, changed, waiting } = before.reload(of("rules-after", "policy = []"));
+        assert_eq!((changed, waiting), (vec!["policy"], vec![]));
+        assert!(may_publish(&judge(&effective, false).unwrap(), "guest", "chat:1"));
+    }
+
+    #[test]
+    fn the_environment_cannot_hold_a_list_and_says_so() {
+        let notes = loaded(Options::default(), &[SECRET, ("RINGROOM_POLICY__0__ROOMS", "chat:*")]).notes;
+        assert_eq!(notes, ["RINGROOM_POLICY__0__ROOMS changes nothing: policy is a list, which only files can hold"]);
     }
 
     /// Some value that a key allows.

@@ -3,8 +3,9 @@
 
 use super::file::{self, Read};
 use super::origin::{Origin, Problem, nearest};
+use super::tree::PROFILE_DEFAULT;
 use super::value::Quoted;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub const BENCH: &str = "bench";
 
@@ -19,17 +20,17 @@ const PROFILES: [(&str, &str); 5] = [
 /// What the profile `name` sets. `named_at`: who chose it, which a file is found relative to.
 pub fn read(name: &str, named_at: &Origin) -> Read {
     let mut read = if let Some((name, text)) = PROFILES.iter().find(|(known, _)| *known == name) {
-        let mut read = file::parse(name, text);
-        read.entries.iter_mut().for_each(|entry| entry.origin = Origin::Profile((*name).into()));
+        let mut read = file::parse_profile(name, text);
+        let rows = read.lists.iter_mut().flat_map(|(_, rows)| rows);
+        let of_rows =
+            rows.flat_map(|row| row.entries.iter_mut().map(|entry| &mut entry.origin).chain([&mut row.origin]));
+        let origins = read.entries.iter_mut().map(|entry| &mut entry.origin).chain(of_rows);
+        origins.for_each(|origin| *origin = Origin::Profile((*name).into()));
         read
     } else if name.contains('/') || name.ends_with(".toml") {
-        let beside = match named_at {
-            Origin::File { path, .. } => Path::new(&**path).parent().unwrap_or(Path::new("")),
-            _ => Path::new(""),
-        };
-        let path = beside.join(name);
+        let path = place(name, named_at);
         match file::load(&path) {
-            Ok(text) => file::parse(&path.to_string_lossy(), &text),
+            Ok(text) => file::parse_profile(&path.to_string_lossy(), &text),
             Err(what) => {
                 let what = format!("the profile {} {what}", path.display());
                 Read { problems: vec![Problem::new(named_at, what)], ..Read::default() }
@@ -52,6 +53,31 @@ pub fn read(name: &str, named_at: &Origin) -> Read {
         ));
     }
     read
+}
+
+/// Where a profile of one's own lies: beside the file that names it.
+fn place(name: &str, named_at: &Origin) -> PathBuf {
+    let beside = match named_at {
+        Origin::File { path, .. } => Path::new(&**path).parent().unwrap_or(Path::new("")),
+        _ => Path::new(""),
+    };
+    beside.join(name)
+}
+
+/// The name and the text of the profile, and those of [`PROFILE_DEFAULT`] before it: what that asks of
+/// the system holds under every profile. Reads again what [`read`] was content with.
+pub fn texts(name: &str, named_at: &Origin) -> Result<Vec<(String, String)>, Problem> {
+    let of_ours = |wanted: &str| PROFILES.iter().find(|(known, _)| *known == wanted);
+    let ours = [PROFILE_DEFAULT, name].into_iter().filter_map(of_ours);
+    let mut texts: Vec<_> = ours.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    texts.dedup();
+    if of_ours(name).is_none() {
+        let path = place(name, named_at);
+        let text = file::load(&path)
+            .map_err(|what| Problem::new(named_at, format!("the profile {} {what}", path.display())))?;
+        texts.push((path.to_string_lossy().into_owned(), text));
+    }
+    Ok(texts)
 }
 
 #[cfg(test)]

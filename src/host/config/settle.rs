@@ -6,19 +6,31 @@ use super::profiles::BENCH;
 use super::sources::Effective;
 use super::tree::{self, Tree, cpu_numbers, items};
 use super::value::Quoted;
-use crate::admission::pattern::Pattern;
+use crate::admission::networks::Network;
+use crate::admission::origins::{self, Origins};
+use crate::admission::pattern::{Pattern, RulePattern};
+use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
+use crate::admission::policy::{Policy, Roles};
 use crate::admission::rates::{Allowance, EventRate, Rates};
+use crate::admission::rights::Right;
 use crate::admission::token::{Anonymous, ClaimPaths, TokenSettings};
-use crate::base::limits::{BURST_MAX, SHARDS_MAX};
+use crate::base::limits::{ASK_TIME_OUT, BURST_MAX, SHARDS_MAX};
+use crate::host::drain::DrainSettings;
+use crate::host::journal::Format;
 use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
+use crate::io::callers::Rate;
+use crate::io::entrance::Entrance;
 use crate::io::process;
 use crate::io::runtime::Choice;
 use crate::io::socket::SocketOptions;
 use crate::io::tuning::Tuning;
 use crate::kernel::Limits;
+use crate::kernel::audited::Auditing;
 use crate::kernel::outbox::OutboxBounds;
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const BEAT: &str = "limits.heartbeat_ms";
@@ -42,15 +54,20 @@ pub struct Config {
     pub io: Choice,
     pub tuning: Tuning,
     pub handshake_time: Duration,
+    /// Who may come in.
+    pub entrance: Arc<Entrance>,
     pub limits: Limits,
-    /// Over how long clients are told to come back when the process goes away.
-    pub drain_spread: Duration,
+    pub drain: DrainSettings,
     /// `None`: only this machine is served, with a secret that is made up.
     pub secret: Option<Vec<u8>>,
     /// What tokens are checked with and against, but for the secret.
     pub keys: KeySettings,
+    pub policy: Arc<Policy>,
     pub development: bool,
     pub log: LevelFilter,
+    pub log_format: Format,
+    /// Where the audit log is written, if anywhere.
+    pub audit_file: Option<PathBuf>,
 }
 
 pub struct Settled {
@@ -69,7 +86,8 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
     let listen = address(effective, "server.listen", &tree.server.listen, &mut problems);
     let ops = address(effective, "server.ops", &tree.server.ops, &mut problems);
     let secret = (!tree.jwt.secret.is_empty()).then(|| tree.jwt.secret.clone().into_bytes());
-    let keys = keys(&tree);
+    let rules = rules(effective, &mut problems);
+    let keys = keys(&tree, &rules);
 
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
         let place = effective.origin("server.listen");
@@ -142,6 +160,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         None if tree.server.cpus == "none" => Vec::new(),
         None => allowed,
     };
+    let development = dev || secret.is_none() && !keys.has_keys();
     let config = listen.zip(ops).filter(|_| problems.is_empty()).map(|(listen, ops)| Config {
         listen,
         ops,
@@ -154,19 +173,56 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         },
         tuning: tuning(&tree.turn, &tree.sockets),
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
+        entrance: Arc::new(entrance(&tree.network, &tree.limits, development)),
         limits: limits(&tree),
-        drain_spread: Duration::from_millis(tree.drain.spread_ms),
-        development: dev || secret.is_none() && !keys.has_keys(),
+        drain: DrainSettings {
+            conns_per_s: tree.drain.conns_per_s as u32,
+            time_out: Duration::from_millis(tree.drain.time_out_ms),
+            retry: Duration::from_millis(tree.drain.retry_ms),
+        },
+        development,
         secret,
         keys,
+        policy: Arc::new(Policy::new(roles(&tree.roles), rules)),
         log: tree.log.level.parse().expect("the tree allows the names of levels only"),
+        log_format: if tree.log.format == "json" { Format::Json } else { Format::Text },
+        audit_file: given(&tree.audit.file).map(PathBuf::from),
     });
     Settled { config, problems, secret_missing }
 }
 
+fn entrance(network: &tree::Network, limits: &tree::Limits, development: bool) -> Entrance {
+    let networks = |text: &str| items(text).filter_map(Network::parse).collect();
+    let rate = |number: Option<u64>, ms: u64| {
+        number.map(|number| Rate { number: number as u32, per: Duration::from_millis(ms) })
+    };
+    let number = |number: Option<u64>| number.map(|number| number as u32);
+    let is_named = |word: &str| items(&network.origins).any(|item| item == word);
+    Entrance {
+        allowed: networks(&network.allow),
+        denied: networks(&network.deny),
+        proxies: networks(&network.trusted_proxies),
+        unlimited: networks(&network.unlimited),
+        origins: Origins {
+            listed: items(&network.origins).filter_map(origins::Pattern::parse).collect(),
+            same_host: is_named(tree::SAME_HOST),
+            local: development,
+            any: is_named(tree::ANY),
+        },
+        attempts: rate(network.attempts, network.attempts_ms),
+        attempts_per_user: rate(limits.attempts_per_user, limits.attempts_per_user_ms),
+        failures: rate(network.failures, network.failures_ms),
+        half_open_max: number(network.half_open),
+        conns_per_address: number(network.conns_per_address),
+        conns_per_user: number(limits.conns_per_user),
+    }
+}
+
 fn limits(tree: &Tree) -> Limits {
-    let limits = &tree.limits;
+    let (limits, audit) = (&tree.limits, &tree.audit);
+    let audit = Auditing { is_on: !audit.file.is_empty(), events: items(&audit.events).map(Box::from).collect() };
     Limits {
+        audit,
         conns_max: limits.conns_per_shard as usize,
         heartbeat: Duration::from_millis(limits.heartbeat_ms),
         heartbeat_time_out: Duration::from_millis(limits.heartbeat_time_out_ms),
@@ -174,6 +230,7 @@ fn limits(tree: &Tree) -> Limits {
         lane_entries: limits.lane_entries as u32,
         memory_bytes: tree.memory.budget_bytes as usize,
         deflate_bytes_min: tree.compression.min_bytes.map(|bytes| bytes as usize),
+        ask_time_out: ASK_TIME_OUT,
         rates: rates(limits),
         message_bytes: limits.message_bytes as usize,
         rooms_per_conn: limits.rooms_per_conn as usize,
@@ -242,7 +299,63 @@ fn wrong_limits(effective: &Effective, tree: &Tree) -> Vec<Problem> {
     wrong.map(|(_, paths, what)| Problem::new(effective.origin_of_any(paths), what)).collect()
 }
 
-fn keys(tree: &Tree) -> KeySettings {
+fn roles(roles: &tree::Roles) -> Roles {
+    let names = |text: &str| items(text).map(Box::from).collect();
+    Roles { platform: names(&roles.platform), dashboard: names(&roles.dashboard), manage: names(&roles.manage) }
+}
+
+const POLICY: &str = "policy";
+
+/// What the list of policies says.
+fn rules(effective: &Effective, problems: &mut Vec<Problem>) -> Rules {
+    if !effective.is_known(POLICY) {
+        return Rules::default();
+    }
+    let rows = effective.rows(POLICY);
+    let path = |right: Right| format!("{POLICY}.{}", right.as_str());
+    let mut rules = Vec::new();
+    for (row, policy) in rows.iter().zip(effective.lists().policy) {
+        let tree::Policy { name, rooms, join, publish, direct, presence, manage } = policy;
+        // In the order of `RIGHTS`.
+        let who = [join, publish, direct, presence, manage].map(|text| Who::parse(&text?).ok());
+        let rooms = rooms.and_then(|rooms| RulePattern::parse(&rooms).ok()).expect("no row comes here without");
+        if who.iter().all(Option::is_none) {
+            let names = RIGHTS.map(Right::as_str).join(", ");
+            problems.push(Problem::new(&row.origin, format!("this [[{POLICY}]] decides nothing; add one of {names}")));
+        }
+        for (right, who) in RIGHTS.iter().zip(&who) {
+            if let Some(entry) = row.entry(&path(*right)).filter(|_| who.as_ref().is_some_and(Who::asks)) {
+                let path = entry.key.path;
+                let what = format!("{path} says ask, and this release has nobody to ask; name roles or claims instead");
+                problems.push(Problem::new(&entry.origin, what));
+            }
+        }
+        rules.push(Rule { name: name.unwrap_or_else(|| rooms.as_str().into()).into(), rooms, who });
+    }
+    let rules = match Rules::new(rules) {
+        Ok(rules) => rules,
+        Err(refused) => {
+            let last = rows.last().map(|row| &row.origin);
+            problems.extend(last.map(|origin| Problem::new(origin, refused.to_string())));
+            return Rules::default();
+        }
+    };
+    for (at, right, by) in rules.unreachable() {
+        let path = path(right);
+        let place = rows[at].entry(&path).map_or(&rows[at].origin, |entry| &entry.origin);
+        let earlier = &rows[by].origin;
+        let what = format!(
+            "{path} never decides here: the [[{POLICY}]] at {earlier} comes first and decides {} in all these rooms; \
+             move this one before it, or leave {} out",
+            right.as_str(),
+            right.as_str()
+        );
+        problems.push(Problem::new(place, what));
+    }
+    rules
+}
+
+fn keys(tree: &Tree, rules: &Rules) -> KeySettings {
     let (jwt, claims) = (&tree.jwt, &tree.claims);
     let list = |text: &str| items(text).map(Box::from).collect();
     let patterns = |text: &str| Some(items(text).filter_map(|item| Pattern::parse(item).ok()).collect());
@@ -270,6 +383,7 @@ fn keys(tree: &Tree) -> KeySettings {
             join: claims.join.as_str().into(),
             publish: claims.publish.as_str().into(),
         },
+        compared: rules.claims(),
         anonymous: (tree.anonymous.access == "allowed").then_some(anonymous),
     };
     let public_key = |path: &String| {

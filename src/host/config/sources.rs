@@ -1,13 +1,14 @@
 //! The sources of values, laid over one another.
 //! Invariant: an [`Effective`] holds one value for each key, in the order of the tree.
 
-use super::declare::Key;
-use super::file::{self, Entry, Read};
+use super::declare::{Key, List};
+use super::file::{self, Entry, Read, Row};
 use super::origin::{Origin, Problem};
 use super::profiles;
-use super::tree::{PROFILE_DEFAULT, SECTIONS, Tree, key, keys};
+use super::tree::{LISTS, Lists, PROFILE_DEFAULT, SECTIONS, Tree, key, keys, list};
 use super::value::{Value, Wrong};
 use crate::host::Options;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -33,6 +34,8 @@ pub struct Gathered {
 
 pub struct Effective {
     entries: Vec<Entry>,
+    /// The rows of each list, in the order of the tree.
+    lists: Vec<Vec<Row>>,
     /// Paths of keys that were given a value which is not allowed.
     refused: Vec<&'static str>,
 }
@@ -61,6 +64,7 @@ impl Sources {
         let mut above = Read::default();
         for read in [file, environment, options] {
             above.entries.extend(read.entries);
+            above.lists.extend(read.lists);
             above.problems.extend(read.problems);
             above.refused.extend(read.refused);
         }
@@ -70,8 +74,8 @@ impl Sources {
             _ => profiles::read(PROFILE_DEFAULT, &Origin::Default),
         };
         let mut effective = Effective::defaults();
-        effective.lay_over(profile.entries);
-        effective.lay_over(above.entries);
+        effective.lay_over(profile.entries, profile.lists);
+        effective.lay_over(above.entries, above.lists);
         effective.refused.extend(profile.refused.into_iter().chain(above.refused));
         let problems = profile.problems.into_iter().chain(above.problems).collect();
         Gathered { effective, problems, notes }
@@ -99,7 +103,10 @@ impl Sources {
             let Some(path) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
             let name = format!("{PREFIX}{path}");
             let Some(key) = named_in_environment(path) else {
-                if !OTHERS.contains(&path) {
+                if let Some(list) = list(path.to_lowercase().split("__").next().unwrap_or_default()) {
+                    let list = list.name;
+                    notes.push(format!("{name} changes nothing: {list} is a list, which only files can hold"));
+                } else if !OTHERS.contains(&path) {
                     let unknown = file::unknown(&path.to_lowercase().replacen("__", ".", 1));
                     notes.push(format!("{name} changes nothing: {unknown}"));
                 }
@@ -134,6 +141,12 @@ impl Sources {
                 read.take(key, text, Origin::Option(option));
             }
         }
+        // Over all else: there is nothing left to choose.
+        for (address, path) in self.options.handed.iter().zip(["server.listen", "server.ops"]) {
+            if let (Some(address), Some(key)) = (address, key(path)) {
+                read.take(key, &address.to_string(), Origin::Option("LISTEN_FDS"));
+            }
+        }
         read
     }
 }
@@ -165,7 +178,8 @@ impl Key {
 impl Effective {
     fn defaults() -> Effective {
         let default = |key: &'static Key| Entry { key, value: key.spec.default.value(), origin: Origin::Default };
-        Effective { entries: keys().map(default).collect(), refused: Vec::new() }
+        let lists = LISTS.iter().map(|_| Vec::new()).collect();
+        Effective { entries: keys().map(default).collect(), lists, refused: Vec::new() }
     }
 
     /// Defaults and one file.
@@ -174,7 +188,7 @@ impl Effective {
         let read = file::parse("f", text);
         assert!(read.problems.is_empty(), "{:?} in\n{text}", read.problems);
         let mut effective = Effective::defaults();
-        effective.lay_over(read.entries);
+        effective.lay_over(read.entries, read.lists);
         effective
     }
 
@@ -183,11 +197,23 @@ impl Effective {
         &self.entry(path).value
     }
 
-    fn lay_over(&mut self, entries: Vec<Entry>) {
+    /// Each key goes over the one before; a list that is there goes over the whole one before.
+    fn lay_over(&mut self, entries: Vec<Entry>, lists: Vec<(&'static List, Vec<Row>)>) {
         for entry in entries {
             let held = self.entry_mut(entry.key.path);
             *held = entry;
         }
+        for (list, rows) in lists {
+            self.lists[nth(list.name)] = rows;
+        }
+    }
+
+    pub fn lists(&self) -> Lists {
+        Lists::read(|name| self.rows(name))
+    }
+
+    pub fn rows(&self, list: &str) -> &[Row] {
+        &self.lists[nth(list)]
     }
 
     pub fn tree(&self) -> Tree {
@@ -238,13 +264,26 @@ impl Effective {
             }
         };
         let entries = self.entries.iter().zip(newer.entries).map(choose).collect();
-        Reloaded { effective: Effective { entries, refused: newer.refused }, changed, waiting }
+        let lists = LISTS.iter().zip(self.lists.iter().zip(&newer.lists));
+        changed.extend(lists.filter(|(_, (old, new))| said(old) != said(new)).map(|(list, _)| list.name));
+        let effective = Effective { entries, lists: newer.lists, refused: newer.refused };
+        Reloaded { effective, changed, waiting }
     }
+}
+
+/// Which of the lists.
+fn nth(list: &str) -> usize {
+    LISTS.iter().position(|own| own.name == list).expect("the tree has it")
+}
+
+/// What rows say, wherever it stands.
+fn said(rows: &[Row]) -> Vec<BTreeMap<&'static str, &Value>> {
+    rows.iter().map(|row| row.entries.iter().map(|entry| (entry.key.path, &entry.value)).collect()).collect()
 }
 
 pub struct Reloaded {
     pub effective: Effective,
-    /// Paths of keys that changed.
+    /// Paths of keys, and names of lists, that changed.
     pub changed: Vec<&'static str>,
     /// Paths of keys that would change with a restart.
     pub waiting: Vec<&'static str>,
@@ -265,6 +304,14 @@ impl fmt::Display for Effective {
                     (true, Origin::Default) => writeln!(out, "# {name} is not set")?,
                     (true, _) => writeln!(out, "# {name} is hidden  # {origin}")?,
                     (false, _) => writeln!(out, "{name} = {value}  # {origin}")?,
+                }
+            }
+        }
+        for list in LISTS {
+            for row in self.rows(list.name) {
+                writeln!(out, "\n[[{}]]  # {}", list.name, row.origin)?;
+                for Entry { key, value, origin } in list.keys.iter().filter_map(|key| row.entry(key.path)) {
+                    writeln!(out, "{} = {value}  # {origin}", key.name())?;
                 }
             }
         }

@@ -2,11 +2,17 @@
 //! (the compiler complains about a field that nobody reads), then write the manual anew with
 //! `cargo run -- config docs > docs/configuration.md`.
 
-use super::declare::{Key, Section, Typed, flag, number, number_or, number_unless, one_of, sections, text};
+use super::declare::{
+    Key, List, Section, Typed, flag, lists, number, number_or, number_unless, one_of, sections, text,
+};
+use super::file::Row;
 use super::value::Value;
 use crate::admission::names::check_tenant;
-use crate::admission::pattern::Pattern;
+use crate::admission::pattern::{Pattern, RulePattern};
+use crate::admission::policies::{Who, WhoRefused};
+use crate::admission::policy::NAME_DEFAULT;
 use crate::admission::rates::EventRate;
+use crate::admission::{networks, origins};
 use crate::base::limits;
 use crate::host::jwks::Place;
 use std::time::Duration;
@@ -18,13 +24,15 @@ const LANE_ENTRIES_MIN: u64 = 8;
 /// A token of an `auth:refresh` must fit.
 const MESSAGE_BYTES_MIN: u64 = 16 * 1_024;
 const UNLIMITED: &str = "unlimited";
+/// More than a process can hold.
+const COUNT_MAX: u64 = 1 << 24;
 
 sections! {
     /// Where the gateway listens and what it runs on.
     server: Server {
         /// Where clients connect. Port 0 picks a free one; the `ready` line says which.
         listen: String = text(ADDRESS, "127.0.0.1:3001", is_address, "127.0.0.1:3001").short("LISTEN");
-        /// Where operators look: `/health` and `/stats`. Keep it away from strangers.
+        /// Where operators look: `/health`, `/ready`, `/metrics` and `/stats`. Keep it away from strangers.
         ops: String = text(ADDRESS, "127.0.0.1:9091", is_address, "127.0.0.1:9091").short("OPS");
         /// Shards, each a thread with its own listener. `auto`: one per processor; of four or more
         /// one is left for everything else.
@@ -96,6 +104,17 @@ sections! {
         publish: String = text(CLAIM, "chat.publish", is_something, "rooms.publish").live();
     }
 
+    /// Roles that open what no `[[policy]]` opens, and the role that managing takes where no rule
+    /// says otherwise. Any of the named is enough.
+    roles: Roles {
+        /// For `platform.*`.
+        platform: String = text(ROLES, "platform_admin", is_some_roles, "platform_admin,service").live();
+        /// For `performance.dashboard`.
+        dashboard: String = text(ROLES, "admin", is_some_roles, "admin,platform_admin,service").live();
+        /// To manage rooms, besides the right to join them.
+        manage: String = text(ROLES, "moderator", is_some_roles, "admin,moderator,platform_admin,service").live();
+    }
+
     /// Clients that send no token.
     anonymous: Anonymous {
         /// Whether they are let in, each as a new user.
@@ -108,6 +127,44 @@ sections! {
         join: String = text(PATTERNS, "public:*", is_patterns, "**").live();
         /// Patterns of rooms that they may publish to, as far as policies allow; empty: none.
         publish: String = text(PATTERNS, "public:lobby", is_patterns, "").live();
+    }
+
+    /// Who may come to the port of clients, from where, and how often. Addresses of IPv6 count by their /64.
+    network: Network {
+        /// Networks that are served; empty: all.
+        allow: String = text(NETWORKS, "10.0.0.0/8,2001:db8::/32", is_networks, "").live();
+        /// Networks that are not, though they be allowed. Their sockets are closed before a byte is
+        /// read; behind a proxy they get 403.
+        deny: String = text(NETWORKS, "192.0.2.0/24", is_networks, "").live();
+        /// Proxies of yours. Of requests that come from them `X-Forwarded-For` says whose they are (the
+        /// rightmost address that is no proxy) and `X-Forwarded-Proto` how they came; from everybody
+        /// else both are ignored.
+        trusted_proxies: String = text(NETWORKS, "10.0.0.7,10.1.0.0/16", is_networks, "").live();
+        /// Networks to which no limit of addresses applies. A proxy on this machine has to be among
+        /// `trusted_proxies`, or nobody behind it is limited.
+        unlimited: String = text(NETWORKS, "127.0.0.0/8,::1", is_networks, "127.0.0.0/8,::1").live();
+        /// Pages that may connect: origins, `https://*.app.example` for all hosts below one,
+        /// `same-host` for pages of the host that the request names, `any`. A cookie never counts for a
+        /// page that only `any` lets in. Clients that are no browsers name no page and may connect. In
+        /// development mode pages of this machine may connect too.
+        origins: String = text(ORIGINS, "same-host,https://app.example", is_origins, "same-host").live();
+        /// Attempts of one address to connect within `attempts_ms`: all at once, then evenly.
+        attempts: Option<u64> =
+            number_unless(UNLIMITED, "attempts", 1, COUNT_MAX, limits::ATTEMPTS_PER_ADDRESS as u64).live();
+        /// The time for `attempts`.
+        attempts_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
+        /// Bad tokens from one address within `failures_ms`; then it is refused before the next is
+        /// looked at. Good tokens are not counted.
+        failures: Option<u64> =
+            number_unless(UNLIMITED, "bad tokens", 1, COUNT_MAX, limits::FAILURES_PER_ADDRESS as u64).live();
+        /// The time for `failures`.
+        failures_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
+        /// Sockets of one address whose requests have not ended. With more, the one of them that waits
+        /// longest is closed.
+        half_open: Option<u64> =
+            number_unless(UNLIMITED, "sockets", 1, COUNT_MAX, limits::HALF_OPEN_PER_ADDRESS as u64).live();
+        /// Open connections of one address, of those that come from now on.
+        conns_per_address: Option<u64> = number_or(UNLIMITED, "connections", 1, COUNT_MAX).live();
     }
 
     /// How much is allowed, and for how long.
@@ -174,6 +231,13 @@ sections! {
         slow_ms: u64 = number("milliseconds", 100, ms(limits::STALL_TIME_LONGEST), ms(limits::STALL_TIME_SLOW)).live();
         /// And after this long it is closed with 4410; more than `slow_ms`.
         stall_ms: u64 = number("milliseconds", 100, ms(limits::STALL_TIME_LONGEST), ms(limits::STALL_TIME_MAX)).live();
+        /// Open connections of one user, of those that come from now on; later ones are closed with 4429.
+        conns_per_user: Option<u64> = number_or(UNLIMITED, "connections", 1, COUNT_MAX).live();
+        /// Attempts of one user to connect within `attempts_per_user_ms`: all at once, then evenly.
+        /// Later ones are closed with 4429.
+        attempts_per_user: Option<u64> = number_or(UNLIMITED, "attempts", 1, COUNT_MAX).live();
+        /// The time for `attempts_per_user`.
+        attempts_per_user_ms: u64 = number("milliseconds", 100, DAY_MS, ms(limits::CALLER_TIME)).live();
     }
 
     /// What the system is asked for each client's socket.
@@ -235,16 +299,62 @@ sections! {
             number("bytes", limits::MEMORY_BYTES_MIN as u64, 1 << 40, limits::MEMORY_BYTES as u64);
     }
 
-    /// Going away.
+    /// Going away: SIGTERM asks every client to come back (1012), one after the other.
     drain: Drain {
-        /// Over how long clients are told to come back when the process ends.
-        spread_ms: u64 = number("milliseconds", 0, 3_600_000, 5_000).live();
+        /// Clients that are asked to come back a second, from all shards together. Who is not asked
+        /// when the time is nearly over is asked then, and told to wait until its turn would have come.
+        conns_per_s: u64 = number("connections", 1, 1_000_000, 2_000).live();
+        /// When the process ends, whatever clients do. Long where other servers take them in; short
+        /// where they wait for this one to start again.
+        time_out_ms: u64 = number("milliseconds", 0, 3_600_000, 30_000).live();
+        /// What every client is told to wait at least before it comes back, and up to as much again, at
+        /// random.
+        retry_ms: u64 = number("milliseconds", 0, 3_600_000, 1_000).live();
     }
 
     /// The service log, on standard error.
     log: Log {
         /// What is worth a line.
         level: String = one_of(&["off", "error", "warn", "info", "debug", "trace"], "info").live().short("LOG");
+        /// How a line is written: for people, or as a JSON object with `ts`, `level`, `message` and,
+        /// where one said it, `shard`.
+        format: String = one_of(&["text", "json"], "text").live();
+    }
+
+    /// The audit log: who connected, from where, who was refused and why, what operators did.
+    audit: Audit {
+        /// Where it is written, as JSON lines. Empty: nowhere. SIGHUP opens it anew, for logrotate.
+        file: String = text(PATH, "/var/log/ringroom/audit.log", is_anything, "");
+        /// Requests of clients that are told besides: events, or beginnings of events with a `*`
+        /// behind. Who, which rooms and what became of it; never what was said.
+        events: String = text("events with commas between", "room:publish,auth:*", is_events, "").live();
+    }
+}
+
+lists! {
+    /// Who may do what, by the names of rooms. The first `[[policy]]` that matches a room and names the
+    /// right decides; what none decides is as `docs/protocol.md` says under *Who may do what*. No
+    /// policy opens another user's room, another tenant's, or what `[roles]` guards, and a token's own
+    /// lists only narrow. Who is in a room stays when policies change; what is asked from then on is
+    /// decided anew. A claim that no policy named before is known of connections that come, or
+    /// refresh their token, after the reload. A right that `join` limits is not limited for `publish`
+    /// thereby: name each. The word `ask` is for a later release, and refused in this one.
+    policy: Policy needs rooms {
+        /// What refusals and `room:info` call it. Without a name it is called by its rooms.
+        name: String = text("1 to 64 letters, digits and _ . : @ - and spaces, but not default", "editors", is_policy_name, "");
+        /// The rooms: a pattern, in which a whole segment may be `{sub}` or `{tenant}` too, the id of
+        /// the user who asks or of its tenant. An id that holds a separator fits nowhere.
+        rooms: String = text("a pattern of rooms", "chat:{tenant}.*", is_rule_pattern, "");
+        /// Who may join, ask for information and history.
+        join: String = text(WhoRefused::ALLOWED, "role:staff, claim:plan=pro", is_who, "");
+        /// Who may publish.
+        publish: String = text(WhoRefused::ALLOWED, "role:editor, token", is_who, "");
+        /// Who may write to a user by name. Here the room is the user's own, `user:{id}`.
+        direct: String = text(WhoRefused::ALLOWED, "role:agent", is_who, "");
+        /// Who may see who is there. Where no policy says so: who may join.
+        presence: String = text(WhoRefused::ALLOWED, "anybody", is_who, "");
+        /// Who may manage the room. Where no policy says so: who may join and has a role of `roles.manage`.
+        manage: String = text(WhoRefused::ALLOWED, "role:moderator", is_who, "");
     }
 }
 
@@ -272,7 +382,15 @@ const LIST: &str = "texts with commas between";
 const CLAIM: &str = "the name of a claim, or names with dots between";
 const PATTERNS: &str = "patterns of rooms with commas between";
 const EVENT_RATES: &str = "events, each with a count and a time, with commas between";
+const NETWORKS: &str = "networks or addresses with commas between, or nothing";
+const ORIGINS: &str = "\"same-host\", \"any\" and origins, with commas between, or nothing";
 const PROFILE: &str = "the name of a profile, or the path of a file that ends with .toml";
+
+pub fn list(name: &str) -> Option<&'static List> {
+    LISTS.iter().find(|list| list.name == name)
+}
+
+const ROLES: &str = "roles with commas between";
 
 /// Whether there is such an address is found out when it is looked up.
 fn is_address(text: &str) -> bool {
@@ -315,6 +433,12 @@ fn is_anything(_: &str) -> bool {
     true
 }
 
+/// Names of events, in which a `*` may stand for the rest.
+fn is_events(text: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b":._-".contains(&byte);
+    items(text).all(|item| item.strip_suffix('*').unwrap_or(item).bytes().all(is_name))
+}
+
 fn is_something(text: &str) -> bool {
     items(text).next().is_some()
 }
@@ -331,12 +455,41 @@ fn is_tenant(text: &str) -> bool {
     check_tenant(text).is_ok()
 }
 
+fn is_networks(text: &str) -> bool {
+    items(text).all(|item| networks::Network::parse(item).is_some())
+}
+
+/// What stands for pages without naming them.
+pub const SAME_HOST: &str = "same-host";
+pub const ANY: &str = "any";
+
+fn is_origins(text: &str) -> bool {
+    items(text).all(|item| [SAME_HOST, ANY].contains(&item) || origins::Pattern::parse(item).is_some())
+}
+
 fn is_role(text: &str) -> bool {
     (1..=limits::ROLE_BYTES_MAX).contains(&text.len())
 }
 
 fn is_roles(text: &str) -> bool {
     items(text).count() <= limits::ROLES_MAX && items(text).all(is_role)
+}
+
+fn is_some_roles(text: &str) -> bool {
+    is_something(text) && is_roles(text)
+}
+
+fn is_policy_name(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@- ".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_letter) && text != NAME_DEFAULT
+}
+
+fn is_rule_pattern(text: &str) -> bool {
+    RulePattern::parse(text).is_ok()
+}
+
+fn is_who(text: &str) -> bool {
+    Who::parse(text).is_ok()
 }
 
 fn is_event_rates(text: &str) -> bool {

@@ -3,6 +3,7 @@
 //! secret holds no byte of it.
 
 use super::declare::{Allowed, Key};
+use super::file::of_type;
 use std::fmt;
 use toml::de::DeValue;
 
@@ -34,8 +35,8 @@ impl Key {
             },
             DeValue::Float(number) => Err(self.wrong(number)),
             other => {
-                let article = if matches!(other, DeValue::Array(_)) { "an" } else { "a" };
-                Err(self.wrong(&format_args!("{article} {}", other.type_str())))
+                let (is, article) = of_type(other);
+                Err(self.wrong(&format_args!("{article} {is}")))
             }
         }
     }
@@ -73,13 +74,20 @@ impl Key {
         }
     }
 
-    fn wrong(&self, is: &dyn fmt::Display) -> Wrong {
-        let advice = match &self.spec.allowed {
-            _ if self.spec.is_secret => "make one with: head -c 32 /dev/urandom | base64".into(),
+    /// A line that would be taken.
+    pub fn example(&self) -> String {
+        match &self.spec.allowed {
             Allowed::Flag | Allowed::Number { .. } | Allowed::OneOf(_) => {
-                format!("for example: {} = {}", self.name(), self.spec.default.value())
+                format!("{} = {}", self.name(), self.spec.default.value())
             }
-            Allowed::Text { example, .. } => format!("for example: {} = {}", self.name(), Quoted(example)),
+            Allowed::Text { example, .. } => format!("{} = {}", self.name(), Quoted(example)),
+        }
+    }
+
+    fn wrong(&self, is: &dyn fmt::Display) -> Wrong {
+        let advice = match self.spec.is_secret {
+            true => "make one with: head -c 32 /dev/urandom | base64".into(),
+            false => format!("for example: {}", self.example()),
         };
         Wrong(format!("is {is}; it takes {}; {advice}", self.spec.allowed))
     }

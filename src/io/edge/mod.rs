@@ -12,13 +12,19 @@ mod reading;
 #[cfg(test)]
 pub mod sample;
 
+use crate::admission::policy::Policy;
 use crate::admission::token::Verifier;
 use crate::base::time::{Instant, Now};
+use crate::io::audit::{Teller, Told};
+use crate::io::callers::Callers;
 use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
 use crate::io::counters::{Counters, Report};
 use crate::io::crowd::Crowd;
+use crate::io::entrance::Entrance;
 use crate::io::lanes::Lanes;
+use crate::io::process::Descriptors;
+use crate::io::pulse::Pulses;
 use crate::io::readiness::Readiness;
 use crate::io::rows::{Rows, Standing};
 use crate::io::runtime::Driver;
@@ -27,21 +33,22 @@ use crate::io::socket::{self, Shut};
 use crate::io::timing::Timing;
 use crate::io::tuning::Tuning;
 use crate::io::turn::Turn;
+use crate::io::users::Users;
 use crate::io::waiting::Waiting;
+use crate::kernel::asked::Outside;
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
 use crate::kernel::placement::Placement;
-use crate::shard::{Input, Shard};
+use crate::shard::{DrainPace, Input, Shard};
 use crate::wire::deflate::Inflater;
 use flushing::Flushing;
 use mailing::Mailing;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -61,6 +68,11 @@ pub struct Edge {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
+    pub callers: Arc<Callers>,
+    pub users: Arc<Users>,
+    /// Who may come in.
+    pub entrance: RefCell<Arc<Entrance>>,
+    pub descriptors: Descriptors,
     /// Called when a token names a key that is not here.
     keys_wanted: KeysWanted,
     pub handshake_time: Duration,
@@ -68,6 +80,7 @@ pub struct Edge {
     /// Shards that run on the processor of this one, itself included.
     pub sharers: usize,
     pub controls: Controls,
+    pulses: Arc<Pulses>,
     /// Something waits to be read.
     pub reading: Signal,
     /// Something waits to be written or rung.
@@ -81,14 +94,20 @@ pub struct Edge {
     pub turn: Turn,
     pub stop: Signal,
     pub draining: Cell<bool>,
-    /// The listener's descriptor while it listens.
-    pub listener: Cell<Option<RawFd>>,
+    /// One for each listener: it is to listen no more.
+    pub leaving: RefCell<Vec<Rc<Signal>>>,
     pub waiting: RefCell<Waiting>,
     pub counters: RefCell<Counters>,
+    pub audit: Teller,
+    /// Why the last request to connect was refused, until the audit log is told.
+    refused_last: Cell<Option<&'static str>>,
     /// What a socket is read into: nobody keeps it across an `await`.
     input: RefCell<Box<[u8]>>,
     state: RefCell<State>,
 }
+
+/// Said once.
+static NOBODY_TO_ASK: Once = Once::new();
 
 /// What goes into an [`Edge`].
 pub struct Parts {
@@ -98,15 +117,23 @@ pub struct Parts {
     pub placement: Placement,
     pub doors: Arc<[Door]>,
     pub crowd: Crowd,
+    pub callers: Arc<Callers>,
+    pub users: Arc<Users>,
+    /// Who may come in.
+    pub entrance: Arc<Entrance>,
+    pub descriptors: Descriptors,
     pub verifier: Arc<Verifier>,
+    pub policy: Arc<Policy>,
     pub keys_wanted: KeysWanted,
     pub handshake_time: Duration,
     pub tuning: Tuning,
     /// Shards that run on the processor of this one, itself included.
     pub sharers: usize,
     pub controls: Controls,
+    pub pulses: Arc<Pulses>,
     pub readiness: Readiness,
     pub lanes: Lanes<Mail>,
+    pub audit: Teller,
     pub shard: Shard,
 }
 
@@ -156,11 +183,16 @@ impl Edge {
             placement: parts.placement,
             doors: parts.doors,
             crowd: parts.crowd,
+            callers: parts.callers,
+            users: parts.users,
+            entrance: RefCell::new(parts.entrance),
+            descriptors: parts.descriptors,
             keys_wanted: parts.keys_wanted,
             handshake_time: parts.handshake_time,
             tuning: parts.tuning,
             sharers: parts.sharers,
             controls: parts.controls,
+            pulses: parts.pulses,
             reading: Signal::default(),
             flush: Signal::default(),
             held: Signal::default(),
@@ -169,13 +201,16 @@ impl Edge {
             turn: Turn::default(),
             stop: Signal::default(),
             draining: Cell::new(false),
-            listener: Cell::new(None),
+            leaving: RefCell::default(),
             waiting: RefCell::default(),
             counters: RefCell::default(),
+            audit: parts.audit,
+            refused_last: Cell::default(),
             input: RefCell::new(input.into()),
             state: RefCell::new(state),
         });
         edge.step(Input::Verifier(parts.verifier));
+        edge.step(Input::Policy(parts.policy));
         edge
     }
 
@@ -185,6 +220,7 @@ impl Edge {
 
     pub fn refuse(&self, reason: &'static str) {
         self.count(|counters| *counters.refused.entry(reason).or_default() += 1);
+        self.refused_last.set(Some(reason));
     }
 
     /// Rises with whatever keeps the shard busy.
@@ -203,11 +239,14 @@ impl Edge {
     fn within<T>(&self, work: impl FnOnce(&mut State, Now) -> T) -> T {
         let state = &mut *self.state.borrow_mut();
         let now = self.clock.now();
+        let pulse = self.pulses.of(self.id.index());
+        pulse.beat(now.at);
         self.enter(state, now.at);
         state.timing.begin(now.at);
         let done = work(state, now);
         self.carry_out(state, now);
         self.top_up(state, now);
+        pulse.did(state.shard.doing());
         done
     }
 
@@ -253,6 +292,13 @@ impl Edge {
 
     fn carry_out(&self, state: &mut State, now: Now) {
         let State { shard, effects, rows, unread, flushing, mailing, .. } = state;
+        // Nobody can be asked yet, and the configuration takes no rule that asks. A policy of another
+        // making gets the one true answer.
+        while let Some(question) = effects.questions.pop() {
+            NOBODY_TO_ASK.call_once(|| log::error!("a policy asks, and there is nobody to ask: all such is refused"));
+            let input = Input::Answer { ticket: question.ticket, outside: Outside::Fails };
+            shard.step(now, input, effects);
+        }
         if !effects.mail.is_empty() {
             let mut counters = self.counters.borrow_mut();
             counters.mails_out += effects.mail.len() as u64;
@@ -260,6 +306,9 @@ impl Edge {
         }
         if std::mem::take(&mut effects.keys_wanted) {
             (self.keys_wanted)();
+        }
+        for audited in effects.audit.drain(..) {
+            self.audit.tell(now, || Told::OfCore(audited));
         }
         if flushing.list(effects, now.at) {
             self.held.raise();
@@ -307,19 +356,17 @@ impl Edge {
         until.clamp(TICK_MIN, longest)
     }
 
-    /// No new connections; the core closes the old ones, spread over `over`.
-    pub fn drain(&self, over: Duration) {
+    /// No new connections; the core sends the old ones back.
+    pub fn drain(&self, pace: DrainPace) {
         self.draining.set(true);
-        if let Some(listener) = self.listener.take() {
-            // Wakes the task that waits for it, which closes it.
-            socket::shut(listener, Shut::Both);
-        }
-        self.step(Input::Drain { over });
+        self.leaving.borrow().iter().for_each(|leaving| leaving.raise());
+        self.step(Input::Drain(pace));
     }
 
     pub fn report(&self) -> Report {
         let mut edge = self.counters.borrow().clone();
         edge.handshakes_now = self.waiting.borrow().len() as u64;
+        edge.listening = (!self.draining.get() && !self.leaving.borrow().is_empty()).into();
         let state = &mut *self.state.borrow_mut();
         Report { shard: self.id.0, edge, core: state.shard.snapshot(), times: state.timing.report() }
     }
@@ -328,6 +375,9 @@ impl Edge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::pattern::RulePattern;
+    use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
+    use crate::admission::policy::Roles;
     use crate::io::edge::sample::{PONG, edge, join, on_each_driver, open, publish, turning};
     use crate::io::egress::Direct;
     use std::os::fd::AsRawFd;
@@ -338,7 +388,7 @@ mod tests {
             let edge = turning(edge(driver));
             let tester = Rc::clone(&edge);
             monoio::spawn(async move {
-                let turns = || tester.report().times.turns().len();
+                let turns = || tester.report().times.turns.len();
                 let pause = || monoio::time::sleep(Duration::from_millis(1));
                 let (_, peer) = open(&tester, "alice");
                 while turns() == 0 {
@@ -366,11 +416,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_policy_would_ask_about_is_refused_at_once_where_there_is_nobody_to_ask() {
+        let edge = edge(Driver::Epoll);
+        let (conn, _peer) = open(&edge, "alice");
+        let (rooms, ask) = (RulePattern::parse("ask:*").unwrap(), Who::parse("ask").unwrap());
+        let rule = Rule { name: "asks".into(), rooms, who: RIGHTS.map(|_| Some(ask.clone())) };
+        let policy = Policy::new(Roles::default(), Rules::new(vec![rule]).unwrap());
+        edge.step(Input::Policy(Arc::new(policy)));
+        join(&edge, conn, "chat:1");
+        join(&edge, conn, "ask:1");
+        (0..3).for_each(|_| publish(&edge, conn, "ask:1"));
+        let snapshot = edge.report().core;
+        assert_eq!((snapshot.asked, snapshot.asked_now, snapshot.calls), (4, 0, 0));
+        assert_eq!(snapshot.errors["unavailable"], 4);
+    }
+
+    #[test]
     fn what_is_delivered_is_timed_once_a_flush_that_finds_somebody_new() {
         let edge = edge(Driver::Epoll);
         let (conn, _peer) = open(&edge, "alice");
         let mut egress = Direct::default();
-        let lags = || edge.report().times.lags().len();
+        let lags = || edge.report().times.lags.len();
         while edge.flush(&mut egress) {}
         assert_eq!(lags(), 1, "what a new connection is told");
         while edge.flush(&mut egress) {}

@@ -4,11 +4,14 @@
 use super::Edge;
 use crate::admission::identity::Identity;
 use crate::admission::token::TokenRefused;
-use crate::io::crowd::Counted;
+use crate::base::table::Key;
+use crate::io::control::Welcome;
+use crate::io::readiness::Who;
 use crate::io::rows::Row;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Opening};
-use crate::wire::dialect::DialectId;
+use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 impl Edge {
@@ -33,31 +36,28 @@ impl Edge {
         self.state.borrow().shard.anonymous(u128::from_ne_bytes(random), label)
     }
 
-    /// Takes a socket into the core, or gives it back: the shard is full. `answer` is to be sent first,
-    /// `rest` was read from it.
-    pub fn open(
-        &self,
-        socket: OwnedFd,
-        identity: Identity,
-        dialect: DialectId,
-        counted: Option<Counted>,
-        answer: &[u8],
-        rest: Vec<u8>,
-    ) -> Result<ConnId, OwnedFd> {
+    /// Takes a socket into the core, or gives it back: the shard is full. `is_watched`: it was a guest.
+    pub fn open(&self, socket: OwnedFd, is_watched: bool, welcome: Welcome) -> Result<ConnId, OwnedFd> {
         self.within(|state, now| {
+            let Welcome { answer, rest, identity, dialect, client, counted, held } = welcome;
             let Some(conn) = state.shard.reserve() else { return Err(socket) };
-            if let Err(error) = state.readiness.watch(&socket, conn) {
+            let watched = match is_watched {
+                true => state.readiness.rename(&socket, Who::Conn(conn)),
+                false => state.readiness.watch(&socket, Who::Conn(conn)),
+            };
+            if let Err(error) = watched {
                 log::warn!("shard {}: a socket cannot be watched: {error}", self.id.0);
                 state.shard.step(now, Input::Gone { conn }, &mut state.effects);
                 return Err(socket);
             }
+            self.audit.connected(now, conn, &identity, client);
             let limits = state.shard.message_limits(dialect);
             let mut row = Row::new(conn, socket, rest, limits);
             if row.has_more() {
                 row.queue(&mut state.unread);
                 self.reading.raise();
             }
-            state.rows.insert(row, counted);
+            state.rows.insert(row, counted, held);
             let mut counters = self.counters.borrow_mut();
             counters.opened += 1;
             counters.connections_now += 1;
@@ -66,6 +66,33 @@ impl Edge {
             state.timing.step(&mut state.shard, now, Input::Open(Box::new(opening)), &mut state.effects);
             Ok(conn)
         })
+    }
+
+    /// Refuses who comes from `address`.
+    pub fn refuse_from(&self, reason: &'static str, address: IpAddr) {
+        self.refuse(reason);
+        self.audit_refusal(address, None);
+    }
+
+    /// Tells the audit log of a request that was just refused, if it was: who refuses calls this too.
+    pub fn audit_refusal(&self, address: IpAddr, origin: Option<&str>) {
+        if let Some(reason) = self.refused_last.take() {
+            self.audit.refused(self.clock.now(), reason, address, origin);
+        }
+    }
+
+    /// Has a guest told of that becomes readable.
+    pub fn watch_guest(&self, socket: &OwnedFd, key: Key, is_watched: bool) -> io::Result<()> {
+        let readiness = &self.state.borrow().readiness;
+        match is_watched {
+            true => readiness.rename(socket, Who::Guest(key)),
+            false => readiness.watch(socket, Who::Guest(key)),
+        }
+    }
+
+    /// No longer: it goes to another shard.
+    pub fn forget_guest(&self, socket: &OwnedFd) -> io::Result<()> {
+        self.state.borrow().readiness.forget(socket)
     }
 
     /// The socket has ended: closes it.

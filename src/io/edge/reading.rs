@@ -5,6 +5,7 @@
 use super::{Edge, State};
 use crate::base::limits::MAILS_PER_READ;
 use crate::base::time::Now;
+use crate::io::readiness::Who;
 use crate::io::rows::{Received, Standing};
 use crate::io::timing::Timing;
 use crate::kernel::effects::Effects;
@@ -43,7 +44,14 @@ impl Edge {
             let State { shard, effects, readiness, rows, unread, .. } = state;
             readiness.look(|ready| {
                 self.worked.raise();
-                let Some(row) = rows.get_mut(ready.conn) else { return };
+                let conn = match ready.who {
+                    Who::Conn(conn) => conn,
+                    Who::Guest(guest) => {
+                        self.waiting.borrow_mut().list(guest);
+                        return self.reading.raise();
+                    }
+                };
+                let Some(row) = rows.get_mut(conn) else { return };
                 if ready.is_readable {
                     row.is_readable = true;
                     row.is_ended |= ready.is_ended;
@@ -51,7 +59,7 @@ impl Edge {
                 }
                 if ready.is_writable && row.is_blocked {
                     row.is_blocked = false;
-                    shard.step(now, Input::Writable { conn: ready.conn }, effects);
+                    shard.step(now, Input::Writable { conn }, effects);
                 }
             });
             if !unread.is_empty() {
@@ -180,11 +188,12 @@ impl Mouth<'_> {
 mod tests {
     use crate::admission::token::{Claims, sign_hs256};
     use crate::base::limits::{DISCARD_BYTES_MAX, READ_BYTES_PER_TURN};
-    use crate::io::edge::sample::{CLOSE, PONG, SECRET, counters, edge, edge_tuned, on_each_driver, open, turning};
+    use crate::io::edge::sample::{
+        CLOSE, PONG, SECRET, counters, edge, edge_tuned, on_each_driver, open, turning, welcome,
+    };
     use crate::io::runtime::Driver;
     use crate::io::socket::{self, Shut};
     use crate::io::tuning::Tuning;
-    use crate::wire::dialect::NATIVE_JSON;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
@@ -301,7 +310,7 @@ mod tests {
         let frame = [&[0x81, 0x80 | message.len() as u8, 0, 0, 0, 0], &message[..]].concat();
         let (before, behind) = frame.split_at(9);
         socket::send(peer.as_raw_fd(), behind).unwrap();
-        assert!(edge.open(mine.into(), identity, NATIVE_JSON, None, b"", before.to_vec()).is_ok());
+        assert!(edge.open(mine.into(), false, welcome(identity, before)).is_ok());
         edge.look();
         while edge.read() {}
         assert_eq!(edge.report().core.requests, 1);

@@ -1,23 +1,31 @@
 //! An edge to test with: one shard without a thread, whose tests are its peers.
 
 use super::{Edge, Parts};
+use crate::admission::identity::Identity;
 use crate::admission::token::{Claims, Verifier, sign_hs256};
 use crate::features;
+use crate::io::audit::Teller;
 use crate::io::bell::Bell;
+use crate::io::callers::Callers;
 use crate::io::clock::{Clock, Origin};
-use crate::io::control::door;
+use crate::io::control::{Held, Welcome, door};
 use crate::io::counters::Counters;
 use crate::io::crowd::Crowd;
+use crate::io::entrance::Entrance;
 use crate::io::lanes::weave;
+use crate::io::process::Descriptors;
+use crate::io::pulse::Pulses;
 use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Driver};
 use crate::io::tuning::Tuning;
+use crate::io::users::Users;
 use crate::io::{flusher, reader};
 use crate::kernel::Limits;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::placement::Placement;
 use crate::shard::{Input, Shard, ShardConfig};
 use crate::wire::dialect::NATIVE_JSON;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,13 +55,20 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         placement: Placement::new(1),
         doors: Arc::new([door]),
         crowd: Crowd::default(),
+        callers: Arc::new(Callers::new([1, 2])),
+        users: Arc::new(Users::new([1, 2])),
+        entrance: Arc::new(Entrance::default()),
+        descriptors: Descriptors::of(u64::MAX, 1),
         verifier: Arc::new(Verifier::hs256(SECRET, 0).unwrap()),
+        policy: Arc::default(),
         keys_wanted: Arc::new(|| {}),
         handshake_time: Duration::from_secs(1),
         controls,
+        pulses: Arc::new(Pulses::new(Origin::now(), 1)),
         readiness: Readiness::new(tuning.reads_per_turn).unwrap(),
         tuning,
         sharers: 1,
+        audit: Teller::default(),
         lanes: weave(1, 8).pop().expect("one shard"),
     })
 }
@@ -80,8 +95,21 @@ pub fn open(edge: &Edge, user: &str) -> (ConnId, UnixStream) {
     let (mine, peer) = UnixStream::pair().unwrap();
     let claims = Claims { sub: user.into(), ..Claims::default() };
     let identity = edge.verify(&sign_hs256(SECRET, &claims)).unwrap();
-    let opened = edge.open(mine.into(), identity, NATIVE_JSON, None, b"", Vec::new());
+    let opened = edge.open(mine.into(), false, welcome(identity, b""));
     (opened.unwrap_or_else(|_| panic!("an empty shard has room")), peer)
+}
+
+/// What a handshake leads to that brought `rest` along.
+pub fn welcome(identity: Identity, rest: &[u8]) -> Welcome {
+    Welcome {
+        answer: Vec::new(),
+        rest: rest.to_vec(),
+        identity,
+        dialect: NATIVE_JSON,
+        client: Ipv4Addr::LOCALHOST.into(),
+        counted: None,
+        held: Held::default(),
+    }
 }
 
 pub fn counters(edge: &Edge) -> Counters {
