@@ -93,8 +93,13 @@ fn flags(driver: Driver) -> io_uring::Builder {
     builder
 }
 
-/// Makes a small ring and asks for what monoio and we submit.
+/// Makes a small ring and asks for what monoio and we submit. On a thread of its own: the kernel takes
+/// a ring apart later and interrupts the thread that made it, whose next wait would end with `EINTR`.
 fn try_ring(builder: &io_uring::Builder) -> io::Result<()> {
+    std::thread::scope(|scope| scope.spawn(|| ask_ring(builder)).join()).expect("asking a ring does not panic")
+}
+
+fn ask_ring(builder: &io_uring::Builder) -> io::Result<()> {
     use io_uring::opcode::{AsyncCancel, Close, PollAdd, Timeout};
     let ring: io_uring::IoUring = builder.build(8)?;
     let mut probe = io_uring::Probe::new();
@@ -131,6 +136,18 @@ pub fn usable() -> Vec<Driver> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An application that starts a gateway and then waits for something of its own.
+    #[test]
+    fn a_probe_does_not_interrupt_what_its_caller_waits_for_next() {
+        let (reading, _writing) = std::os::unix::net::UnixStream::pair().unwrap();
+        reading.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
+        for _ in 0..25 {
+            let _ = probe(Choice::Auto).unwrap();
+            let waited = io::Read::read(&mut &reading, &mut [0; 1]).unwrap_err();
+            assert_eq!(waited.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
 
     #[test]
     fn epoll_can_always_be_had_and_says_nothing() {
