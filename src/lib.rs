@@ -1,5 +1,7 @@
 //! ringroom: a real-time gateway. Floors, from the ground up; a file names its own floor and
 //! lower ones only (`tests/floors.rs` reads the imports). `ARCHITECTURE.md` is the map.
+//!
+//! A program of one's own begins with [`App`]: `examples/echo.rs` is one, `docs/library.md` says more.
 
 pub mod admission;
 pub mod base;
@@ -13,3 +15,8 @@ pub mod shard;
 pub mod sim;
 pub mod tune;
 pub mod wire;
+
+pub use host::{App, Failed, Options};
+pub use kernel::endpoint::{Client, Endpoint, EndpointLimits, Message};
+pub use kernel::ids::ConnId;
+pub use wire::codes::CloseCode;

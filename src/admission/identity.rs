@@ -57,6 +57,15 @@ impl Identity {
         Identity::new(User::new(tenant.into(), user), None, Particulars::default())
     }
 
+    /// Who needs no token: nobody that one could name.
+    pub fn guest() -> Identity {
+        Identity::of("", "")
+    }
+
+    pub fn is_guest(&self) -> bool {
+        self.user.is_empty()
+    }
+
     pub fn tenant(&self) -> &Arc<str> {
         self.user.tenant()
     }

@@ -20,6 +20,9 @@ pub const INFLATED_BYTES_KEPT: usize = 64 * 1024;
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Fields of a request's data that are noted as the message is checked; who reads more walks on.
 pub const JSON_SPANS_MAX: usize = 6;
+/// Endpoints of an application, and what it may allow a message at one of them, bytes.
+pub const ENDPOINTS_MAX: usize = 8;
+pub const ENDPOINT_MESSAGE_BYTES_MAX: usize = 1 << 26;
 /// Bytes read from one connection in one turn, where a profile says nothing else, and what it may say.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 pub const READ_BYTES_PER_TURN_MIN: usize = 4 * 1024;

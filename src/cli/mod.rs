@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Runs the command that `args` name, the program's own name first.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = arguments::parse(args).and_then(|command| match command {
-        Command::Serve(options) => Ok(crate::host::serve(options)?),
+        Command::Serve(options) => Ok(crate::host::App::new().serve(options)?),
         Command::Config(action) => config::run(action),
         Command::Tune(options) => tune::run(options),
         Command::Token(options) => token::run(&options),

@@ -11,8 +11,10 @@ mod systemd;
 mod watch;
 
 use crate::io::runtime::Choice;
+use crate::kernel::endpoint::{Endpoint, EndpointLimits, Endpoints};
 use config::Sources;
-use std::net::SocketAddr;
+use std::fmt;
+use std::sync::Arc;
 use systemd::{Environment, Handed, Notifier};
 
 /// What the command line says. The rest comes from a file, the environment and defaults.
@@ -25,8 +27,6 @@ pub struct Options {
     pub profile: Option<String>,
     /// Development mode even with a secret: tokens are printed.
     pub dev: bool,
-    /// Where a listener that was handed over listens, for clients and for operators.
-    handed: [Option<SocketAddr>; 2],
 }
 
 /// Why the gateway does not serve.
@@ -35,6 +35,12 @@ pub struct Failed {
     pub message: String,
     /// 1: a failure, 78: the configuration.
     pub exit: u8,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
 }
 
 impl Failed {
@@ -54,19 +60,49 @@ impl From<config::Refused> for Failed {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
-pub fn serve(mut options: Options) -> Result<(), Failed> {
+/// The gateway as it is, or with what a program of one's own adds to it. All else is the gateway's:
+/// configuration, tokens, limits, rooms at `/ws`, the ops port, the drain.
+#[derive(Clone, Default)]
+pub struct App {
+    endpoints: Endpoints,
+}
+
+impl App {
+    pub fn new() -> App {
+        App::default()
+    }
+
+    /// Serves plain WebSocket messages at `path`; `make` is called once for each shard. At most eight; what
+    /// is wrong with one is said by [`App::serve`].
+    pub fn endpoint<E: Endpoint + 'static>(
+        mut self,
+        path: &'static str,
+        limits: EndpointLimits,
+        make: impl Fn() -> E + Send + Sync + 'static,
+    ) -> App {
+        self.endpoints.add(path, limits, Arc::new(move || Box::new(make())));
+        self
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains. Once clients can connect, standard output has the line
+    /// `ready data=<address> ops=<address> shards=<number> io=<driver>`.
+    pub fn serve(self, options: Options) -> Result<(), Failed> {
+        serve(self.endpoints, options)
+    }
+}
+
+fn serve(endpoints: Endpoints, options: Options) -> Result<(), Failed> {
+    endpoints.check().map_err(Failed::configuration)?;
     let environment = Environment::of_process();
     // Before anything is opened, and before the configuration is judged: who may listen where.
     let handed = Handed::take(&environment)?;
-    options.handed = handed.addresses();
-    let sources = Sources::of_process(options);
+    let sources = Sources { handed: handed.addresses(), ..Sources::of_process(options) };
     let loaded = config::load(&sources)?;
     journal::start(loaded.config.log, loaded.config.log_format);
     for note in &loaded.notes {
         log::warn!("{note}");
     }
-    service::run(sources, loaded, handed, Notifier::new(&environment))
+    service::run(sources, loaded, endpoints, handed, Notifier::new(&environment))
 }
 
 /// Whether the configuration can be served: one line that says so, and what to know besides.

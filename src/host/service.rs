@@ -10,6 +10,7 @@ use crate::host::{Failed, development, journal, watch};
 use crate::io::audit::Teller;
 use crate::io::gateway::{Gateway, Settings, StartFailed};
 use crate::io::process;
+use crate::kernel::endpoint::Endpoints;
 use crate::observe::audit::Audit;
 use crate::observe::collector::Collector;
 use crate::observe::ops;
@@ -23,7 +24,13 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-pub fn run(sources: Sources, loaded: Loaded, handed: Handed, notifier: Notifier) -> Result<(), Failed> {
+pub fn run(
+    sources: Sources,
+    loaded: Loaded,
+    endpoints: Endpoints,
+    handed: Handed,
+    notifier: Notifier,
+) -> Result<(), Failed> {
     let started = Instant::now();
     match process::raise_descriptors() {
         Ok(limit) => process::widen_descriptors(limit)
@@ -33,11 +40,12 @@ pub fn run(sources: Sources, loaded: Loaded, handed: Handed, notifier: Notifier)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::failure(format!("the service thread cannot start: {error}")))?;
     let reload = Reload::new(sources, loaded.effective);
-    runtime.block_on(serve(loaded.config, reload, handed, Arc::new(notifier), started))
+    runtime.block_on(serve(loaded.config, endpoints, reload, handed, Arc::new(notifier), started))
 }
 
 async fn serve(
     config: Config,
+    endpoints: Endpoints,
     mut reload: Reload,
     handed: Handed,
     notifier: Arc<Notifier>,
@@ -76,6 +84,7 @@ async fn serve(
         limits: config.limits,
         verifier,
         policy: config.policy,
+        endpoints,
         keys_wanted: {
             let wanted = Arc::clone(&keys_wanted);
             Arc::new(move || wanted.notify_one())

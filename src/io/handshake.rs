@@ -286,17 +286,21 @@ fn route_of(edge: &Edge, entrance: &Entrance, source: Source, head: &Head<'_>, r
             return limited(edge, "attempts", "network.attempts", retry);
         }
     }
+    let scheme = source.is_proxied.then(|| forwarded::scheme(head)).flatten();
+    let visit = Visit { entrance, client: source.client, caller, scheme, endpoint: None };
     match head.path {
-        "/ws" => {
-            let scheme = source.is_proxied.then(|| forwarded::scheme(head)).flatten();
-            let visit = Visit { entrance, client: source.client, caller, scheme };
-            upgrade(edge, &visit, head, rest)
-        }
+        "/ws" => upgrade(edge, &visit, head, rest),
         "/health" if head.method == "GET" => {
             Verdict::Answer(http::response(200, &[JSON], br#"{"status":"ok"}"#, false))
         }
         "/health" => refuse(edge, "method", 405, ErrorCode::BadRequest, "ask for /health with GET"),
-        _ => refuse(edge, "path", 404, ErrorCode::NotFound, "nothing is served at this path; connect to /ws"),
+        path => match edge.endpoint_at(path) {
+            Some(endpoint) => {
+                let visit = Visit { endpoint: Some(endpoint), ..visit };
+                upgrade(edge, &visit, head, rest)
+            }
+            None => refuse(edge, "path", 404, ErrorCode::NotFound, "nothing is served at this path; connect to /ws"),
+        },
     }
 }
 
@@ -307,6 +311,8 @@ struct Visit<'a> {
     /// `None`: no limit of addresses applies.
     caller: Option<Caller>,
     scheme: Option<&'static str>,
+    /// Of an application; `None`: the native protocol's.
+    endpoint: Option<DialectId>,
 }
 
 fn refuse(edge: &Edge, reason: &'static str, status: u16, code: ErrorCode, message: &str) -> Verdict {
@@ -328,7 +334,8 @@ fn close(edge: &Edge, reason: &'static str, mut answer: Vec<u8>, code: CloseCode
 }
 
 fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verdict {
-    let upgrade = match wire::upgrade(head) {
+    let checked = if visit.endpoint.is_some() { wire::upgrade_plain(head) } else { wire::upgrade(head) };
+    let upgrade = match checked {
         Ok(upgrade) if !edge.compresses() => Upgrade { deflate: None, ..upgrade },
         Ok(upgrade) => upgrade,
         Err(refused) => {
@@ -360,13 +367,15 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
         }
     }
     let answer = wire::accepted(&upgrade);
-    let plain = match upgrade.subprotocol {
-        Some(wire::SUBPROTOCOL_MSGPACK) => NATIVE_MSGPACK,
-        _ => NATIVE_JSON,
+    let plain = match (visit.endpoint, upgrade.subprotocol) {
+        (Some(endpoint), _) => endpoint,
+        (None, Some(wire::SUBPROTOCOL_MSGPACK)) => NATIVE_MSGPACK,
+        (None, _) => NATIVE_JSON,
     };
     let dialect = upgrade.deflate.map_or(plain, |deflate| plain.compressed(deflate.window));
     let verified = match &upgrade.token {
         Some(Token { text, .. }) => edge.verify(text),
+        None if visit.endpoint.is_some() => Ok(Identity::guest()),
         None => edge.anonymous(head.query_value(LABEL_QUERY).as_deref()).ok_or(TokenRefused::Missing),
     };
     let identity = match verified {
@@ -378,7 +387,7 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
             return close(edge, refused.reason(), answer, CloseCode::Unauthorized, &refused.to_string());
         }
     };
-    if let Some(rate) = entrance.attempts_per_user {
+    if let Some(rate) = entrance.attempts_per_user.filter(|_| !identity.is_guest()) {
         let caller = edge.callers.user(identity.tenant(), &identity.user, now);
         if let Err(retry) = edge.callers.attempt(caller, rate, now) {
             let why = format!(
@@ -388,7 +397,7 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
             return close(edge, "attempts_per_user", answer, CloseCode::RateLimited, &why);
         }
     }
-    if let Some(most) = entrance.conns_per_user {
+    if let Some(most) = entrance.conns_per_user.filter(|_| !identity.is_guest()) {
         held.user = edge.users.enter(identity.tenant(), &identity.user, most);
         if held.user.is_none() {
             let why = "this user has as many connections as it may (limits.conns_per_user); close one first";
@@ -436,6 +445,11 @@ fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
 fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
     let Arrival { guest: Guest { socket, .. }, is_watched } = arrival;
     let Admit { answer, dialect, identity, client, held, rest } = admit;
+    if dialect.endpoint().is_some() {
+        // Whose it is matters to nobody else, so it is served where it came.
+        let welcome = Welcome { answer, rest, identity, dialect, client, counted: None, held };
+        return open(edge, socket, is_watched, welcome);
+    }
     let (counted, before) = edge.crowd.enter(identity.tenant(), &identity.user);
     let home = edge.placement.of_user(identity.tenant(), &identity.user);
     let welcome = Welcome { answer, rest, identity, dialect, client, counted, held };

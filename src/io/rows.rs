@@ -10,6 +10,7 @@ use crate::io::crowd::{Bucket, Counted, Crowd};
 use crate::io::socket::{self, Shut};
 use crate::kernel::ids::ConnId;
 use crate::wire::assembler::{Assembler, MessageLimits};
+use crate::wire::dialect::DialectId;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -30,8 +31,7 @@ pub struct Row {
     pub is_readable: bool,
     /// Behind what it has is its end, so a short read does not mean that there is no more.
     pub is_ended: bool,
-    /// Its messages may come compressed.
-    may_compress: bool,
+    pub dialect: DialectId,
     /// Among those whose turn to be read comes.
     is_queued: bool,
     /// What a read began and did not end.
@@ -69,7 +69,7 @@ pub enum Received {
 
 impl Row {
     /// `rest` came before; messages that begin in it are within `limits`.
-    pub fn new(conn: ConnId, socket: OwnedFd, rest: Vec<u8>, limits: MessageLimits) -> Row {
+    pub fn new(conn: ConnId, socket: OwnedFd, dialect: DialectId, rest: Vec<u8>, limits: MessageLimits) -> Row {
         let mut row = Row {
             conn,
             socket,
@@ -80,7 +80,7 @@ impl Row {
             is_blocked: false,
             is_readable: false,
             is_ended: false,
-            may_compress: limits.may_compress,
+            dialect,
             is_queued: false,
             under_way: None,
             counted: None,
@@ -121,9 +121,8 @@ impl Row {
         usize::from(self.discarded_kib) < DISCARD_BYTES_MAX / 1_024
     }
 
-    /// Takes what an earlier read began; else begins, with messages of up to `message_bytes`.
-    pub fn resume(&mut self, message_bytes: usize) -> UnderWay {
-        let limits = MessageLimits { message_bytes, may_compress: self.may_compress, ..MessageLimits::default() };
+    /// Takes what an earlier read began; else begins, with messages within `limits`.
+    pub fn resume(&mut self, limits: MessageLimits) -> UnderWay {
         self.under_way.take().map_or_else(|| UnderWay::new(limits), |under_way| *under_way)
     }
 
@@ -219,9 +218,9 @@ impl Drop for Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limits::MESSAGE_BYTES_MAX;
     use crate::base::table::Key;
     use crate::wire::deflate::Inflater;
+    use crate::wire::dialect::NATIVE_JSON;
     use std::os::unix::net::UnixStream;
 
     fn conn(slot: u32, generation: u32) -> ConnId {
@@ -230,7 +229,7 @@ mod tests {
 
     fn row(conn: ConnId) -> (Row, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Row::new(conn, ours.into(), Vec::new(), MessageLimits::default()), theirs)
+        (Row::new(conn, ours.into(), NATIVE_JSON, Vec::new(), MessageLimits::default()), theirs)
     }
 
     #[test]
@@ -311,9 +310,9 @@ mod tests {
         assert!(row.under_way.is_none());
         row.keep(UnderWay { held: vec![1], ..UnderWay::new(MessageLimits::default()) });
         assert!(row.has_more());
-        assert_eq!(row.resume(MESSAGE_BYTES_MAX).held, [1]);
+        assert_eq!(row.resume(MessageLimits::default()).held, [1]);
         assert!(!row.has_more());
-        let mut under_way = row.resume(MESSAGE_BYTES_MAX);
+        let mut under_way = row.resume(MessageLimits::default());
         assert_eq!(under_way.assembler.next(&mut [0x81], &mut 0, &mut Inflater::default()), Ok(None));
         row.keep(under_way);
         assert!(row.under_way.is_some() && !row.has_more(), "half a header is kept and waits for the rest");

@@ -31,7 +31,7 @@ impl Flags {
     pub const SLOW: Flags = Flags(16);
     /// A replay is under way.
     pub const REPLAYING: Flags = Flags(32);
-    /// A request waits for credit; reads pause.
+    /// A request waits for credit, or too much for a client of an endpoint; reads pause.
     pub const PAUSED: Flags = Flags(64);
     /// A logged push was queued since the outbox was last empty.
     pub const OWED: Flags = Flags(128);

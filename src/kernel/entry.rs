@@ -3,6 +3,7 @@
 //! Invariants: every receiver of an entry, on any shard, now or in a replay, gets the same bytes
 //! per dialect; a frame is charged to its shard's account for as long as it lives.
 
+use crate::base::limits::INFLATED_BYTES_KEPT;
 use crate::base::time::Instant;
 use crate::kernel::Limits;
 use crate::kernel::budget::{Account, COUNTS_BYTES};
@@ -75,6 +76,16 @@ impl Encoder {
                 &self.scratch
             }
         };
+        dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
+    }
+
+    /// A message as it is, framed as one receiver reads it best.
+    pub fn message(&mut self, dialect: DialectId, opcode: u8, payload: &[u8]) -> &[u8] {
+        self.scratch.clear();
+        self.scratch.shrink_to(INFLATED_BYTES_KEPT);
+        frame::header(&mut self.scratch, opcode, payload.len());
+        self.scratch.extend_from_slice(payload);
+        let plain = &self.scratch;
         dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
     }
 }

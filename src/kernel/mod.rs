@@ -2,8 +2,8 @@
 //!
 //! [`Kernel`] owns the tables of one shard. What is done with them stands by subject:
 //! `sequencer` (a publish gets its place), `fan_out` (an entry gets into outboxes), `replay`
-//! (what was missed), `asked` (an answer comes from outside), `closing` (a connection ends), `relief` (there is too much to hold), `scope`
-//! (what features may do).
+//! (what was missed), `asked` (an answer comes from outside), `closing` (a connection ends), `relief`
+//! (there is too much to hold), `scope` (what features may do), `endpoint` (what applications may).
 
 pub mod asked;
 pub mod audience;
@@ -16,6 +16,7 @@ pub mod conns;
 pub mod counters;
 pub mod directory;
 pub mod effects;
+pub mod endpoint;
 pub mod entry;
 pub mod facts;
 pub mod fan_out;

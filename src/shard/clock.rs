@@ -82,9 +82,13 @@ impl Shard {
             return self.kernel.close_for(now, conn, CloseReason::Inactive, effects);
         }
         // Browsers cannot see the ping, other clients need nothing but it. Both share a write.
-        let (push, ping) = made.of(now, row.dialect.plain(), &self.kernel.memory.account);
+        let (dialect, account) = (row.dialect, &self.kernel.memory.account);
+        let ping = made.ping(account);
+        let push = dialect.endpoint().is_none().then(|| made.push(now, dialect.plain(), account));
         self.kernel.push_to(now, conn, &ping, effects);
-        self.kernel.push_to(now, conn, &push, effects);
+        if let Some(push) = push {
+            self.kernel.push_to(now, conn, &push, effects);
+        }
         self.start_heartbeat(now, conn);
         self.kernel.watch_expiry(now, conn);
     }
@@ -128,26 +132,29 @@ impl Shard {
     }
 }
 
+// Not logged: what the server says unasked must not make a connection look busy.
 impl Heartbeat {
-    fn of(&mut self, now: Now, dialect: DialectId, account: &Rc<Account>) -> (Shared, Shared) {
-        // Not logged: what the server says unasked must not make a connection look busy.
+    fn ping(&mut self, account: &Rc<Account>) -> Shared {
         let ping = self.ping.get_or_insert_with(|| {
             let mut bytes = Vec::new();
             frame::ping(&mut bytes, b"");
             Frame::new(account, Arc::from(bytes), Class::Latest { key: PING_KEY })
         });
-        let made = self.pushes.iter().find(|(made, _)| *made == dialect).map(|(_, push)| push.clone());
-        let push = made.unwrap_or_else(|| {
-            let data = format!(r#"{{"ts":{}}}"#, now.unix_ms);
-            let data = data.as_bytes();
-            let push = Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data };
-            let (mut json, mut bytes) = (Vec::new(), Vec::new());
-            encode::push(&mut json, &push);
-            dialect::translate(dialect, &mut bytes, &json);
-            let push = Frame::new(account, Arc::from(bytes), Class::Latest { key: HEARTBEAT_KEY });
-            self.pushes.push((dialect, push.clone()));
-            push
-        });
-        (push, ping.clone())
+        ping.clone()
+    }
+
+    fn push(&mut self, now: Now, dialect: DialectId, account: &Rc<Account>) -> Shared {
+        if let Some((_, push)) = self.pushes.iter().find(|(made, _)| *made == dialect) {
+            return push.clone();
+        }
+        let data = format!(r#"{{"ts":{}}}"#, now.unix_ms);
+        let data = data.as_bytes();
+        let push = Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data };
+        let (mut json, mut bytes) = (Vec::new(), Vec::new());
+        encode::push(&mut json, &push);
+        dialect::translate(dialect, &mut bytes, &json);
+        let push = Frame::new(account, Arc::from(bytes), Class::Latest { key: HEARTBEAT_KEY });
+        self.pushes.push((dialect, push.clone()));
+        push
     }
 }

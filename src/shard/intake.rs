@@ -11,6 +11,7 @@ use crate::kernel::asked::Waiting;
 use crate::kernel::calls::{Answered, Answers, Asker};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
+use crate::kernel::endpoint::Message;
 use crate::kernel::entry::{Class, Frame};
 use crate::kernel::feature::{Answer, ConnRequest, Declared, DeclaredId, Home};
 use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomId, RoomRef, ShardId};
@@ -72,6 +73,9 @@ impl Shard {
             return self.send_back(now, conn, effects);
         }
         self.start_heartbeat(now, conn);
+        if let Some(nth) = dialect.endpoint() {
+            return self.open_endpoint(now, conn, nth, effects);
+        }
         let call = self.kernel.calls.open(conn, Asker::Inbox);
         let inbox = self.at_home(inbox);
         let home = inbox.home;
@@ -82,6 +86,9 @@ impl Shard {
 
     /// A whole binary message.
     pub(super) fn on_binary(&mut self, now: Now, conn: ConnId, message: &[u8], effects: &mut Effects) {
+        if let Some(nth) = self.endpoint_of(conn) {
+            return self.on_message(now, conn, nth, Message::Binary(message), effects);
+        }
         if !self.speaks(conn, NATIVE_MSGPACK) {
             let reason = "this subprotocol is JSON in text messages";
             return self.kernel.close(now, conn, CloseCode::Unsupported, reason, effects);
@@ -99,13 +106,15 @@ impl Shard {
 
     /// A whole text message.
     pub(super) fn on_text(&mut self, now: Now, conn: ConnId, message: &[u8], effects: &mut Effects) {
-        match self.speaks(conn, NATIVE_JSON) {
-            true => self.on_request_of_client(now, conn, message, effects),
-            false => {
-                let reason = "this subprotocol is MessagePack in binary messages";
-                self.kernel.close(now, conn, CloseCode::Unsupported, reason, effects);
-            }
+        if self.speaks(conn, NATIVE_JSON) {
+            return self.on_request_of_client(now, conn, message, effects);
         }
+        if let Some(nth) = self.endpoint_of(conn) {
+            let text = simdutf8::basic::from_utf8(message).expect("a text message is UTF-8 throughout");
+            return self.on_message(now, conn, nth, Message::Text(text), effects);
+        }
+        let reason = "this subprotocol is MessagePack in binary messages";
+        self.kernel.close(now, conn, CloseCode::Unsupported, reason, effects);
     }
 
     fn speaks(&self, conn: ConnId, plain: DialectId) -> bool {

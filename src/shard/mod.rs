@@ -1,8 +1,8 @@
 //! Floor 5: composes floors 1 to 4 into [`Shard::step`]. Knows no operating system.
 //!
 //! A shard is told the time and one thing that happened, and says what is to be done. By subject:
-//! `intake` (what a client sent becomes requests), `home` (mail that reaches rooms and
-//! connections here), `answers` (what somebody outside says of a request), `clock` (what the time
+//! `intake` (what a client sent becomes requests), `endpoints` (what clients of an
+//! application's own paths send), `home` (mail that reaches rooms and connections here), `answers` (what somebody outside says of a request), `clock` (what the time
 //! brings), `auditing` (what is told of requests), `snapshot` (what an operator may see).
 
 mod answers;
@@ -10,6 +10,7 @@ mod auditing;
 mod census;
 mod clock;
 mod drain;
+mod endpoints;
 mod home;
 mod intake;
 mod snapshot;
@@ -23,12 +24,13 @@ use crate::admission::identity::Identity;
 use crate::admission::policy::Policy;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::{TokenRefused, Verifier};
-use crate::base::limits::{CLOSES_PER_STEP, PONGS_PENDING_MAX};
+use crate::base::limits::{CLOSES_PER_STEP, FRAGMENTS_MAX, PONGS_PENDING_MAX};
 use crate::base::time::{Instant, Now};
 use crate::kernel::asked::{Outside, Ticket};
 use crate::kernel::calls::Answered;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
+use crate::kernel::endpoint::{EndpointLimits, Endpoints, Served};
 use crate::kernel::entry::Frame;
 use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
@@ -133,6 +135,8 @@ pub enum Input<'a> {
 pub struct Shard {
     kernel: Kernel,
     registry: Registry,
+    /// Of an application, by their dialects.
+    endpoints: Vec<Served>,
     /// Bytes of replies while they are made.
     frame: Vec<u8>,
     /// The data of a reply, and requests on their way to their homes, likewise.
@@ -156,6 +160,7 @@ impl Shard {
         Shard {
             kernel: Kernel::new(config, now),
             registry: Registry::new(features),
+            endpoints: Vec::new(),
             frame: Vec::new(),
             receipt: Vec::new(),
             unpacked: Vec::new(),
@@ -166,6 +171,11 @@ impl Shard {
             answered: Vec::new(),
             doing: "start",
         }
+    }
+
+    /// With the paths of an application.
+    pub fn with_endpoints(self, endpoints: &Endpoints) -> Shard {
+        Shard { endpoints: endpoints.instances(), ..self }
     }
 
     /// Takes in one thing that happened and names what is to be done. `now` never goes back.
@@ -183,7 +193,7 @@ impl Shard {
             Input::Pong { conn } => self.heard(now, conn),
             Input::PeerClose { conn, code } => self.on_peer_close(now, conn, code, effects),
             Input::Failed { conn, code, reason } => self.kernel.close(now, conn, code, reason, effects),
-            Input::Gone { conn } => self.kernel.gone(conn, effects),
+            Input::Gone { conn } => self.on_socket_gone(conn, effects),
             Input::Wrote { conn, bytes } => self.on_wrote(now, conn, bytes, effects),
             Input::Blocked { conn } => self.on_blocked(now, conn),
             Input::Writable { conn } => self.on_writable(conn, effects),
@@ -279,15 +289,21 @@ impl Shard {
         self.kernel.limits.deflate_bytes_min.is_some()
     }
 
-    /// What the messages of who speaks `dialect` may be like.
+    /// What the messages of who speaks `dialect` may be like that begin from now on.
+    #[inline]
     pub fn message_limits(&self, dialect: DialectId) -> MessageLimits {
-        let message_bytes = self.message_bytes_max();
-        MessageLimits { message_bytes, may_compress: dialect.window().is_some(), ..MessageLimits::default() }
-    }
-
-    /// What one message may have, bytes, unless it began under another bound.
-    pub fn message_bytes_max(&self) -> usize {
-        self.kernel.limits.message_bytes
+        let may_compress = dialect.window().is_some();
+        match dialect.endpoint() {
+            None => MessageLimits {
+                message_bytes: self.kernel.limits.message_bytes,
+                fragments: FRAGMENTS_MAX,
+                may_compress,
+            },
+            Some(nth) => {
+                let EndpointLimits { message_bytes, fragments, .. } = self.endpoints[nth].limits;
+                MessageLimits { message_bytes, fragments, may_compress }
+            }
+        }
     }
 
     /// No timer fires before this.
@@ -380,6 +396,9 @@ impl Shard {
             }
         }
         let flags = row.flags;
+        if flags.has(Flags::PAUSED) {
+            self.resume_sender(conn, effects);
+        }
         if flags.has(Flags::BLOCKED)
             && bytes > 0
             && let Some(cold) = self.kernel.conns.cold_mut(conn)

@@ -253,7 +253,9 @@ impl Assembler {
             None => Ok(()),
             Some(_) if frame.opcode != CONTINUATION => Err(protocol("a message inside a message")),
             Some(partial) => {
-                partial.fragments += 1;
+                // Whoever cuts a message into equal pieces may end it with an empty one.
+                let is_mere_end = frame.is_final && frame.len == 0;
+                partial.fragments += u32::from(!is_mere_end);
                 if partial.fragments > self.limits.fragments {
                     return Err(FrameError { code: CloseCode::TooLarge, reason: "too many fragments" });
                 }
@@ -744,6 +746,9 @@ mod tests {
             Ok(vec![whole.clone(), whole])
         );
         assert_eq!(with_limits(&[first.clone(), middle.clone(), middle, last]), Err(CloseCode::TooLarge));
+        let end = plain(CONTINUATION, true, b"");
+        let cut_evenly = [first.clone(), plain(CONTINUATION, false, b"bbb"), plain(CONTINUATION, false, b"bb"), end];
+        assert_eq!(with_limits(&cut_evenly), Ok(vec![Owned::Binary(b"aaaaabbbbb".to_vec())]));
         assert_eq!(with_limits(&[first, plain(CONTINUATION, true, b"bbbbbb")]), Err(CloseCode::TooLarge));
         assert_eq!(with_limits(&[plain(BINARY, true, &[0; 11])]), Err(CloseCode::TooLarge));
     }

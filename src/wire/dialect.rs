@@ -5,9 +5,10 @@
 
 use super::deflate::Window;
 use super::{frame, msgpack};
-use crate::base::limits::DIALECTS_MAX;
+use crate::base::limits::{DIALECTS_MAX, ENDPOINTS_MAX};
 
 const _: () = assert!(DIALECTS_MAX <= u64::BITS as usize);
+const _: () = assert!(OF_ENDPOINTS.0 as usize + ENDPOINTS_MAX * VARIANTS as usize <= DIALECTS_MAX);
 
 /// One form of encoding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -19,10 +20,27 @@ pub const NATIVE_JSON: DialectId = DialectId(0);
 /// The same envelope in MessagePack, as a binary frame.
 pub const NATIVE_MSGPACK: DialectId = DialectId(VARIANTS);
 
+/// From here on: messages of an application's endpoints as they are, without envelope.
+const OF_ENDPOINTS: DialectId = DialectId(2 * VARIANTS);
+
 /// Each form comes plain and compressed for each window, in this order.
 const VARIANTS: u8 = 3;
 
 impl DialectId {
+    /// The plain dialect of an application's endpoint, counted from zero.
+    pub const fn of_endpoint(nth: usize) -> DialectId {
+        assert!(nth < ENDPOINTS_MAX);
+        DialectId(OF_ENDPOINTS.0 + nth as u8 * VARIANTS)
+    }
+
+    /// Whose endpoint's messages these are; `None`: they are envelopes.
+    pub const fn endpoint(self) -> Option<usize> {
+        match self.0.checked_sub(OF_ENDPOINTS.0) {
+            None => None,
+            Some(above) => Some((above / VARIANTS) as usize),
+        }
+    }
+
     /// The place in a table of dialects.
     pub fn index(self) -> usize {
         self.0 as usize
@@ -98,7 +116,7 @@ pub fn translate(dialect: DialectId, out: &mut Vec<u8>, json_frame: &[u8]) {
             frame::header(out, frame::BINARY, packed.len());
             out.extend_from_slice(&packed);
         }
-        DialectId(unknown) => unreachable!("dialect {unknown} was never interned"),
+        DialectId(other) => unreachable!("dialect {other} has no envelopes"),
     }
 }
 
@@ -107,6 +125,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_dialect_says_whose_endpoint_it_is_of_in_each_variant() {
+        let mut seen = BTreeSet::new();
+        for plain in [NATIVE_JSON, NATIVE_MSGPACK].into_iter().chain((0..ENDPOINTS_MAX).map(DialectId::of_endpoint)) {
+            for dialect in [plain, plain.compressed(Window::Full), plain.compressed(Window::Small)] {
+                assert!(seen.insert(dialect), "{dialect:?} is another's");
+                assert_eq!(dialect.plain(), plain);
+                let nth = (0..ENDPOINTS_MAX).find(|nth| DialectId::of_endpoint(*nth) == plain);
+                assert_eq!(dialect.endpoint(), nth);
+            }
+        }
+    }
 
     proptest! {
         #[test]

@@ -141,8 +141,14 @@ pub fn limited(limit: &str, retry: Duration) -> Vec<u8> {
     http::response(429, &headers, &body, false)
 }
 
-/// Checks an upgrade request.
+/// Checks a request for the native protocol.
 pub fn upgrade<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refused> {
+    let upgrade = upgrade_plain(head)?;
+    Ok(Upgrade { subprotocol: subprotocol(head)?, ..upgrade })
+}
+
+/// Checks a request for messages as they are. Subprotocols that it offers are left unanswered.
+pub fn upgrade_plain<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refused> {
     let refuse = |reason| Err(Refused::bad_request(reason));
     if head.method != "GET" {
         return Err(Refused { status: 405, reason: "a WebSocket is opened with GET", headers: &[("Allow", "GET")] });
@@ -180,9 +186,11 @@ pub fn upgrade<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refused> {
     if has_length || head.header("transfer-encoding").is_some() {
         return refuse("an upgrade request has no body");
     }
-    let subprotocol = subprotocol(head)?;
+    if !offered(head).all(is_http_token) {
+        return refuse("Sec-WebSocket-Protocol is malformed");
+    }
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-    Ok(Upgrade { accept, subprotocol, deflate: Deflate::of(head), token: Token::of(head) })
+    Ok(Upgrade { accept, subprotocol: None, deflate: Deflate::of(head), token: Token::of(head) })
 }
 
 /// The value of a header that is there exactly once.
@@ -199,12 +207,6 @@ fn is_key(key: &str) -> bool {
 }
 
 fn subprotocol(head: &Head<'_>) -> Result<Option<&'static str>, Refused> {
-    if head.header("sec-websocket-protocol").is_none() {
-        return Ok(None);
-    }
-    if !offered(head).all(is_http_token) {
-        return Err(Refused::bad_request("Sec-WebSocket-Protocol is malformed"));
-    }
     let mut protocols = offered(head).filter(|offer| !offer.starts_with(SUBPROTOCOL_TOKEN_PREFIX)).peekable();
     if protocols.peek().is_none() {
         return Ok(None);

@@ -29,6 +29,7 @@ import cases_service  # noqa: F401
 import cases_ops  # noqa: F401
 import cases_network  # noqa: F401
 import cases_tune  # noqa: F401
+import cases_echo  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 
@@ -85,10 +86,12 @@ def main():
     work = os.path.join(here, "..", ".work")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", default=os.path.join(here, "..", "..", "target", "release", "ringroom"))
+    parser.add_argument("--examples", default=os.path.join(here, "..", "..", "target", "debug", "examples"))
     parser.add_argument("--counts", help="write the two numbers to this file")
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
     support.Gateway.binary = os.path.abspath(options.binary)
+    support.Gateway.examples = os.path.abspath(options.examples)
     support.Gateway.log_folder = os.path.join(work, "logs")
     os.makedirs(support.Gateway.log_folder, exist_ok=True)
 

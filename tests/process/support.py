@@ -80,6 +80,7 @@ class Gateway:
     """One server process, known by its pid."""
 
     binary = None
+    examples = None
     log_folder = None
 
     def __init__(self):
@@ -87,8 +88,11 @@ class Gateway:
         self.log = None
 
     @classmethod
-    async def start(cls, *arguments, shards=2, io=None, before=(), pass_fds=(), binary=None, **environment):
-        """`before`: words that start the binary in their own way."""
+    async def start(
+        cls, *arguments, shards=2, io=None, before=(), pass_fds=(), binary=None, example=None, **environment
+    ):
+        """`before`: words that start the binary in their own way. `example`: that program of `examples/`
+        instead, with nothing but `arguments`."""
         self = cls()
         env = {k: v for k, v in os.environ.items() if not k.startswith("RINGROOM_")}
         env["RINGROOM_JWT_SECRET"] = SECRET
@@ -100,9 +104,12 @@ class Gateway:
         env = {name: value for name, value in env.items() if value is not None}
         self.log_path = os.path.join(cls.log_folder, f"gateway-{next(_numbers)}.log")
         self.log = open(self.log_path, "wb")
+        program = [binary or cls.binary, "serve", "--ops", "127.0.0.1:0", "--shards", str(shards)]
+        if example:
+            program, env["RINGROOM_SHARDS"] = [os.path.join(cls.examples, example)], str(shards)
         self.process = await asyncio.create_subprocess_exec(
-            *before, binary or cls.binary, "serve", "--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--shards", str(shards),
-            *arguments, env=env, pass_fds=pass_fds, stdout=asyncio.subprocess.PIPE, stderr=self.log,
+            *before, *program, "--listen", "127.0.0.1:0", *arguments, env=env, pass_fds=pass_fds,
+            stdout=asyncio.subprocess.PIPE, stderr=self.log,
         )
         try:
             line = await asyncio.wait_for(self.process.stdout.readline(), PATIENCE_S)

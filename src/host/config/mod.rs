@@ -135,6 +135,7 @@ mod tests {
         let nowhere = Path::new("/nonexistent/ringroom.toml");
         Sources {
             options,
+            handed: [None; 2],
             standard_file: file.map_or(nowhere, |file| &file.0).into(),
             environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         }

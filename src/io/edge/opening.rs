@@ -10,6 +10,7 @@ use crate::io::readiness::Who;
 use crate::io::rows::Row;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Opening};
+use crate::wire::dialect::DialectId;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -22,6 +23,11 @@ impl Edge {
             (self.keys_wanted)();
         }
         verified
+    }
+
+    /// Who is served at `path` besides the gateway's own clients.
+    pub fn endpoint_at(&self, path: &str) -> Option<DialectId> {
+        self.state.borrow().shard.endpoint_at(path)
     }
 
     /// Whether offers of compression are taken.
@@ -52,7 +58,7 @@ impl Edge {
             }
             self.audit.connected(now, conn, &identity, client);
             let limits = state.shard.message_limits(dialect);
-            let mut row = Row::new(conn, socket, rest, limits);
+            let mut row = Row::new(conn, socket, dialect, rest, limits);
             if row.has_more() {
                 row.queue(&mut state.unread);
                 self.reading.raise();

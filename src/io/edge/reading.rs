@@ -97,7 +97,7 @@ impl Edge {
                     return Standing::Open;
                 }
                 Standing::Open => {
-                    let mut under_way = row.resume(shard.message_bytes_max());
+                    let mut under_way = row.resume(shard.message_limits(row.dialect));
                     let mut held = std::mem::take(&mut under_way.held);
                     let bytes = match held.is_empty() {
                         false => &mut held[..],
