@@ -48,6 +48,9 @@ pub enum Standing {
     Open,
     /// The last frame is queued or written; what the peer still says is thrown away.
     Closing,
+    /// Closing, and the peer said goodbye first, with nothing behind it: closed once it has its answer
+    /// (`RFC 6455` section 7.1.1: the server is the first to).
+    Leaving,
     /// To be closed at once.
     Reset,
 }

@@ -33,6 +33,8 @@ pub(super) struct Flushing {
     /// Keeps the memory of the list of pieces between writes.
     pieces: Vec<&'static [u8]>,
     joined: Joined,
+    /// Connections that have had their last frame.
+    left: Vec<ConnId>,
 }
 
 impl Flushing {
@@ -50,6 +52,7 @@ impl Flushing {
             sent: Vec::new(),
             pieces: Vec::new(),
             joined: Joined::default(),
+            left: Vec::new(),
         }
     }
 
@@ -109,12 +112,12 @@ impl Edge {
 
     /// Writes to the connections whose turn it is, a bounded number. Says whether more wait.
     pub fn flush(&self, egress: &mut impl Egress) -> bool {
-        self.within(|state, now| {
+        let (left, is_due) = self.within(|state, now| {
             let State { shard, effects, rows, flushing, timing, .. } = state;
             // A busy shard comes by more often than its timer.
             flushing.let_go(now.at);
             let lags = flushing.waited_since();
-            let Flushing { dirty, again, sent, pieces, joined, .. } = flushing;
+            let Flushing { dirty, again, sent, pieces, joined, left, .. } = flushing;
             for (conn, is_of_crowd) in dirty.next_flush() {
                 // Listed twice at most: by the core, and for more than one write takes.
                 let is_ready = |row: &&mut Row| !row.is_mute && !row.is_blocked && !row.is_offered;
@@ -165,14 +168,19 @@ impl Edge {
                     counters.writes_short += 1;
                     row.is_blocked = true;
                     shard.step(now, Input::Blocked { conn }, effects);
-                } else if row.standing == Standing::Closing && shard.is_finished(conn) {
-                    row.mute(Shut::Sending);
+                } else if row.standing != Standing::Open && shard.is_finished(conn) {
+                    match row.standing {
+                        Standing::Leaving => left.push(conn),
+                        _ => row.mute(Shut::Sending),
+                    }
                 }
             }
             drop(counters);
             timing.end("written");
-            dirty.is_due()
-        })
+            (std::mem::take(left), dirty.is_due())
+        });
+        left.into_iter().for_each(|conn| self.gone(conn));
+        is_due
     }
 }
 

@@ -320,7 +320,7 @@ impl Edge {
             }
         }
         for conn in effects.closing.drain(..) {
-            if let Some(row) = rows.get_mut(conn) {
+            if let Some(row) = rows.get_mut(conn).filter(|row| row.standing != Standing::Leaving) {
                 row.standing = Standing::Closing;
                 row.queue(unread);
             }

@@ -24,6 +24,8 @@ enum Fed {
     Paused(usize),
     /// The connection is closing: what is left counts no more.
     Ending,
+    /// So it is, by the peer's last word.
+    Parted,
 }
 
 impl Edge {
@@ -116,18 +118,20 @@ impl Edge {
                     match mouth.feed(now, conn, &mut under_way.assembler, bytes) {
                         Fed::All => {}
                         Fed::Paused(at) => under_way.held = bytes[at..].to_vec(),
-                        Fed::Ending => row.standing = Standing::Closing,
+                        Fed::Parted if !row.is_readable => row.standing = Standing::Leaving,
+                        Fed::Ending | Fed::Parted => row.standing = Standing::Closing,
                     }
                     if row.standing == Standing::Open {
                         row.keep(under_way);
                     }
                 }
-                Standing::Closing => {
+                Standing::Closing | Standing::Leaving => {
                     // The core bounds the time, with a reset; a peer that sends on and on is not
                     // waited for.
                     row.forget();
                     match row.receive(input) {
-                        Received::Bytes(got) if row.discard(got) => {}
+                        // A socket with unread bytes is not closed but reset, and may take our last with it.
+                        Received::Bytes(got) if row.discard(got) => row.standing = Standing::Closing,
                         Received::Nothing => {}
                         Received::Bytes(_) | Received::End => return Standing::Reset,
                     }
@@ -176,7 +180,7 @@ impl Mouth<'_> {
                 Event::Pong(_) => Input::Pong { conn },
                 Event::Close { code, .. } => {
                     timing.step(shard, now, Input::PeerClose { conn, code }, effects);
-                    return Fed::Ending;
+                    return if at == bytes.len() { Fed::Parted } else { Fed::Ending };
                 }
             };
             timing.step(shard, now, step, effects);
@@ -191,9 +195,11 @@ mod tests {
     use crate::io::edge::sample::{
         CLOSE, PONG, SECRET, counters, edge, edge_tuned, on_each_driver, open, turning, welcome,
     };
+    use crate::io::egress::Direct;
     use crate::io::runtime::Driver;
     use crate::io::socket::{self, Shut};
     use crate::io::tuning::Tuning;
+    use std::io::Read;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
@@ -298,6 +304,32 @@ mod tests {
             assert!(sent <= DISCARD_BYTES_MAX + chunk.len(), "it is heard for {sent} bytes");
         }
         assert!(sent >= DISCARD_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_peer_that_says_goodbye_is_answered_and_closed_and_one_with_more_to_say_heard_out() {
+        let edge = edge(Driver::Epoll);
+        let ((_, mut polite), (_, mut hasty)) = (open(&edge, "alice"), open(&edge, "bob"));
+        let mut egress = Direct::default();
+        let mut turn = || {
+            edge.look();
+            edge.read();
+            while edge.flush(&mut egress) {}
+        };
+        turn();
+        socket::send(polite.as_raw_fd(), &CLOSE).unwrap();
+        socket::send(hasty.as_raw_fd(), &[&CLOSE[..], &PONG].concat()).unwrap();
+        turn();
+        assert_eq!(counters(&edge).connections_now, 1, "who has more to say must not be cut off by a reset");
+        for peer in [&mut polite, &mut hasty] {
+            let mut heard = Vec::new();
+            peer.read_to_end(&mut heard).unwrap();
+            assert_eq!(&heard[heard.len() - 4..], [0x88, 2, 3, 232]);
+        }
+        drop(hasty);
+        turn();
+        assert_eq!(counters(&edge).connections_now, 0);
+        assert_eq!(edge.report().core.connections, 0);
     }
 
     #[test]
