@@ -20,6 +20,7 @@ use ringroom::kernel::effects::Effects;
 use ringroom::kernel::ids::{ConnId, RoomId, ShardId};
 use ringroom::kernel::mail::Mail;
 use ringroom::kernel::placement::Placement;
+use ringroom::kernel::rates::Price;
 use ringroom::kernel::{Kernel, Limits};
 use ringroom::shard::{Input, Opening, Shard, ShardConfig};
 use ringroom::wire::dialect::NATIVE_JSON;
@@ -183,7 +184,8 @@ fn rate_check(criterion: &mut Criterion) {
                     for _ in chunk..rounds.min(chunk + 100_000) {
                         at = at.after(Duration::from_nanos(step_ns));
                         let now = Now { at, ..NOW };
-                        assert!(kernel.pay(now, id, Some(black_box("room:publish")), Rate::Heavy, 1).is_ok());
+                        let event = Some(black_box("room:publish"));
+                        assert!(kernel.pay(now, id, Price { event, rate: Rate::Heavy, rooms: 1 }).is_ok());
                     }
                     spent += start.elapsed();
                 }

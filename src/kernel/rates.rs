@@ -13,12 +13,37 @@ use crate::base::table::Table;
 use crate::base::time::{Instant, Now};
 use crate::kernel::Kernel;
 use crate::kernel::effects::Effects;
+use crate::kernel::feature::Declared;
 use crate::kernel::ids::ConnId;
 use crate::kernel::reasons::CloseReason;
 use crate::wire::codes::{ErrorCode, Limit, WireError};
 use smallvec::SmallVec;
 
 const REFUSALS: Allowance = Allowance { burst: REFUSALS_MAX, tokens: REFUSALS_MAX, period: REFUSALS_TIME };
+
+/// What a request is charged by.
+#[derive(Clone, Copy)]
+pub struct Price<'a> {
+    /// Where it is one that a feature declares.
+    pub event: Option<&'a str>,
+    pub rate: Rate,
+    /// As many as it names; what names none counts as one.
+    pub rooms: u32,
+}
+
+impl Price<'_> {
+    /// Of what is no request: that of the dearest.
+    pub const RUBBISH: Price<'static> = Price { event: None, rate: Rate::Heavy, rooms: 1 };
+
+    pub fn of(declared: &Declared, rooms: u32) -> Price<'_> {
+        Price { event: Some(declared.event), rate: declared.rate, rooms }
+    }
+
+    /// What it takes of a connection's bucket, in quarters of a token.
+    fn units(self) -> u32 {
+        self.rate.units() * self.rooms
+    }
+}
 
 /// A meter whose buckets lie in the table. Numbers are not used twice, so what an operator took back is
 /// told from what came in its place.
@@ -102,24 +127,15 @@ impl Meters {
 
     /// Takes of everything that limits this request, or of nothing.
     #[inline]
-    fn pay(
-        &mut self,
-        now: Instant,
-        own: &mut Bucket,
-        user: &User,
-        event: Option<&str>,
-        rate: Rate,
-        rooms: u32,
-    ) -> Result<Paid, (Limit, u64)> {
+    fn pay(&mut self, now: Instant, own: &mut Bucket, user: &User, price: Price<'_>) -> Result<Paid, (Limit, u64)> {
         if self.user.is_some() || !self.events.is_empty() {
-            return self.pay_for_user(now, own, user, event, rate, rooms);
+            return self.pay_for_user(now, own, user, price);
         }
         // Nearly everywhere this is the only limit: nothing is looked up for it.
         let Some(meter) = self.conn.as_mut().filter(|_| self.rates.conn.is_some()) else {
             return Ok(Paid::unlimited());
         };
-        let units = rate.units() * rooms;
-        pay(&mut [Charge { whose: Whose::Conn, meter, bucket: own, units }], now)
+        pay(&mut [Charge { whose: Whose::Conn, meter, bucket: own, units: price.units() }], now)
             .map_err(|unpaid| (Limit::Conn, unpaid.retry_after_ms))
     }
 
@@ -128,11 +144,9 @@ impl Meters {
         now: Instant,
         own: &mut Bucket,
         user: &User,
-        event: Option<&str>,
-        rate: Rate,
-        rooms: u32,
+        price: Price<'_>,
     ) -> Result<Paid, (Limit, u64)> {
-        let rule = event.and_then(|event| self.rates.events.iter().position(|rate| rate.covers(event)));
+        let rule = price.event.and_then(|event| self.rates.events.iter().position(|rate| rate.covers(event)));
         let buckets = &self.buckets;
         let find = |limit: &mut Numbered| buckets.find(Of::User(user), &mut *limit, now);
         let mut of_user = self.user.as_mut().map(|limit| (find(limit), limit));
@@ -140,12 +154,12 @@ impl Meters {
 
         let mut charges: SmallVec<[Charge<'_>; 3]> = SmallVec::new();
         if let Some(meter) = self.conn.as_mut().filter(|_| self.rates.conn.is_some()) {
-            charges.push(Charge { whose: Whose::Conn, meter, bucket: own, units: rate.units() * rooms });
+            charges.push(Charge { whose: Whose::Conn, meter, bucket: own, units: price.units() });
         }
         for (whose, of) in [(Whose::User, &mut of_user), (Whose::Event, &mut of_event)] {
             if let Some((found, limit)) = of {
                 let (meter, bucket) = (&mut limit.meter, &mut found.bucket);
-                charges.push(Charge { whose, meter, bucket, units: TOKEN * rooms });
+                charges.push(Charge { whose, meter, bucket, units: TOKEN * price.rooms });
             }
         }
         let paid = pay(&mut charges, now);
@@ -299,21 +313,13 @@ impl Buckets {
 
 impl Kernel {
     /// Counts a request of a connection against all limits on how much it may ask, or says which one is used
-    /// up. `event`: where it is one that a feature declares. It names so many `rooms`, or counts as one.
-    pub fn pay(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        event: Option<&str>,
-        rate: Rate,
-        rooms: u32,
-    ) -> Result<Paid, WireError> {
+    /// up.
+    pub fn pay(&mut self, now: Now, conn: ConnId, price: Price<'_>) -> Result<Paid, WireError> {
         let cold = self.conns.cold_mut(conn).expect("a request comes from an open connection");
-        let (limit, retry_after_ms) =
-            match self.meters.pay(now.at, &mut cold.bucket, &cold.identity.user, event, rate, rooms) {
-                Ok(paid) => return Ok(paid),
-                Err(refused) => refused,
-            };
+        let (limit, retry_after_ms) = match self.meters.pay(now.at, &mut cold.bucket, &cold.identity.user, price) {
+            Ok(paid) => return Ok(paid),
+            Err(refused) => refused,
+        };
         if let Some(paid) = Paid::exempt(&cold.identity, &self.meters.rates.unlimited_roles) {
             return Ok(paid);
         }
@@ -363,7 +369,7 @@ mod tests {
 
     fn ask(meters: &mut Meters, ms: u64, user: &User, event: &str) -> Result<(), (Limit, u64)> {
         let mut own = meters.full(at(ms));
-        meters.pay(at(ms), &mut own, user, Some(event), Rate::Heavy, 1).map(|_| ())
+        meters.pay(at(ms), &mut own, user, Price { event: Some(event), rate: Rate::Heavy, rooms: 1 }).map(|_| ())
     }
 
     fn meters(rates: Rates) -> Meters {
@@ -453,7 +459,7 @@ mod tests {
         let mut meters = meters(with(Some(allowance(1))));
         let ada = user("ada");
         let mut own = meters.full(at(0));
-        let mut ask = |meters: &mut Meters| meters.pay(at(0), &mut own, &ada, None, Rate::Heavy, 1).map(|_| ());
+        let mut ask = |meters: &mut Meters| meters.pay(at(0), &mut own, &ada, Price::RUBBISH).map(|_| ());
         assert_eq!((ask(&mut meters), ask(&mut meters)), (Ok(()), Err((Limit::Conn, 1_000))));
         meters.change(with(Some(allowance(1))), at(0));
         assert!(ask(&mut meters).is_err());

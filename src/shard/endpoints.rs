@@ -8,6 +8,7 @@ use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
 use crate::kernel::endpoint::{Client, Message};
 use crate::kernel::ids::ConnId;
+use crate::kernel::rates::Price;
 use crate::kernel::reasons::CloseReason;
 use crate::shard::Shard;
 use crate::wire::dialect::DialectId;
@@ -44,7 +45,7 @@ impl Shard {
         row.active_s = row.heard_s;
         self.kernel.counters.requests += 1;
         if let Some(rate) = served.limits.rate
-            && self.kernel.pay(now, conn, None, rate, 1).is_err()
+            && self.kernel.pay(now, conn, Price { event: None, rate, rooms: 1 }).is_err()
         {
             // There is no reply that could say how long to wait.
             return self.kernel.close_for(now, conn, CloseReason::AskedOn, effects);

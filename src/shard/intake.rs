@@ -4,7 +4,7 @@
 use crate::admission::gate::{self, Standing, Verdict};
 use crate::admission::names::{self, RoomName};
 use crate::admission::rates::Paid;
-use crate::admission::rights::{Rate, Right};
+use crate::admission::rights::Right;
 use crate::base::limits::{INFLATED_BYTES_KEPT, ROOMS_LOOKED_THROUGH_MAX};
 use crate::base::time::Now;
 use crate::kernel::asked::Waiting;
@@ -17,6 +17,7 @@ use crate::kernel::feature::{Answer, ConnRequest, Declared, DeclaredId, Home};
 use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomId, RoomRef, ShardId};
 use crate::kernel::lanes::Parked;
 use crate::kernel::mail::{Ask, Request};
+use crate::kernel::rates::Price;
 use crate::kernel::reasons::CloseReason;
 use crate::kernel::scope::ConnScope;
 use crate::shard::{Opening, Shard};
@@ -140,7 +141,7 @@ impl Shard {
         let id = envelope.id;
         let data = Data { json: envelope.data, spans: &envelope.spans };
         if declared.home == Home::Conn {
-            let answer = self.kernel.pay(now, conn, Some(declared.event), declared.rate, 1);
+            let answer = self.kernel.pay(now, conn, Price::of(declared, 1));
             let answer = answer.and_then(|paid| self.answer_here(now, conn, declared_id, paid, data, effects));
             self.audit_answer(conn, declared.event, &answer, effects);
             return self.reply(now, conn, id.as_ref(), declared.event, answer, effects);
@@ -185,7 +186,7 @@ impl Shard {
         let targets = targets(declared, data, self.kernel.limits.rooms_per_request);
         // Paid before anything is looked up or sent anywhere; what is wrong costs as much as one room.
         let rooms = targets.as_ref().map_or(1, Targets::count);
-        let paid = match self.kernel.pay(now, conn, Some(declared.event), declared.rate, rooms) {
+        let paid = match self.kernel.pay(now, conn, Price::of(declared, rooms)) {
             Ok(paid) => paid,
             Err(error) => return Err((id, error)),
         };
@@ -427,7 +428,7 @@ impl Shard {
         error: WireError,
         effects: &mut Effects,
     ) {
-        let error = self.kernel.pay(now, conn, None, Rate::Heavy, 1).err().unwrap_or(error);
+        let error = self.kernel.pay(now, conn, Price::RUBBISH).err().unwrap_or(error);
         self.refuse(now, conn, id, event, &error, effects);
     }
 }

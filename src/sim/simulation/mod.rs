@@ -1,26 +1,22 @@
 //! A run: clients of all kinds act at random while the world's small steps happen at random, then
 //! all becomes quiet and every promise is checked, then all go and nothing may be left.
 
-use crate::admission::pattern::RulePattern;
-use crate::admission::policies::{RIGHTS, Rule, Rules, Who};
-use crate::admission::policy::{Policy, Roles};
-use crate::admission::rates::{Allowance, EventRate, Rates};
-use crate::admission::rights::Right;
-use crate::base::limits::{
-    ASK_TIME_OUT, ASKED_BEHIND_MAX, ASKED_PER_CONN_MAX, CID_AGE_MAX, HEARTBEAT, HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX,
-    LINGER, MEMORY_BYTES, OUTBOX_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, ROOM_CHECK, STALL_TIME_MAX,
-};
+mod checks;
+mod shape;
+
+use crate::base::limits::{ASK_TIME_OUT, CID_AGE_MAX, LINGER, ROOM_CHECK};
 use crate::base::random::Random;
 use crate::kernel::asked::{Outside, Question, Ticket};
 use crate::kernel::ids::ShardId;
 use crate::kernel::lanes::Waiting;
-use crate::shard::{Census, DrainPace, Held, Snapshot};
-use crate::sim::client::{Client, Habits, Pace};
+use crate::shard::{DrainPace, Snapshot};
+use crate::sim::client::{Client, Pace};
 use crate::sim::decoder::Received;
 use crate::sim::fault::Fault;
-use crate::sim::oracle::{Asked, Check, DENIAL, Failure, Ledger, Plenty, View};
-use crate::sim::world::{FromClient, Link, World, WorldShape, identity};
+use crate::sim::oracle::{Check, DENIAL, Failure, Ledger, Plenty, View};
+use crate::sim::world::{FromClient, Link, World, identity};
 use crate::wire::codes::CloseCode;
+use shape::{CALM, GREEDY, MODERATOR, Shape, policy_that_asks};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -30,102 +26,6 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// Of all shards, at the end.
     pub snapshot: Snapshot,
-}
-
-/// What a run draws from its seed before anything happens.
-#[derive(Clone, Debug)]
-struct Shape {
-    world: WorldShape,
-    habits: Habits,
-    clients: u64,
-    turns: u64,
-    /// Messages of many kilobytes: outboxes and histories reach their bounds.
-    is_heavy: bool,
-    /// One room and more messages than its history keeps, while lanes stall for long.
-    is_flood: bool,
-    /// Shards have so little memory that they let go of some now and then.
-    is_scarce: bool,
-    /// One client is refused when it asks too much.
-    is_greedy: bool,
-    /// Half way, all histories grow too old.
-    has_lull: bool,
-    /// Lanes stop for a while now and then.
-    stalls: bool,
-    /// Some requests are asked about outside.
-    asks: bool,
-    /// One shard sends its clients back in the middle of it all; they go on with another.
-    has_drain: bool,
-}
-
-impl Shape {
-    fn draw(random: &mut Random, fault: Option<Fault>, is_greedy: bool) -> Shape {
-        let is_heavy = random.one_in(16) || matches!(fault, Some(Fault::UnboundedOutbox | Fault::IdleRelief));
-        let is_flood = !is_heavy && random.one_in(16);
-        let stalls = is_flood || random.one_in(2);
-        let clients = 2 + random.below(8);
-        // Most planted bugs are in lanes, and a lane needs two ends.
-        let shards = if fault.is_some() { 2 + random.below(3) } else { 1 + random.below(4) };
-        let lane_entries = 1 + random.below(if is_flood { 60 } else { 8 });
-        let small = 40 + random.below(2_000);
-        // A planted bug must not show as something else.
-        let is_scarce = if fault.is_none() { random.one_in(4) } else { fault == Some(Fault::IdleRelief) };
-        let memory_bytes = match is_scarce {
-            true if is_heavy => 700_000 + random.below(2_000_000),
-            true => 4_000 + random.below(60_000),
-            false => MEMORY_BYTES as u64,
-        };
-        Shape {
-            world: WorldShape {
-                shards: shards as u8,
-                lane_entries: lane_entries as u32,
-                window: if is_heavy { 100_000 } else { small as usize },
-                memory_bytes: memory_bytes as usize,
-                babel: random.below(2) == 0,
-                rates: if is_greedy { tight() } else { Rates::default() },
-                seed: random.next(),
-                fault,
-            },
-            habits: Habits {
-                rooms: if is_flood { 1 } else { 1 + random.below(5) },
-                users: 1 + clients * 2 / 3,
-                rooms_per_request: 4,
-                pad_bytes_max: if is_heavy { 150_000 } else { 300 },
-                pipeline: match random.below(3) {
-                    _ if is_flood => 800,
-                    0 => 40,
-                    _ => 5,
-                },
-            },
-            clients,
-            turns: match () {
-                () if is_flood => 1_500,
-                () if is_heavy => 600,
-                () => 200 + random.below(1_000),
-            },
-            is_heavy,
-            is_flood,
-            is_scarce,
-            is_greedy,
-            has_lull: random.one_in(8) || fault == Some(Fault::SilentGap),
-            stalls,
-            asks: fault.is_none() && !is_flood && random.one_in(3),
-            has_drain: fault.is_none() && shards > 1 && random.one_in(4),
-        }
-    }
-}
-
-/// The client that asks too much, where one does, and the roles of others, which may.
-const GREEDY: usize = 0;
-const MODERATOR: &str = "moderator";
-const CALM: &str = "calm";
-
-fn tight() -> Rates {
-    Rates {
-        conn: Some(Allowance { burst: 8, tokens: 4, period: Duration::from_secs(1) }),
-        user: None,
-        events: EventRate::parse("room:publish 5/2s").into_iter().collect(),
-        unlimited_roles: [MODERATOR, CALM].map(Box::from).into(),
-    }
 }
 
 pub struct Simulation<'t> {
@@ -155,18 +55,6 @@ pub struct Simulation<'t> {
 }
 
 type Kept = Result<(), Failure>;
-
-/// Of the first rooms one asks about joins, one about publishes, and one about both.
-fn policy_that_asks() -> Policy {
-    let ask = |right: Right, rights: &[Right]| rights.contains(&right).then(|| Who::parse("ask").expect("a word"));
-    let rule = |rooms: &str, rights: &[Right]| {
-        let rooms = RulePattern::parse(rooms).expect("a pattern");
-        Rule { name: rooms.as_str().into(), rooms, who: RIGHTS.map(|right| ask(right, rights)) }
-    };
-    let both = [Right::Join, Right::Publish];
-    let rules = vec![rule("room:0", &both[..1]), rule("room:1", &both[1..]), rule("room:2", &both)];
-    Policy::new(Roles::default(), Rules::new(rules).expect("few rules"))
-}
 
 impl<'t> Simulation<'t> {
     pub fn new(seed: u64, fault: Option<Fault>) -> Simulation<'t> {
@@ -573,34 +461,6 @@ impl<'t> Simulation<'t> {
         }
     }
 
-    fn check_close(&self, client: usize, code: u16, reason: &str) -> Kept {
-        let row = &self.clients[client];
-        let is_slow = row.pace != Pace::Fast || self.shape.is_heavy || self.shape.is_flood;
-        let unread = row.unread_max;
-        let has_long_room = self.ledger.longest() >= HISTORY_ENTRIES_MAX;
-        let is_known = match CloseCode::ALL.into_iter().find(|known| known.as_u16() == code) {
-            Some(CloseCode::SlowConsumer) if reason.contains("memory") => self.shape.is_scarce,
-            Some(CloseCode::SlowConsumer) if reason.starts_with("took nothing") => unread >= STALL_TIME_MAX,
-            Some(CloseCode::SlowConsumer) if reason.starts_with("read too slowly") => is_slow,
-            Some(CloseCode::SlowConsumer) => {
-                self.shape.is_heavy || self.shape.is_flood || self.shape.is_scarce || has_long_room
-            }
-            // A connection whose request waits for credit is not heard either.
-            Some(CloseCode::Idle) => unread > HEARTBEAT || self.shape.stalls,
-            Some(CloseCode::RateLimited) => self.shape.is_greedy && client == GREEDY,
-            Some(CloseCode::Restart) => !self.draining.is_empty() && reason.starts_with("{\"retry_ms\":"),
-            Some(CloseCode::Normal | CloseCode::Protocol | CloseCode::Unsupported) => row.misbehaved,
-            _ => false,
-        };
-        match is_known {
-            true => Ok(()),
-            false => {
-                let saw = format!("client {client}, {:?}, was closed with {code} {reason}", row.pace);
-                Err(Failure { check: Check::NoNeedlessClose, saw })
-            }
-        }
-    }
-
     /// Nothing is said for so long that histories are too old, and client ids forgotten.
     fn lull(&mut self) -> Kept {
         self.say(|| "a lull".into());
@@ -681,53 +541,6 @@ impl<'t> Simulation<'t> {
         Ok(())
     }
 
-    /// All have what was promised: asked of the server once more, room by room.
-    fn check_promises(&mut self) -> Kept {
-        self.users_in.clear();
-        for client in &self.clients {
-            for room in client.view.iter().flat_map(|view| view.stays.keys()) {
-                let users = self.users_in.entry(format!("{}/{room}", client.tenant)).or_default();
-                users.insert(client.user.clone());
-            }
-        }
-        for client in 0..self.clients.len() {
-            let (Some(link), Some(view)) = (self.clients[client].link, &mut self.clients[client].view) else {
-                continue;
-            };
-            let rooms: Vec<String> = view.stays.keys().cloned().collect();
-            let ask = |room: String| {
-                let id = view.ask(Asked::Info { room: room.clone() });
-                format!(r#"{{"id":{id},"event":"room:info","data":{{"room":"{room}"}}}}"#)
-            };
-            let said: Vec<String> = rooms.into_iter().map(ask).collect();
-            for said in said {
-                self.send(client, link, said);
-            }
-        }
-        self.is_final = true;
-        self.flow()?;
-        self.is_final = false;
-        self.ledger.assert_refused_is_not_done()?;
-        let views = self.clients.iter().filter_map(|client| client.view.as_ref());
-        for view in views.chain(&self.past) {
-            view.explain_holes(&self.ledger)?;
-        }
-        for view in self.clients.iter().filter_map(|client| client.view.as_ref()) {
-            view.assert_answered()?;
-        }
-        Ok(())
-    }
-
-    fn check_members(&self, client: usize, room: &str, data: &serde_json::Value) -> Kept {
-        let key = format!("{}/{room}", self.clients[client].tenant);
-        let Some(want) = self.users_in.get(&key) else { return Ok(()) };
-        if data["members"] == want.len() {
-            return Ok(());
-        }
-        let saw = format!("{key} has {} members by its home, and in truth {want:?}", data["members"]);
-        Err(Failure { check: Check::MembersConverge, saw })
-    }
-
     fn see_all_off(&mut self) -> Kept {
         match self.random.below(3) {
             0 => {
@@ -754,93 +567,6 @@ impl<'t> Simulation<'t> {
         for _ in 0..8 {
             self.pass(LINGER);
             self.flow()?;
-        }
-        Ok(())
-    }
-
-    fn check_freed(&mut self) -> Kept {
-        let wait = CID_AGE_MAX + ROOM_CHECK * 3;
-        let end = self.world.now.at.after(wait);
-        while self.world.now.at < end {
-            self.pass(ROOM_CHECK / 4);
-            self.flow()?;
-        }
-        let none = |shards: u8, me: ShardId| Census {
-            conns: 0,
-            calls: 0,
-            asked: 0,
-            rooms: 0,
-            rooms_joined: 0,
-            replays: 0,
-            timers: 0,
-            history_entries: 0,
-            history_bytes: 0,
-            memory: Held::default(),
-            account: Held::default(),
-            buckets: 0,
-            waiting: (0..shards).map(ShardId).filter(|id| *id != me).map(|id| (id, Waiting::default())).collect(),
-        };
-        for shard in self.world.shards() {
-            let census = self.world.shard(shard).census();
-            let connections = self.world.shard(shard).snapshot().connections;
-            if census != none(self.shape.world.shards, shard) || connections != 0 {
-                let saw = format!("shard {} at the end, {connections} connections: {census:?}", shard.0);
-                return Err(Failure { check: Check::AllIsFreed, saw });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_bounds(&mut self) -> Kept {
-        let bound = OUTBOX_BYTES_MAX + self.world.frame_bytes_max();
-        for (nth, client) in self.clients.iter().enumerate() {
-            let Some(link) = client.link else { continue };
-            let queued = self.world.queued(link);
-            if queued > bound {
-                let saw = format!("{queued} bytes wait for client {nth}, {bound} are allowed");
-                return Err(Failure { check: Check::OutboxBound, saw });
-            }
-        }
-        // A step adds a page at most, or one message to a connection, and each may be one of the
-        // largest. What was given up and has not gone is a close frame for each connection.
-        let longest = self.world.frame_bytes_max();
-        let page = PAGE_BYTES_MAX.min(longest * PAGE_ENTRIES_MAX) + longest + PAGE_ENTRIES_MAX * 100;
-        let bound = self.shape.world.memory_bytes + page + self.world.links_now() * 1_000;
-        for shard in self.world.shards() {
-            let used = self.world.shard(shard).memory_used();
-            if used > bound {
-                let saw = format!("shard {} holds {used} bytes, {bound} are allowed", shard.0);
-                return Err(Failure { check: Check::MemoryBound, saw });
-            }
-        }
-        if !self.turn.is_multiple_of(if self.shape.is_scarce { 4 } else { 32 }) {
-            return Ok(());
-        }
-        let census: Vec<Census> = self.world.shards().map(|shard| self.world.shard(shard).census()).collect();
-        for (me, census_of_me) in census.iter().enumerate() {
-            let Census { history_entries, history_bytes, memory, account, .. } = *census_of_me;
-            if memory != account {
-                let saw = format!("shard {me} holds {memory:?} and believes {account:?}");
-                return Err(Failure { check: Check::MemoryCounted, saw });
-            }
-            if history_entries > HISTORY_ENTRIES_MAX || (history_bytes > HISTORY_BYTES_MAX && history_entries > 1) {
-                let saw = format!("a history of shard {me} has {history_entries} entries, {history_bytes} bytes");
-                return Err(Failure { check: Check::HistoryBound, saw });
-            }
-            let may_wait = self.world.links_now() * (ASKED_PER_CONN_MAX + ASKED_BEHIND_MAX);
-            if census_of_me.asked > may_wait {
-                let saw = format!("{} requests wait at shard {me} for the outside", census_of_me.asked);
-                return Err(Failure { check: Check::WaitingBound, saw });
-            }
-            for (peer, waiting) in &census_of_me.waiting {
-                let back = census[peer.index()].waiting.iter().find(|(id, _)| id.index() == me);
-                let calls = back.map_or(0, |(_, waiting)| waiting.calls);
-                // A reply for each call at most, and a run for each room and for each reply.
-                if waiting.mails > calls || waiting.runs > census_of_me.rooms + waiting.mails {
-                    let saw = format!("shard {me} keeps for {}, which waits for {calls}: {waiting:?}", peer.0);
-                    return Err(Failure { check: Check::WaitingBound, saw });
-                }
-            }
         }
         Ok(())
     }

@@ -3,122 +3,34 @@
 //! holds a byte of the token or of a key.
 //!
 //! Times are compared here against the core's clock, so a replay sees the same answers.
+//!
+//! By subject: `settings` says what makes a token good, `claims` reads what it says, `refused` says why
+//! it is not taken; `issued` makes tokens of our own.
+
+mod claims;
+mod issued;
+mod refused;
+mod settings;
+
+pub use claims::OneOrSeveral;
+pub use issued::{Claims, RoomClaims, sign_hs256};
+pub use refused::TokenRefused;
+pub use settings::{ANONYMOUS_PREFIX, Anonymous, ClaimPaths, TENANT_DEFAULT, TYPE_ACCESS, TokenSettings};
 
 use super::identity::{Identity, Particulars};
 use super::keys::{Algorithm, Key, KeyRefused, KeySet, Unsigned};
 use super::names::{User, check_tenant, check_user};
-use super::pattern::Pattern;
 use crate::base::base32;
 use crate::base::limits::{
-    CLAIM_VALUE_BYTES_MAX, CLAIM_VALUES_MAX, LABEL_BYTES_MAX, PATTERNS_MAX, ROLE_BYTES_MAX, ROLES_MAX, TOKEN_BYTES_MAX,
-    TOKEN_EXPIRING, TOKEN_ID_BYTES_MAX,
+    CLAIM_VALUE_BYTES_MAX, CLAIM_VALUES_MAX, LABEL_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_ID_BYTES_MAX,
 };
-use crate::wire::codes::ErrorCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::EncodingKey;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use claims::{Members, label, patterns};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// The tenant of a token that names none.
-pub const TENANT_DEFAULT: &str = "default";
-/// The `typ` that opens a connection, unless others are configured: a refresh token must not.
-pub const TYPE_ACCESS: &str = "access";
-/// What the ids of users without a token begin with.
-pub const ANONYMOUS_PREFIX: &str = "anon:";
-
-/// What makes a token good here, and where it says what.
-#[derive(Clone, Debug)]
-pub struct TokenSettings {
-    /// How far clocks may be apart, either way.
-    pub leeway_s: u64,
-    /// Tokens of others are refused; empty: the key's word is enough.
-    pub issuers: Vec<Box<str>>,
-    /// One of these is in the token's `aud`; empty: not looked at.
-    pub audiences: Vec<Box<str>>,
-    /// What the header's `typ` may be, whatever its case; `JWT` stands for none too.
-    pub header_types: Vec<Box<str>>,
-    /// What the type claim may be where there is one.
-    pub types: Vec<Box<str>>,
-    /// A token that never ends is refused.
-    pub expiry_required: bool,
-    /// How long before its token ends a client is told.
-    pub expiring: Duration,
-    pub claims: ClaimPaths,
-    /// Where claims stand that policies compare: what is there is kept with the identity.
-    pub compared: Vec<Arc<str>>,
-    /// Present: who sends no token is let in as this.
-    pub anonymous: Option<Anonymous>,
-}
-
-impl Default for TokenSettings {
-    fn default() -> Self {
-        TokenSettings {
-            leeway_s: 5,
-            issuers: Vec::new(),
-            audiences: Vec::new(),
-            header_types: ["JWT", "at+jwt"].map(Box::from).into(),
-            types: [TYPE_ACCESS].map(Box::from).into(),
-            expiry_required: false,
-            expiring: TOKEN_EXPIRING,
-            claims: ClaimPaths::default(),
-            compared: Vec::new(),
-            anonymous: None,
-        }
-    }
-}
-
-/// Where a token says what: a claim, or a claim in a claim with dots between (`realm_access.roles`).
-/// A claim whose own name holds dots (`https://id.example/roles`) is found too, and first.
-#[derive(Clone, Debug)]
-pub struct ClaimPaths {
-    pub user: Box<str>,
-    pub tenant: Box<str>,
-    pub roles: Box<str>,
-    pub name: Box<str>,
-    pub device: Box<str>,
-    pub kind: Box<str>,
-    pub join: Box<str>,
-    pub publish: Box<str>,
-}
-
-impl Default for ClaimPaths {
-    fn default() -> Self {
-        ClaimPaths {
-            user: "sub".into(),
-            tenant: "tenant".into(),
-            roles: "roles".into(),
-            name: "name".into(),
-            device: "device".into(),
-            kind: "typ".into(),
-            join: "rooms.join".into(),
-            publish: "rooms.publish".into(),
-        }
-    }
-}
-
-/// Who sends no token.
-#[derive(Clone, Debug)]
-pub struct Anonymous {
-    pub tenant: Box<str>,
-    /// For policies to tell them by.
-    pub role: Box<str>,
-    /// Narrow what the policy allows, as the claims of a token would.
-    pub join: Option<Box<[Pattern]>>,
-    pub publish: Option<Box<[Pattern]>>,
-}
-
-impl Default for Anonymous {
-    /// They listen and say nothing.
-    fn default() -> Self {
-        Anonymous { tenant: TENANT_DEFAULT.into(), role: "anonymous".into(), join: None, publish: Some(Box::default()) }
-    }
-}
 
 /// Checks tokens.
 #[derive(Debug)]
@@ -322,276 +234,42 @@ struct Header<'a> {
     crit: Option<IgnoredAny>,
 }
 
-/// The members of a JSON object, none of them twice: what would the second one mean?
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    fn parse(body: &'a [u8]) -> Result<Members<'a>, TokenRefused> {
-        serde_json::from_slice(body).map_err(|_| TokenRefused::Malformed)
-    }
-
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
-    }
-
-    /// What stands at `path`. Each step leads into a smaller object, so this ends.
-    fn find(&self, path: &str) -> Option<&'a RawValue> {
-        self.get(path).or_else(|| {
-            path.match_indices('.').find_map(|(dot, _)| {
-                let inner: Members<'a> = serde_json::from_str(self.get(&path[..dot])?.get()).ok()?;
-                inner.find(&path[dot + 1..])
-            })
-        })
-    }
-
-    /// What stands at `path`; `null` is nothing. `claim` is what a refusal calls it.
-    fn read<T: Deserialize<'a>>(&self, path: &str, claim: &'static str) -> Result<Option<T>, TokenRefused> {
-        let Some(value) = self.find(path) else { return Ok(None) };
-        serde_json::from_str(value.get()).map_err(|_| TokenRefused::Claim(claim))
-    }
-
-    /// `RFC 7519` allows fractions; a time in between counts from the next whole second.
-    fn seconds(&self, claim: &'static str) -> Result<Option<u64>, TokenRefused> {
-        // The conversion saturates: a negative time is 0, long past.
-        Ok(self.read::<f64>(claim, claim)?.map(|seconds| seconds.ceil() as u64))
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members<'de>;
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members<'de>, M::Error> {
-                let mut members = Members(Vec::new());
-                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
-                    if members.get(&name).is_some() {
-                        return Err(M::Error::custom("a member is there twice"));
-                    }
-                    members.0.push((name, value));
-                }
-                Ok(members)
-            }
-        }
-        from.deserialize_map(Reader)
-    }
-}
-
-/// `aud` is one string or a list of them (`RFC 7519` section 4.1.3); so are roles (`scope` is one
-/// string with spaces between, `RFC 8693` section 4.2).
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum OneOrSeveral {
-    One(String),
-    Several(Vec<String>),
-}
-
-impl OneOrSeveral {
-    fn holds(&self, wanted: &str) -> bool {
-        match self {
-            OneOrSeveral::One(one) => one == wanted,
-            OneOrSeveral::Several(several) => several.iter().any(|one| one == wanted),
-        }
-    }
-
-    /// `None`: out of bounds.
-    fn roles(self) -> Option<Box<[Box<str>]>> {
-        let roles: Box<[Box<str>]> = match self {
-            OneOrSeveral::One(words) => words.split_ascii_whitespace().map(Box::from).collect(),
-            OneOrSeveral::Several(several) => several.into_iter().map(String::into_boxed_str).collect(),
-        };
-        let fit = roles.iter().all(|role| (1..=ROLE_BYTES_MAX).contains(&role.len()));
-        (roles.len() <= ROLES_MAX && fit).then_some(roles)
-    }
-}
-
-/// What a token of ours says. Times are seconds since 1970.
-#[derive(Clone, Default, Debug, Serialize)]
-pub struct Claims {
-    pub sub: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub roles: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub typ: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rooms: Option<RoomClaims>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exp: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nbf: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iat: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jti: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iss: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub aud: Option<OneOrSeveral>,
-}
-
-/// The patterns of rooms that a token narrows its user to.
-#[derive(Clone, Default, Debug, Serialize)]
-pub struct RoomClaims {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub join: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub publish: Option<Vec<String>>,
-}
-
-/// Signs `claims` with HS256: for the command line and for tests.
-pub fn sign_hs256(secret: &[u8], claims: &Claims) -> String {
-    let header = jsonwebtoken::Header::new(Algorithm::HS256);
-    jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret))
-        .expect("strings and numbers always become JSON, and HMAC takes a key of any length")
-}
-
-/// Why a token is refused. None of these can be helped by sending the same token again, save
-/// `NotYetValid` and `UnknownKey` later.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TokenRefused {
-    Missing,
-    TooLong,
-    Malformed,
-    WrongAlgorithm,
-    /// The server looks for the key as soon as it may.
-    UnknownKey,
-    AmbiguousKey,
-    WrongSignature,
-    Expired,
-    NotYetValid,
-    WrongType,
-    WrongIssuer,
-    WrongAudience,
-    Revoked,
-    /// The named claim is missing or out of bounds.
-    Claim(&'static str),
-}
-
-impl TokenRefused {
-    /// The code that the client sees.
-    pub const fn code(self) -> ErrorCode {
-        match self {
-            TokenRefused::Expired => ErrorCode::TokenExpired,
-            _ => ErrorCode::Unauthorized,
-        }
-    }
-
-    /// A short stable name for counters and the log.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            TokenRefused::Missing => "token_missing",
-            TokenRefused::TooLong => "token_too_long",
-            TokenRefused::Malformed => "token_malformed",
-            TokenRefused::WrongAlgorithm => "token_wrong_algorithm",
-            TokenRefused::UnknownKey => "token_unknown_key",
-            TokenRefused::AmbiguousKey => "token_ambiguous_key",
-            TokenRefused::WrongSignature => "token_wrong_signature",
-            TokenRefused::Expired => "token_expired",
-            TokenRefused::NotYetValid => "token_not_yet_valid",
-            TokenRefused::WrongType => "token_wrong_type",
-            TokenRefused::WrongIssuer => "token_wrong_issuer",
-            TokenRefused::WrongAudience => "token_wrong_audience",
-            TokenRefused::Revoked => "token_revoked",
-            TokenRefused::Claim(_) => "token_claim",
-        }
-    }
-}
-
-impl fmt::Display for TokenRefused {
-    /// At most 123 bytes: it also travels as the reason of a close frame.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            TokenRefused::Missing => {
-                "no token was sent; put one in the Authorization header, the subprotocol or ?token="
-            }
-            TokenRefused::TooLong => "the token is longer than 8 KiB; issue one with fewer claims",
-            TokenRefused::Malformed => "the token is not a readable signed JWT; send it exactly as it was issued",
-            TokenRefused::WrongAlgorithm => {
-                "this server has no key for the token's algorithm; get a token for this server"
-            }
-            TokenRefused::UnknownKey => {
-                "the token's key is not known here; try again in some seconds, or get a token for this server"
-            }
-            TokenRefused::AmbiguousKey => "the token does not say which key signed it; have it issued with a kid",
-            TokenRefused::WrongSignature => {
-                "the token's signature does not fit this server's key; get a token for this server"
-            }
-            TokenRefused::Expired => "the token has expired; get a new one and connect again",
-            TokenRefused::NotYetValid => "the token is not valid yet; wait, or check the issuer's clock",
-            TokenRefused::WrongType => "the token is not an access token; connect with one that is",
-            TokenRefused::WrongIssuer => "the token's issuer is not trusted here; get a token for this server",
-            TokenRefused::WrongAudience => "the token is meant for another audience; get a token for this server",
-            TokenRefused::Revoked => "the token was revoked; log in again",
-            TokenRefused::Claim(claim) => {
-                return write!(out, "the token's claim {claim} is missing or out of bounds; have it issued again");
-            }
-        })
-    }
-}
-
-impl std::error::Error for TokenRefused {}
-
-/// `None` when the text is out of bounds.
-fn label(text: Option<String>) -> Option<Option<Box<str>>> {
-    let fits = text.as_ref().is_none_or(|text| text.len() <= LABEL_BYTES_MAX);
-    fits.then(|| text.filter(|text| !text.is_empty()).map(String::into_boxed_str))
-}
-
-/// `None` when one pattern is malformed or there are too many.
-fn patterns(texts: Option<Vec<String>>) -> Option<Option<Box<[Pattern]>>> {
-    let Some(texts) = texts else { return Some(None) };
-    if texts.len() > PATTERNS_MAX {
-        return None;
-    }
-    texts.iter().map(|text| Pattern::parse(text).ok()).collect::<Option<_>>().map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::admission::names::RoomName;
+    use crate::wire::codes::ErrorCode;
     use aws_lc_rs::hmac;
     use proptest::prelude::*;
     use serde_json::json;
 
-    const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
-    const NOW: u64 = 1_763_690_000;
+    pub(super) const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
+    pub(super) const NOW: u64 = 1_763_690_000;
 
-    fn verifier() -> Verifier {
+    pub(super) fn verifier() -> Verifier {
         lenient(0)
     }
 
-    fn lenient(leeway_s: u64) -> Verifier {
+    pub(super) fn lenient(leeway_s: u64) -> Verifier {
         Verifier::hs256(SECRET, leeway_s).unwrap()
     }
 
-    fn with(change: impl FnOnce(&mut TokenSettings)) -> Verifier {
+    pub(super) fn with(change: impl FnOnce(&mut TokenSettings)) -> Verifier {
         let mut settings = TokenSettings { leeway_s: 0, ..TokenSettings::default() };
         change(&mut settings);
         Verifier::new(settings, Arc::clone(&verifier().keys))
     }
 
-    fn alice() -> Claims {
+    pub(super) fn alice() -> Claims {
         Claims { sub: "alice".into(), exp: Some(NOW + 60), ..Claims::default() }
     }
 
-    fn verify(claims: &Claims) -> Result<Identity, TokenRefused> {
+    pub(super) fn verify(claims: &Claims) -> Result<Identity, TokenRefused> {
         verifier().verify(&sign_hs256(SECRET, claims), NOW)
     }
 
     /// A token with any header and body, signed rightly with HS256 by the raw primitive.
-    fn signed(header: &str, body: &str) -> String {
+    pub(super) fn signed(header: &str, body: &str) -> String {
         let message = format!("{}.{}", base64(header.as_bytes()), base64(body.as_bytes()));
         let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message.as_bytes());
         format!("{message}.{}", base64(signature.as_ref()))
@@ -601,7 +279,7 @@ mod tests {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    const HS256: &str = r#"{"alg":"HS256"}"#;
+    pub(super) const HS256: &str = r#"{"alg":"HS256"}"#;
 
     #[test]
     fn a_token_with_every_claim_becomes_an_identity() {
@@ -674,23 +352,6 @@ mod tests {
         assert_eq!(verifier().verify(&token, NOW - 1), Err(TokenRefused::NotYetValid));
         assert!(verifier().verify(&token, NOW).is_ok());
         assert!(lenient(1).verify(&token, NOW - 1).is_ok());
-    }
-
-    #[test]
-    fn fractions_of_a_second_and_absurd_times_are_read_without_overflow() {
-        let at = |exp: &str| {
-            let body = format!(r#"{{"sub":"alice","exp":{exp}}}"#);
-            lenient(u64::MAX).verify(&signed(HS256, &body), NOW)
-        };
-        assert_eq!(at("1e300").unwrap().expires_unix_s(), None, "that is never");
-        assert_eq!(at("-5").unwrap().expires_unix_s(), None);
-        let body = format!(r#"{{"sub":"alice","exp":{NOW}.5}}"#);
-        assert_eq!(
-            verifier().verify(&signed(r#"{"alg":"HS256"}"#, &body), NOW).unwrap().expires_unix_s(),
-            Some(NOW + 1)
-        );
-        let negative = signed(r#"{"alg":"HS256"}"#, r#"{"sub":"alice","exp":-1}"#);
-        assert_eq!(verifier().verify(&negative, NOW), Err(TokenRefused::Expired));
     }
 
     #[test]
@@ -774,68 +435,6 @@ mod tests {
     }
 
     #[test]
-    fn claims_out_of_bounds_are_refused_by_name() {
-        let cases = [
-            ("sub", Claims { sub: String::new(), ..alice() }),
-            ("sub", Claims { sub: "u".repeat(129), ..alice() }),
-            ("sub", Claims { sub: "a\u{0}b".into(), ..alice() }),
-            ("jti", Claims { jti: Some("j".repeat(TOKEN_ID_BYTES_MAX + 1)), ..alice() }),
-            ("tenant", Claims { tenant: Some(String::new()), ..alice() }),
-            ("tenant", Claims { tenant: Some("a/b".into()), ..alice() }),
-            ("tenant", Claims { tenant: Some("t".repeat(65)), ..alice() }),
-            ("roles", Claims { roles: vec!["r".into(); ROLES_MAX + 1], ..alice() }),
-            ("roles", Claims { roles: vec![String::new()], ..alice() }),
-            ("roles", Claims { roles: vec!["r".repeat(ROLE_BYTES_MAX + 1)], ..alice() }),
-            ("name", Claims { name: Some("n".repeat(LABEL_BYTES_MAX + 1)), ..alice() }),
-            ("device", Claims { device: Some("d".repeat(LABEL_BYTES_MAX + 1)), ..alice() }),
-        ];
-        for (claim, claims) in cases {
-            assert_eq!(verify(&claims), Err(TokenRefused::Claim(claim)));
-        }
-        for texts in [vec!["chat:*".to_owned(); PATTERNS_MAX + 1], vec!["a b".to_owned()]] {
-            let rooms = RoomClaims { join: Some(texts), publish: None };
-            let claims = Claims { rooms: Some(rooms), ..alice() };
-            assert_eq!(verify(&claims), Err(TokenRefused::Claim("rooms.join")));
-        }
-    }
-
-    #[test]
-    fn a_claim_of_the_wrong_type_is_named() {
-        for (body, claim) in [
-            (json!({"sub": 5}), "sub"),
-            (json!({"sub": "a", "roles": 5}), "roles"),
-            (json!({"sub": "a", "roles": [5]}), "roles"),
-            (json!({"sub": "a", "exp": "soon"}), "exp"),
-            (json!({"sub": "a", "rooms": {"join": "chat:*"}}), "rooms.join"),
-        ] {
-            assert_eq!(verifier().verify(&signed(HS256, &body.to_string()), NOW), Err(TokenRefused::Claim(claim)));
-        }
-        let absent = json!({"sub": "a", "roles": null, "exp": null, "rooms": {"join": null}, "name": ""});
-        assert!(verifier().verify(&signed(HS256, &absent.to_string()), NOW).is_ok());
-    }
-
-    #[test]
-    fn claims_are_read_where_the_settings_say() {
-        let keycloak = with(|settings| {
-            settings.claims.user = "preferred_username".into();
-            settings.claims.roles = "resource_access.my.app.roles".into();
-            settings.claims.tenant = "https://id.example/tenant".into();
-            settings.types = vec!["Bearer".into()];
-        });
-        let body = json!({
-            "sub": "f:1", "preferred_username": "alice", "typ": "Bearer", "realm_access": {"roles": ["x"]},
-            "resource_access": {"my": 5, "my.app": {"roles": ["admin", "staff"]}},
-            "https://id.example/tenant": "acme",
-        });
-        let identity = keycloak.verify(&signed(HS256, &body.to_string()), NOW).unwrap();
-        assert_eq!((&*identity.user, &**identity.tenant()), ("alice", "acme"));
-        assert_eq!(identity.roles(), ["admin", "staff"].map(Box::<str>::from));
-        let scope = with(|settings| settings.claims.roles = "scope".into());
-        let identity = scope.verify(&signed(HS256, r#"{"sub":"a","scope":"chat.read  chat.write"}"#), NOW).unwrap();
-        assert_eq!(identity.roles(), ["chat.read", "chat.write"].map(Box::<str>::from));
-    }
-
-    #[test]
     fn the_headers_type_is_one_of_those_taken() {
         let strict = with(|settings| settings.header_types = vec!["at+jwt".into()]);
         for (typ, by_default, by_strict) in [
@@ -882,29 +481,6 @@ mod tests {
         let forged = sign_hs256(SECRET, &Claims { sub: first.user.to_string(), ..alice() });
         assert_eq!(open.verify(&forged, NOW), Err(TokenRefused::Claim("sub")), "no token speaks for them");
         assert_eq!(open.verify("", NOW), Err(TokenRefused::Missing), "an empty token is not none");
-    }
-
-    #[test]
-    fn every_refusal_fits_a_close_frame() {
-        let refusals = [
-            TokenRefused::Missing,
-            TokenRefused::TooLong,
-            TokenRefused::Malformed,
-            TokenRefused::WrongAlgorithm,
-            TokenRefused::UnknownKey,
-            TokenRefused::AmbiguousKey,
-            TokenRefused::Revoked,
-            TokenRefused::WrongSignature,
-            TokenRefused::Expired,
-            TokenRefused::NotYetValid,
-            TokenRefused::WrongType,
-            TokenRefused::WrongIssuer,
-            TokenRefused::WrongAudience,
-            TokenRefused::Claim("rooms.publish"),
-        ];
-        for refusal in refusals {
-            assert!(refusal.to_string().len() <= 123, "{refusal:?}");
-        }
     }
 
     proptest! {
