@@ -14,7 +14,7 @@ pub const HEADERS_MAX: usize = 64;
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Messages below this are sent uncompressed, bytes: most of a small one is its header on the wire anyway.
 pub const DEFLATE_BYTES_MIN: usize = 1_024;
-/// What a shard keeps of the memory that inflated messages took.
+/// What a shard keeps of the memory that inflated and deflated messages took.
 pub const INFLATED_BYTES_KEPT: usize = 64 * 1024;
 /// Nesting of JSON that a client sends.
 pub const JSON_DEPTH_MAX: usize = 64;

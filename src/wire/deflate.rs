@@ -13,8 +13,6 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 const LEVEL: u32 = 2;
 /// What a flush ends with, and a message does not have (`RFC 7692` section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
-/// A stored block of nothing, which a flush adds, and its header.
-const FLUSH_BYTES_MAX: usize = 16;
 
 /// How far back a compressed message may refer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,19 +53,23 @@ impl Deflater {
         if payload.len() < self.bytes_min {
             return None;
         }
-        let context = match window {
-            Window::Full => self.full.get_or_insert_with(|| context(15)),
+        let (slot, bits) = match window {
+            Window::Full => (&mut self.full, 15),
             // Distances of a window of 512 stay under 256, so it serves those with 8 bits too.
-            Window::Small => self.small.get_or_insert_with(|| context(9)),
+            Window::Small => (&mut self.small, 9),
         };
+        let context = slot.get_or_insert_with(|| context(bits));
         context.reset();
-        // Room for the header, and for no more than would still pay.
         self.out.clear();
+        self.out.shrink_to(INFLATED_BYTES_KEPT);
         self.out.resize(frame::HEADER_BYTES_MAX, 0);
-        self.out.reserve_exact(payload.len() + FLUSH_BYTES_MAX);
+        // Room for what only grows too. A context without room keeps bytes back, and zlib-rs 0.6.8 forgets
+        // at the reset where they lay: it may find no place for later ones, and panic.
+        self.out.reserve(deflated_bytes_max(payload.len()));
         let status = context.compress_vec(payload, &mut self.out, FlushCompress::Sync);
         let is_whole = context.total_in() == payload.len() as u64 && self.out.len() < self.out.capacity();
         if !matches!(status, Ok(Status::Ok)) || !is_whole || !self.out.ends_with(&TAIL) {
+            *slot = None;
             return None;
         }
         self.out.truncate(self.out.len() - TAIL.len());
@@ -81,6 +83,12 @@ impl Deflater {
         self.out[start..frame::HEADER_BYTES_MAX].copy_from_slice(&self.header);
         Some(&self.out[start..])
     }
+}
+
+/// What a message of so many bytes may become where compression can do nothing for it, whatever its sender's
+/// zlib is told: an eighth more, and a little (`deflateBound`).
+pub const fn deflated_bytes_max(bytes: usize) -> usize {
+    bytes + bytes / 8 + 64
 }
 
 fn context(window_bits: u8) -> Box<Compress> {
@@ -218,6 +226,33 @@ mod tests {
         assert!(deflater.frame(&framed(TEXT, &chat(400)), Window::Full).is_none());
         assert!(deflater.frame(&framed(BINARY, &noise), Window::Full).is_none());
         assert!(deflater.frame(&framed(TEXT, &chat(2_000)), Window::Full).is_some(), "and the next one is well");
+    }
+
+    /// Bytes without any pattern.
+    fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..bytes).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn what_does_not_shrink_leaves_nothing_behind() {
+        // Level 1 is where it was met, by a panic.
+        for (level, window) in [(1, Window::Full), (LEVEL, Window::Full), (LEVEL, Window::Small)] {
+            let full = Compress::new_with_window_bits(Compression::new(level), false, 15);
+            let mut deflater = Deflater { full: Some(Box::new(full)), ..Deflater::default() };
+            for (seed, bytes) in [40_000, 70_000, 130_000, 400_000, 600_000, 5_000].into_iter().enumerate() {
+                let noise = noise(bytes, seed as u64 + 1);
+                assert!(deflater.frame(&framed(BINARY, &noise), window).is_none(), "{bytes} bytes of noise");
+                // Half of each: enough of the one that the library's own buffers fill, and it pays all the same.
+                let mixed = [&chat(bytes)[..], &noise[..bytes / 2]].concat();
+                let frame = deflater.frame(&framed(BINARY, &mixed), window).expect("it pays");
+                assert!(inflated(frame, 15) == mixed, "{bytes} bytes, {window:?}");
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod header;
 mod tests;
 
 use super::codes::CloseCode;
-use super::deflate::Inflater;
+use super::deflate::{Inflater, deflated_bytes_max};
 use super::frame::{self, BINARY, CLOSE, COMPRESSED, CONTINUATION, CONTROL_BYTES_MAX, PING, TEXT};
 use crate::base::limits::{FRAGMENTS_MAX, MESSAGE_BYTES_MAX};
 use header::{Frame, HEADER_BYTES_MAX, parse_header};
@@ -35,12 +35,11 @@ impl Default for MessageLimits {
 }
 
 impl MessageLimits {
-    /// What a message that begins with `opcode` may have as it travels, bytes. One that compression can do
-    /// nothing for grows by it: by an eighth and a little, whatever its sender's zlib is told (`deflateBound`).
+    /// What a message that begins with `opcode` may have as it travels, bytes.
     pub fn on_the_wire(&self, opcode: u8) -> usize {
         match opcode & COMPRESSED {
             0 => self.message_bytes,
-            _ => self.message_bytes + self.message_bytes / 8 + 64,
+            _ => deflated_bytes_max(self.message_bytes),
         }
     }
 }
