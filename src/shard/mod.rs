@@ -181,7 +181,7 @@ impl Shard {
             Input::Binary { conn, message } => self.on_binary(now, conn, message, effects),
             Input::Ping { conn, payload } => self.on_ping(now, conn, payload, effects),
             Input::Pong { conn } => self.heard(now, conn),
-            Input::PeerClose { conn, code } => self.on_peer_close(now, conn, code, effects),
+            Input::PeerClose { conn, code } => self.kernel.answer_close(now, conn, code, effects),
             Input::Failed { conn, code, reason } => self.kernel.close(now, conn, code, reason, effects),
             Input::Gone { conn } => self.kernel.gone(conn, effects),
             Input::Wrote { conn, bytes } => self.on_wrote(now, conn, bytes, effects),
@@ -361,12 +361,6 @@ impl Shard {
         frame::pong(&mut self.frame, payload);
         let pong = Frame::logged(&self.kernel.memory.account, &self.frame);
         self.kernel.push_to(now, conn, &pong, effects);
-    }
-
-    fn on_peer_close(&mut self, now: Now, conn: ConnId, code: Option<u16>, effects: &mut Effects) {
-        // The peer's own code is echoed where we know it; what it says besides is its business.
-        let known = CloseCode::ALL.into_iter().find(|known| Some(known.as_u16()) == code);
-        self.kernel.close(now, conn, known.unwrap_or(CloseCode::Normal), "", effects);
     }
 
     fn on_wrote(&mut self, now: Now, conn: ConnId, bytes: usize, effects: &mut Effects) {
