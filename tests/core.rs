@@ -12,7 +12,7 @@ use ringroom::admission::token::{Claims, Verifier, sign_hs256};
 use ringroom::base::limits::{
     ANSWER_BYTES_MAX, ASK_TIME_OUT, ASKED_BEHIND_MAX, ASKED_BYTES_PER_CONN_MAX, ASKED_PER_CONN_MAX,
     ASKED_PER_SHARD_MAX, CLOSES_PER_STEP, HEARTBEAT, HEARTBEAT_TIME_OUT, HISTORY_AGE_MAX, HISTORY_ENTRIES_MAX,
-    IDLE_TIME_MAX, OUTBOX_BYTES_LEAST, OUTBOX_BYTES_MAX, PAGE_ENTRIES_MAX, REFUSALS_MAX, ROOM_CHECK,
+    IDLE_TIME_MAX, OUTBOX_BYTES_LEAST, OUTBOX_BYTES_MAX, PAGE_ENTRIES_MAX, PONGS_PENDING_MAX, REFUSALS_MAX, ROOM_CHECK,
     ROOM_DETAILS_BYTES_MAX, ROOM_NAME_BYTES_MAX, ROOMS_PER_CONN_MAX, ROOMS_PER_REQUEST_MAX, STALL_TIME_MAX,
 };
 use ringroom::kernel::Limits;
@@ -35,6 +35,8 @@ struct Guest {
     link: Link,
     reads: bool,
     pongs: bool,
+    /// What its own pings were answered with.
+    ponged: Vec<Vec<u8>>,
     /// Texts that were read and not yet looked at.
     texts: Vec<Value>,
     pings: usize,
@@ -56,7 +58,7 @@ impl House {
     fn enter_as(&mut self, shard: u8, identity: Identity) -> Name {
         let link = self.world.open(ShardId(shard), identity).expect("there is room");
         let (texts, closed) = (Vec::new(), None);
-        self.guests.push(Guest { link, reads: true, pongs: true, texts, pings: 0, closed, next_id: 1 });
+        self.guests.push(Guest { link, reads: true, pongs: true, texts, pings: 0, ponged: vec![], closed, next_id: 1 });
         self.settle();
         let guest = self.guests.len() - 1;
         let connected = self.pushes(guest, "connected");
@@ -181,7 +183,7 @@ impl Guest {
                         world.send(self.link, FromClient::Pong);
                     }
                 }
-                Received::Pong(_) => {}
+                Received::Pong(payload) => self.ponged.push(payload),
                 Received::Close { code, reason } => {
                     self.closed = Some((code, reason));
                     world.end(self.link);
@@ -1185,7 +1187,16 @@ fn a_shard_has_no_more_rooms_than_it_is_allowed_and_says_when_to_try_again() {
 fn a_client_is_told_the_limits_in_force() {
     let told = |house: &mut House, role: &str| {
         let link = house.world.open(ShardId(0), identity("acme", "alice", role)).expect("there is room");
-        house.guests.push(Guest { link, reads: true, pongs: true, texts: vec![], pings: 0, closed: None, next_id: 1 });
+        house.guests.push(Guest {
+            link,
+            reads: true,
+            pongs: true,
+            texts: vec![],
+            pings: 0,
+            ponged: vec![],
+            closed: None,
+            next_id: 1,
+        });
         house.settle();
         let guest = house.guests.len() - 1;
         house.pushes(guest, "connected")[0]["data"]["limits"].take()
@@ -1474,6 +1485,31 @@ fn heartbeats_come_as_a_ping_and_as_a_push_within_the_interval() {
 }
 
 #[test]
+fn of_pings_that_wait_for_an_answer_the_first_are_answered_and_the_last() {
+    let window = 1_000;
+    let mut house = House::of(WorldShape { window, ..WorldShape::default() });
+    let alice = house.enter(0, "alice");
+    let link = house.guests[alice].link;
+    for round in 0..2 {
+        house.guests[alice].reads = false;
+        let pings: Vec<Vec<u8>> = (0..1_000).map(|n| format!("{round} {n:098}").into_bytes()).collect();
+        for ping in &pings {
+            house.world.send(link, FromClient::Ping(ping.clone()));
+        }
+        house.settle();
+        house.guests[alice].reads = true;
+        house.settle();
+        let (last, first) = pings.split_last().expect("some");
+        let mut ponged = std::mem::take(&mut house.guests[alice].ponged);
+        assert_eq!(ponged.pop().as_ref(), Some(last));
+        assert_eq!(ponged, first[..ponged.len()]);
+        // Beside those that wait there are those that the transport took.
+        let waiting = PONGS_PENDING_MAX as usize;
+        assert!((waiting..=waiting + window / 100).contains(&ponged.len()), "{}", ponged.len());
+    }
+}
+
+#[test]
 fn a_peer_that_gives_no_sign_of_life_is_closed_and_one_that_does_is_not() {
     let mut house = House::new();
     let (silent, alive, pinging) = (house.enter(0, "silent"), house.enter(0, "alive"), house.enter(0, "pinging"));
@@ -1584,7 +1620,8 @@ fn who_comes_during_a_drain_is_sent_back_at_once_with_a_turn_of_its_own() {
     house.drain(1, Duration::from_secs(30));
     for nth in 0..2 {
         let link = house.world.open(ShardId(0), identity("acme", "late", "")).expect("there is room");
-        let guest = Guest { link, reads: true, pongs: true, texts: vec![], pings: 0, closed: None, next_id: 1 };
+        let guest =
+            Guest { link, reads: true, pongs: true, texts: vec![], pings: 0, ponged: vec![], closed: None, next_id: 1 };
         house.guests.push(guest);
         house.settle();
         let turn = 700 + 2_000 * (nth as u64 + 1);
@@ -2072,6 +2109,7 @@ fn who_comes_with_less_than_a_minute_left_is_told_at_once_but_after_the_welcome(
             pongs: true,
             texts: Vec::new(),
             pings: 0,
+            ponged: vec![],
             closed: None,
             next_id: 1,
         });
@@ -2161,7 +2199,16 @@ fn a_revoked_user_is_closed_everywhere_and_comes_back_only_with_a_newer_token() 
         assert_eq!(refused.reason(), "token_revoked");
     }
     let link = house.world.open(ShardId(1), on_its_way).expect("there is room");
-    house.guests.push(Guest { link, reads: true, pongs: true, texts: Vec::new(), pings: 0, closed: None, next_id: 1 });
+    house.guests.push(Guest {
+        link,
+        reads: true,
+        pongs: true,
+        texts: Vec::new(),
+        pings: 0,
+        ponged: vec![],
+        closed: None,
+        next_id: 1,
+    });
     house.settle();
     let late = house.guests.len() - 1;
     assert_eq!((house.closed(late), house.guests[late].texts.len()), (Some(4401), 0), "it was let in elsewhere before");
