@@ -329,7 +329,7 @@ fn limited(edge: &Edge, reason: &'static str, limit: &str, retry: Duration) -> V
 /// of a close.
 fn close(edge: &Edge, reason: &'static str, mut answer: Vec<u8>, code: CloseCode, why: &str) -> Verdict {
     edge.refuse(reason);
-    frame::close(&mut answer, code, why);
+    frame::close(&mut answer, code.as_u16(), why);
     Verdict::Answer(answer)
 }
 

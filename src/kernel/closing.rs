@@ -24,18 +24,38 @@ impl Kernel {
     /// Says goodbye with `code`. What is queued goes first, but not to a slow consumer: it gets
     /// the frame that it is in the middle of, then the close.
     pub fn close(&mut self, now: Now, conn: ConnId, code: CloseCode, reason: &str, effects: &mut Effects) {
+        self.close_with(now, conn, (code, code.as_u16()), reason, effects);
+    }
+
+    /// Answers the peer's close with its own code (`RFC 6455` section 5.5.1), which is what a page is told of
+    /// its socket's end; 1000 where it named none. Codes that are not ours count as an ordinary end.
+    pub fn answer_close(&mut self, now: Now, conn: ConnId, code: Option<u16>, effects: &mut Effects) {
+        let number = code.unwrap_or(CloseCode::Normal.as_u16());
+        let counted = CloseCode::ALL.into_iter().find(|known| known.as_u16() == number).unwrap_or(CloseCode::Normal);
+        self.close_with(now, conn, (counted, number), "", effects);
+    }
+
+    /// Closes: counted as the one, sent as the other.
+    fn close_with(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        (counted, number): (CloseCode, u16),
+        reason: &str,
+        effects: &mut Effects,
+    ) {
         let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
-        if code == CloseCode::SlowConsumer {
+        if counted == CloseCode::SlowConsumer {
             row.outbox.cut(|frame| self.counters.drop(Dropped::cut(frame.class()), 1));
         }
         let mut bytes = Vec::new();
-        frame::close(&mut bytes, code, reason);
+        frame::close(&mut bytes, number, reason);
         row.outbox.push_last(&Frame::logged(&self.memory.account, &bytes));
         row.flags.set(Flags::CLOSING);
         list(conn, row, &mut effects.dirty);
-        self.counters.close(code);
+        self.counters.close(counted);
         self.closes_left = self.closes_left.saturating_sub(1);
-        self.audit_close(conn, code.as_u16(), reason, effects);
+        self.audit_close(conn, number, reason, effects);
         self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);
         self.leave_all(conn, effects);

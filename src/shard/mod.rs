@@ -42,6 +42,7 @@ use crate::wire::codes::CloseCode;
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
 use drain::Drain;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A connection whose handshake is done.
@@ -151,6 +152,8 @@ pub struct Shard {
     drain: Option<Drain>,
     /// Calls of clients that have all their answers and no reply yet.
     answered: Vec<Answered>,
+    /// The latest ping of each connection that has `PONGS_PENDING_MAX` pongs queued: at most 125 bytes each.
+    pings_left: BTreeMap<ConnId, Vec<u8>>,
     /// What the present step is, or the last was.
     doing: &'static str,
 }
@@ -169,6 +172,7 @@ impl Shard {
             due_done: 0,
             drain: None,
             answered: Vec::new(),
+            pings_left: BTreeMap::new(),
             doing: "start",
         }
     }
@@ -189,11 +193,17 @@ impl Shard {
             Input::Open(opening) => self.open(now, *opening, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
             Input::Binary { conn, message } => self.on_binary(now, conn, message, effects),
-            Input::Ping { conn, payload } => self.on_ping(now, conn, payload, effects),
+            Input::Ping { conn, payload } => {
+                self.heard(now, conn);
+                self.answer_ping(now, conn, payload, effects);
+            }
             Input::Pong { conn } => self.heard(now, conn),
-            Input::PeerClose { conn, code } => self.on_peer_close(now, conn, code, effects),
+            Input::PeerClose { conn, code } => self.kernel.answer_close(now, conn, code, effects),
             Input::Failed { conn, code, reason } => self.kernel.close(now, conn, code, reason, effects),
-            Input::Gone { conn } => self.on_socket_gone(conn, effects),
+            Input::Gone { conn } => {
+                self.pings_left.remove(&conn);
+                self.on_socket_gone(conn, effects);
+            }
             Input::Wrote { conn, bytes } => self.on_wrote(now, conn, bytes, effects),
             Input::Blocked { conn } => self.on_blocked(now, conn),
             Input::Writable { conn } => self.on_writable(conn, effects),
@@ -365,11 +375,13 @@ impl Shard {
         }
     }
 
-    fn on_ping(&mut self, now: Now, conn: ConnId, payload: &[u8], effects: &mut Effects) {
-        self.heard(now, conn);
-        let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+    fn answer_ping(&mut self, now: Now, conn: ConnId, payload: &[u8], effects: &mut Effects) {
+        let Some(row) = self.kernel.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
         if u32::from(row.pongs) >= PONGS_PENDING_MAX {
-            // RFC 6455 section 5.5.3: a pong for the latest ping is enough.
+            // RFC 6455 section 5.5.3: of pings that wait, the latest must have its answer, and others need none.
+            let left = self.pings_left.entry(conn).or_default();
+            left.clear();
+            left.extend_from_slice(payload);
             return;
         }
         row.pongs += 1;
@@ -379,16 +391,12 @@ impl Shard {
         self.kernel.push_to(now, conn, &pong, effects);
     }
 
-    fn on_peer_close(&mut self, now: Now, conn: ConnId, code: Option<u16>, effects: &mut Effects) {
-        // The peer's own code is echoed where we know it; what it says besides is its business.
-        let known = CloseCode::ALL.into_iter().find(|known| Some(known.as_u16()) == code);
-        self.kernel.close(now, conn, known.unwrap_or(CloseCode::Normal), "", effects);
-    }
-
     fn on_wrote(&mut self, now: Now, conn: ConnId, bytes: usize, effects: &mut Effects) {
         let Some(row) = self.kernel.conns.row_mut(conn) else { return };
         row.outbox.wrote(bytes);
+        let mut may_have_left = false;
         if row.outbox.is_empty() {
+            may_have_left = u32::from(row.pongs) >= PONGS_PENDING_MAX;
             row.pongs = 0;
             if row.flags.has(Flags::OWED) {
                 row.flags.clear(Flags::OWED);
@@ -404,6 +412,9 @@ impl Shard {
             && let Some(cold) = self.kernel.conns.cold_mut(conn)
         {
             cold.note_progress(now.at);
+        }
+        if may_have_left && let Some(payload) = self.pings_left.remove(&conn) {
+            self.answer_ping(now, conn, &payload, effects);
         }
         self.kernel.pump_replay(conn, effects);
     }

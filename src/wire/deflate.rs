@@ -13,6 +13,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 const LEVEL: u32 = 2;
 /// What a flush ends with, and a message does not have (`RFC 7692` section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
+/// The tail, and a last block of nothing: a stream that goes on to here has left no block unfinished.
+const TAIL_AND_END: [u8; 9] = [0, 0, 0xFF, 0xFF, 1, 0, 0, 0xFF, 0xFF];
 
 /// How far back a compressed message may refer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +106,8 @@ pub struct Inflater {
 }
 
 impl Inflater {
-    /// The message that `compressed` is, at most `bytes_max` long.
+    /// The message that `compressed` is, at most `bytes_max` long. One that is cut off is refused like
+    /// what is no stream at all.
     pub fn message(&mut self, compressed: &[u8], bytes_max: usize) -> Result<&mut [u8], FrameError> {
         let context = self.context.get_or_insert_with(|| Box::new(Decompress::new(false)));
         context.reset(false);
@@ -113,19 +116,29 @@ impl Inflater {
             self.message = Vec::new();
         }
         let mut streams = 1;
-        for mut rest in [compressed, &TAIL] {
+        // No byte is a message of nothing; from the first one on, a stream has to end.
+        let mut is_whole = true;
+        // Some leave the tail on.
+        let trimmed = compressed.strip_suffix(&TAIL).unwrap_or(compressed);
+        for (mut rest, is_ours) in [(trimmed, false), (&TAIL_AND_END[..], true)] {
+            if is_whole && is_ours {
+                break;
+            }
             // All that was read may have become less than it stands for, for want of room.
             while !rest.is_empty() || self.message.len() == self.message.capacity() {
                 let room = room(&self.message, rest.len(), bytes_max).ok_or(TOO_LARGE)?;
                 self.message.reserve_exact(room);
                 let before = context.total_in();
                 let status = context.decompress_vec(rest, &mut self.message, FlushDecompress::Sync);
-                rest = &rest[(context.total_in() - before) as usize..];
+                let taken = (context.total_in() - before) as usize;
+                is_whole &= taken == 0;
+                rest = &rest[taken..];
                 match status {
                     Ok(Status::Ok) => {}
                     // The last block of a stream: another stream may follow, or nothing.
                     Ok(Status::StreamEnd) if streams < STREAMS_MAX => {
                         streams += 1;
+                        is_whole = true;
                         context.reset(false);
                     }
                     // Nothing more comes of it.
@@ -135,7 +148,8 @@ impl Inflater {
             }
         }
         match self.message.len() <= bytes_max {
-            true => Ok(&mut self.message),
+            true if is_whole => Ok(&mut self.message),
+            true => Err(NOT_DEFLATE),
             false => Err(TOO_LARGE),
         }
     }
@@ -483,6 +497,46 @@ mod tests {
         assert_eq!(inflater.message(&bomb, MAX), Err(TOO_LARGE));
         assert!(inflater.message.capacity() <= 2 * MAX, "{} bytes", inflater.message.capacity());
         assert_eq!(inflater.message(&compressed(b"after", FlushCompress::Sync), MAX).as_deref(), Ok(&b"after"[..]));
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_is_refused() {
+        let mut inflater = Inflater::default();
+        // With codes of its own, with the fixed ones, and stored: shorter than a tail, which would make it whole.
+        let own = compressed(&chat(3_000), FlushCompress::Sync);
+        let fixed = compressed(b"hello", FlushCompress::Sync);
+        let stored = [&[0, 3, 0, !3, 0xFF][..], b"abc", &[0]].concat();
+        for whole in [own, fixed, stored] {
+            assert!(inflater.message(&whole, MAX).is_ok());
+            // One byte may be the message of nothing.
+            for len in 2..whole.len() {
+                let message = inflater.message(&whole[..len], MAX);
+                assert_eq!(message, Err(NOT_DEFLATE), "{len} of {} bytes", whole.len());
+            }
+        }
+    }
+
+    #[test]
+    fn streams_may_end_with_or_without_a_tail() {
+        let mut inflater = Inflater::default();
+        let last = [1, 2, 0, !2, 0xFF, b'h', b'i'];
+        let with = |message: &[u8], end: &[u8]| [message, end].concat();
+        for message in [
+            last.to_vec(),
+            // As in the RFC.
+            with(&last, &[0]),
+            with(&last, &[&[0][..], &TAIL].concat()),
+            with(&last, &TAIL),
+            with(&compressed(b"hi", FlushCompress::Sync), &TAIL),
+        ] {
+            assert_eq!(inflater.message(&message, MAX).as_deref(), Ok(&b"hi"[..]), "{message:?}");
+        }
+        // What looks like a tail is part of the last block, or all there is of it.
+        let content = [1, 5, 0, !5, 0xFF, b'!', 0, 0, 0xFF, 0xFF];
+        assert_eq!(inflater.message(&content, MAX).as_deref(), Ok(&[b'!', 0, 0, 0xFF, 0xFF][..]));
+        for empty in [&[][..], &TAIL, &[0], &[1, 0, 0, 0xFF, 0xFF], &[3, 0]] {
+            assert_eq!(inflater.message(empty, MAX).as_deref(), Ok(&b""[..]), "{empty:?}");
+        }
     }
 
     #[test]

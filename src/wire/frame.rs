@@ -1,8 +1,6 @@
 //! WebSocket frames as a server writes them, and the mask that clients put on theirs
 //! (`RFC 6455` section 5.2). Invariant: a length is written in its shortest form.
 
-use super::codes::CloseCode;
-
 pub const CONTINUATION: u8 = 0x0;
 pub const TEXT: u8 = 0x1;
 pub const BINARY: u8 = 0x2;
@@ -54,13 +52,13 @@ pub fn parts(frame: &[u8]) -> (u8, &[u8]) {
 }
 
 /// Appends a close frame. A reason that does not fit is cut between two characters.
-pub fn close(out: &mut Vec<u8>, code: CloseCode, reason: &str) {
+pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut len = reason.len().min(REASON_BYTES_MAX);
     while !reason.is_char_boundary(len) {
         len -= 1;
     }
     header(out, CLOSE, 2 + len);
-    out.extend_from_slice(&code.as_u16().to_be_bytes());
+    out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(&reason.as_bytes()[..len]);
 }
 
@@ -154,7 +152,7 @@ mod tests {
     #[test]
     fn a_long_close_reason_is_cut_between_two_characters() {
         let mut out = Vec::new();
-        close(&mut out, CloseCode::SlowConsumer, &"é".repeat(100));
+        close(&mut out, 4410, &"é".repeat(100));
         assert_eq!(&out[..4], &[0x88, 2 + 122, 0x11, 0x3A]);
         assert_eq!(std::str::from_utf8(&out[4..]), Ok("é".repeat(61).as_str()));
     }

@@ -411,7 +411,7 @@ mod tests {
                     frame::header(&mut frames, frame::TEXT, len);
                     frames.resize(frames.len() + len, b'x');
                 }
-                frame::close(&mut frames, CloseCode::Restart, "retry_ms=100");
+                frame::close(&mut frames, CloseCode::Restart.as_u16(), "retry_ms=100");
                 self.answer.extend(frames);
             }
             self.answer.read(out)

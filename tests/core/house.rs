@@ -18,6 +18,8 @@ pub struct Guest {
     pub link: Link,
     pub reads: bool,
     pub pongs: bool,
+    /// What its own pings were answered with.
+    pub ponged: Vec<Vec<u8>>,
     /// Texts that were read and not yet looked at.
     pub texts: Vec<Value>,
     pub pings: usize,
@@ -40,7 +42,7 @@ impl House {
     pub fn knock(&mut self, shard: u8, identity: Identity) -> Name {
         let link = self.world.open(ShardId(shard), identity).expect("there is room");
         let (texts, closed) = (Vec::new(), None);
-        self.guests.push(Guest { link, reads: true, pongs: true, texts, pings: 0, closed, next_id: 1 });
+        self.guests.push(Guest { link, reads: true, pongs: true, texts, pings: 0, ponged: vec![], closed, next_id: 1 });
         self.settle();
         self.guests.len() - 1
     }
@@ -169,7 +171,7 @@ impl Guest {
                         world.send(self.link, FromClient::Pong);
                     }
                 }
-                Received::Pong(_) => {}
+                Received::Pong(payload) => self.ponged.push(payload),
                 Received::Close { code, reason } => {
                     self.closed = Some((code, reason));
                     world.end(self.link);

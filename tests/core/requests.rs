@@ -95,6 +95,13 @@ fn a_peers_close_is_answered_with_its_code_and_its_memberships_end() {
     assert_eq!(house.closed(alice), Some(1001));
     assert_eq!(house.pushes(bob, "room:member-left").len(), 1);
     assert_eq!(house.ok(bob, "room:info", json!({ "room": "a" }))["members"], 1);
+    // Codes that mean nothing to us too, which applications choose for themselves.
+    for code in [1000, 1011, 1014, 3000, 4000, 4999] {
+        let guest = house.enter(0, "carol");
+        house.world.send(house.guests[guest].link, FromClient::Close(code));
+        house.settle();
+        assert_eq!(house.closed(guest), Some(code));
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Slow and silent clients.
 
 use crate::house::{House, numbers, snapshot};
-use ringroom::base::limits::{HEARTBEAT, HEARTBEAT_TIME_OUT, IDLE_TIME_MAX, OUTBOX_BYTES_LEAST, STALL_TIME_MAX};
+use ringroom::base::limits::{
+    HEARTBEAT, HEARTBEAT_TIME_OUT, IDLE_TIME_MAX, OUTBOX_BYTES_LEAST, PONGS_PENDING_MAX, STALL_TIME_MAX,
+};
 use ringroom::kernel::Limits;
 use ringroom::kernel::outbox::OutboxBounds;
 use ringroom::sim::{FromClient, WorldShape};
@@ -90,6 +92,31 @@ fn heartbeats_come_as_a_ping_and_as_a_push_within_the_interval() {
         assert_eq!(house.pushes(alice, "heartbeat").len(), 1);
     }
     assert!(waited >= 80);
+}
+
+#[test]
+fn of_pings_that_wait_for_an_answer_the_first_are_answered_and_the_last() {
+    let window = 1_000;
+    let mut house = House::of(WorldShape { window, ..WorldShape::default() });
+    let alice = house.enter(0, "alice");
+    let link = house.guests[alice].link;
+    for round in 0..2 {
+        house.guests[alice].reads = false;
+        let pings: Vec<Vec<u8>> = (0..1_000).map(|n| format!("{round} {n:098}").into_bytes()).collect();
+        for ping in &pings {
+            house.world.send(link, FromClient::Ping(ping.clone()));
+        }
+        house.settle();
+        house.guests[alice].reads = true;
+        house.settle();
+        let (last, first) = pings.split_last().expect("some");
+        let mut ponged = std::mem::take(&mut house.guests[alice].ponged);
+        assert_eq!(ponged.pop().as_ref(), Some(last));
+        assert_eq!(ponged, first[..ponged.len()]);
+        // Beside those that wait there are those that the transport took.
+        let waiting = PONGS_PENDING_MAX as usize;
+        assert!((waiting..=waiting + window / 100).contains(&ponged.len()), "{}", ponged.len());
+    }
 }
 
 #[test]

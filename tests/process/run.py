@@ -30,6 +30,8 @@ import cases_ops  # noqa: F401
 import cases_network  # noqa: F401
 import cases_tune  # noqa: F401
 import cases_echo  # noqa: F401
+import cases_browser  # noqa: F401
+import cases_strict  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 
