@@ -290,8 +290,8 @@ async def what_goes_to_and_from_a_page_is_compressed(gateway):
 
         for way in ("bytes_in", "bytes_out"):
             # The counters may be told a moment before the write is counted.
-            bytes = await until(lambda: moved(way), f"{way} to grow")
-            assert len(text) / 100 < bytes < len(text) / 4, f"{way}: {bytes} for a text of {len(text)}"
+            grown = await until(lambda: moved(way), f"{way} to grow")
+            assert len(text) / 100 < grown < len(text) / 4, f"{way}: {grown} for a text of {len(text)}"
         status, metrics = await gateway.get("/metrics")
         assert status == 200 and b"ringroom_written_bytes_total" in metrics
         await page.close()
