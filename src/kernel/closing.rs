@@ -28,10 +28,12 @@ impl Kernel {
     }
 
     /// Answers the peer's close with its own code (`RFC 6455` section 5.5.1), which is what a page is told of
-    /// its socket's end; 1000 where it named none. Codes that are not ours count as an ordinary end.
+    /// its socket's end; 1000 where it named none. It counts as an ordinary end whatever it says: what clients
+    /// choose must not look like what the server decides.
     pub fn answer_close(&mut self, now: Now, conn: ConnId, code: Option<u16>, effects: &mut Effects) {
         let number = code.unwrap_or(CloseCode::Normal.as_u16());
-        let counted = CloseCode::ALL.into_iter().find(|known| known.as_u16() == number).unwrap_or(CloseCode::Normal);
+        let is_leaving = number == CloseCode::GoingAway.as_u16();
+        let counted = if is_leaving { CloseCode::GoingAway } else { CloseCode::Normal };
         self.close_with(now, conn, (counted, number), "", effects);
     }
 

@@ -3,7 +3,7 @@
 //! a context between messages: contexts are one per shard, not one per connection.
 
 use super::deflate::Window;
-use super::http::Head;
+use super::http::{Head, is_token};
 
 const NAME: &str = "permessage-deflate";
 
@@ -28,6 +28,31 @@ impl Deflate {
     pub fn answer(self) -> String {
         let bits = self.bits_offered.map(|bits| format!("; server_max_window_bits={bits}")).unwrap_or_default();
         format!("{NAME}; server_no_context_takeover; client_no_context_takeover{bits}")
+    }
+}
+
+/// Whether what a request offers keeps the grammar of `RFC 6455` section 9.1, which is a condition for
+/// whatever comes next; what it means is another matter.
+pub fn are_well_formed(head: &Head<'_>) -> bool {
+    head.headers_named("sec-websocket-extensions").flat_map(|value| split(value, ',')).all(|offer| {
+        let mut parts = split(offer, ';');
+        // Nothing between two commas is allowed in any list (`RFC 9110` section 5.6.1).
+        offer.is_empty() || parts.next().is_some_and(is_token) && parts.all(is_parameter)
+    })
+}
+
+fn is_parameter(text: &str) -> bool {
+    match text.split_once('=') {
+        None => is_token(text),
+        Some((name, value)) => is_token(name.trim_end()) && is_value(value.trim_start()),
+    }
+}
+
+fn is_value(text: &str) -> bool {
+    match text.strip_prefix('"').map(|rest| rest.strip_suffix('"')) {
+        None => is_token(text),
+        // What a backslash stands before is itself.
+        Some(quoted) => quoted.is_some_and(|inner| is_token(&inner.replace('\\', ""))),
     }
 }
 
@@ -159,6 +184,48 @@ mod tests {
             assert_eq!(answered(&lines).as_deref(), Some(PLAIN), "{flaw}");
         }
         assert_eq!(answered(""), None);
+    }
+
+    #[test]
+    fn what_keeps_the_grammar_is_told_from_what_does_not() {
+        let well_formed = |offers: &str| {
+            let text = format!("GET /ws HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Extensions: {offers}\r\n\r\n");
+            are_well_formed(&parse_head(text.as_bytes()).expect("well formed").expect("whole"))
+        };
+        for good in [
+            "",
+            "a",
+            "a, b",
+            "a,, b ,",
+            "permessage-deflate; client_max_window_bits; server_max_window_bits=010",
+            "a;b=c;d=\"e\"",
+            "a ; b = c",
+            "a; b=+9",
+            "a; b=\"\\1\\5\"",
+        ] {
+            assert!(well_formed(good), "{good}");
+        }
+        for bad in [
+            "a;",
+            "a;;b",
+            ";",
+            "a b",
+            "a; b c",
+            "a; =b",
+            "a; b=",
+            "a; b=c=d",
+            "a; b=\"c",
+            "a; b=c\"",
+            "a; b=\"\"",
+            "a; b=\"c d\"",
+            "a; b=\"c,d\"",
+            "\"a\"",
+            "a/b",
+            "a, b;",
+            "a=b",
+        ] {
+            assert!(!well_formed(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //!    answered; offer a real one beside it, since browsers fail a connection that answers none.
 
 use super::codes::ErrorCode;
-use super::extension::Deflate;
+use super::extension::{self, Deflate};
 use super::http::{self, Head};
 use super::json;
 use std::borrow::Cow;
@@ -186,8 +186,11 @@ pub fn upgrade_plain<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refused> {
     if has_length || head.header("transfer-encoding").is_some() {
         return refuse("an upgrade request has no body");
     }
-    if !offered(head).all(is_http_token) {
+    if !offered(head).all(http::is_token) {
         return refuse("Sec-WebSocket-Protocol is malformed");
+    }
+    if !extension::are_well_formed(head) {
+        return refuse("Sec-WebSocket-Extensions is malformed");
     }
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
     Ok(Upgrade { accept, subprotocol: None, deflate: Deflate::of(head), token: Token::of(head) })
@@ -219,11 +222,6 @@ fn subprotocol(head: &Head<'_>) -> Result<Option<&'static str>, Refused> {
             Err(Refused::bad_request(reason))
         }
     }
-}
-
-/// `RFC 9110` section 5.6.2.
-fn is_http_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// The answer that makes the connection a WebSocket.

@@ -1,6 +1,6 @@
 //! Requests as such: names, ids, what is no request, and walls between tenants.
 
-use crate::house::{House, numbers};
+use crate::house::{House, numbers, snapshot};
 use ringroom::base::limits::{ROOM_NAME_BYTES_MAX, ROOMS_PER_CONN_MAX, ROOMS_PER_REQUEST_MAX};
 use ringroom::sim::{FromClient, identity};
 use serde_json::{Value, json};
@@ -96,12 +96,18 @@ fn a_peers_close_is_answered_with_its_code_and_its_memberships_end() {
     assert_eq!(house.pushes(bob, "room:member-left").len(), 1);
     assert_eq!(house.ok(bob, "room:info", json!({ "room": "a" }))["members"], 1);
     // Codes that mean nothing to us too, which applications choose for themselves.
-    for code in [1000, 1011, 1014, 3000, 4000, 4999] {
+    let before = snapshot(&house).closes;
+    let codes = [1000, 1011, 1014, 3000, 4000, 4410, 4999];
+    for code in codes {
         let guest = house.enter(0, "carol");
         house.world.send(house.guests[guest].link, FromClient::Close(code));
         house.settle();
         assert_eq!(house.closed(guest), Some(code));
     }
+    // Nor do those that do: it is not the server that says so.
+    let mut expected = before;
+    *expected.get_mut("normal").expect("a code") += codes.len() as u64;
+    assert_eq!(snapshot(&house).closes, expected);
 }
 
 #[test]

@@ -118,6 +118,11 @@ async def a_request_is_an_upgrade_or_it_is_not(gateway):
         ("400", upgrade(without=["Connection"])),
         ("400", upgrade(Connection="close")),
         ("400", upgrade(Connection="Upgraded")),
+        # What is offered has a grammar, whatever it means.
+        ("101", upgrade(Sec_WebSocket_Extensions="unheard-of; a=1, , permessage-deflate; client_max_window_bits")),
+        ("400", upgrade(Sec_WebSocket_Extensions='permessage-deflate; server_max_window_bits="9')),
+        ("400", upgrade(Sec_WebSocket_Extensions="permessage-deflate;")),
+        ("400", upgrade(Sec_WebSocket_Extensions="permessage deflate")),
         # The key: 16 bytes in base64, once.
         ("400", upgrade(without=["Sec-WebSocket-Key"])),
         ("400", upgrade(Sec_WebSocket_Key="")),
