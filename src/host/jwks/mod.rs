@@ -4,183 +4,34 @@
 //! the keys that it had; and no source is asked more often than its least interval, whatever
 //! strangers send.
 
+mod failed;
+mod fetch;
+mod settings;
+
+pub use failed::LoadFailed;
+pub use settings::{KeySettings, Material, NamedKey, Place, Source};
+
 use crate::admission::keys::{self, Algorithm, Key, KeyRefused, KeySet, Secrets};
 use crate::admission::token::{TokenSettings, Verifier};
 use crate::base::limits::JWKS_BYTES_MAX;
 use crate::base::random::Random;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use std::fmt;
+use fetch::{fetch, trust};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// From the look-up of the name to the last byte.
-const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 /// After a failure, doubled each time up to the interval.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// How often a file is looked at; it is read only when it has changed.
 const FILE_LOOK: Duration = Duration::from_secs(1);
 /// Without a source there is nothing to wake for.
 const NOTHING_TO_LOOK_AT: Duration = Duration::from_secs(24 * 3_600);
-
-/// What tokens are checked with and against.
-pub struct KeySettings {
-    pub tokens: TokenSettings,
-    /// What [`KeySettings::with_secret`] serves.
-    pub secret_algorithms: Vec<Algorithm>,
-    /// Keys that stand in the configuration itself.
-    pub keys: Vec<NamedKey>,
-    /// Key sets that may change while we run.
-    pub sources: Vec<Source>,
-    /// How old a fetched set becomes before it is fetched again.
-    pub refresh: Duration,
-    /// A token with an unknown key has the sets fetched at once, but no sooner after the last time.
-    pub refresh_min: Duration,
-}
-
-impl Default for KeySettings {
-    fn default() -> Self {
-        KeySettings {
-            tokens: TokenSettings::default(),
-            secret_algorithms: vec![Algorithm::HS256],
-            keys: Vec::new(),
-            sources: Vec::new(),
-            refresh: Duration::from_secs(600),
-            refresh_min: Duration::from_secs(10),
-        }
-    }
-}
-
-impl KeySettings {
-    /// These, and a shared secret.
-    pub fn with_secret(mut self, secret: &[u8]) -> KeySettings {
-        let (material, algorithms) = (Material::Secret(secret.to_vec()), Some(self.secret_algorithms.clone()));
-        self.keys.push(NamedKey { material, id: None, issuer: None, algorithms });
-        self
-    }
-
-    /// Whether there is anything that a token could be checked with.
-    pub fn has_keys(&self) -> bool {
-        !self.keys.is_empty() || !self.sources.is_empty()
-    }
-}
-
-pub struct NamedKey {
-    pub material: Material,
-    /// Its `kid`; none: whatever a token's `kid` says.
-    pub id: Option<String>,
-    /// The `iss` of its tokens.
-    pub issuer: Option<String>,
-    /// None: HS256 for a secret, all that fit for a public key.
-    pub algorithms: Option<Vec<Algorithm>>,
-}
-
-pub enum Material {
-    Secret(Vec<u8>),
-    /// A public key.
-    Pem(String),
-    PemFile(PathBuf),
-}
-
-/// Where a JWK set stands.
-pub struct Source {
-    pub place: Place,
-    /// The `iss` of tokens by its keys.
-    pub issuer: Option<String>,
-    /// None: all that its keys serve.
-    pub algorithms: Option<Vec<Algorithm>>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
-    File(PathBuf),
-    Url(Uri),
-}
-
-impl Place {
-    /// An `https://` or `http://` address, without a user or a password.
-    pub fn url(text: &str) -> Result<Place, LoadFailed> {
-        let uri: Uri = text.parse().map_err(|_| LoadFailed::NotUrl)?;
-        let is_web = matches!(uri.scheme_str(), Some("https" | "http"));
-        let is_plain = uri.host().is_some() && uri.authority().is_some_and(|whole| !whole.as_str().contains('@'));
-        if is_web && is_plain { Ok(Place::Url(uri)) } else { Err(LoadFailed::NotUrl) }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::File(path) => write!(out, "{}", path.display()),
-            // Without the query, where some put what should not be logged.
-            Place::Url(uri) => write!(
-                out,
-                "{}://{}{}",
-                uri.scheme_str().unwrap_or(""),
-                uri.authority().map_or("", |a| a.as_str()),
-                uri.path()
-            ),
-        }
-    }
-}
-
-/// Why a key or a set was not loaded.
-#[derive(Debug)]
-pub enum LoadFailed {
-    NotUrl,
-    Key(KeyRefused),
-    /// Nothing of the set can be used.
-    NoKeys {
-        others: usize,
-    },
-    File(io::Error),
-    Network(String),
-    Status(StatusCode),
-    TimeOut,
-}
-
-impl From<KeyRefused> for LoadFailed {
-    fn from(refused: KeyRefused) -> LoadFailed {
-        LoadFailed::Key(refused)
-    }
-}
-
-impl fmt::Display for LoadFailed {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LoadFailed::NotUrl => {
-                out.write_str("it is no address such as https://id.example/jwks.json, without user and password")
-            }
-            LoadFailed::Key(refused) => refused.fmt(out),
-            LoadFailed::NoKeys { others } => {
-                write!(
-                    out,
-                    "none of its {others} keys can be used; RSA, P-256, P-384 and Ed25519 keys for signatures are"
-                )
-            }
-            LoadFailed::File(error) => error.fmt(out),
-            LoadFailed::Network(error) => out.write_str(error),
-            LoadFailed::Status(status) if status.is_redirection() => {
-                write!(out, "it was answered with {status}; redirections are not followed, give the final address")
-            }
-            LoadFailed::Status(status) => write!(out, "it was answered with {status}"),
-            LoadFailed::TimeOut => write!(out, "no answer within {} s", FETCH_TIME_MAX.as_secs()),
-        }
-    }
-}
 
 /// Loads, looks again, and makes a [`Verifier`] of what there is.
 pub struct KeyRing {
@@ -436,80 +287,6 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whom the operator's system trusts.
-fn trust() -> Result<TlsConnector, String> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (taken, _) = roots.add_parsable_certificates(found.certs);
-    if taken == 0 {
-        return Err("this system trusts nobody, so no keys can be fetched by https; install ca-certificates".into());
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("https is not to be had: {error}"))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-async fn fetch(uri: &Uri, tls: Option<&TlsConnector>) -> Result<Found, LoadFailed> {
-    match timeout(FETCH_TIME_MAX, fetch_in_time(uri, tls)).await {
-        Ok(body) => Ok(Found { json: body?, stamp: None }),
-        Err(_) => Err(LoadFailed::TimeOut),
-    }
-}
-
-async fn fetch_in_time(uri: &Uri, tls: Option<&TlsConnector>) -> Result<Vec<u8>, LoadFailed> {
-    let host = uri.host().ok_or(LoadFailed::NotUrl)?;
-    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
-    let is_https = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-    let stream = TcpStream::connect((bare_host, port)).await.map_err(network)?;
-    match tls.filter(|_| is_https) {
-        Some(tls) => {
-            let name = ServerName::try_from(bare_host.to_owned()).map_err(network)?;
-            get(uri, tls.connect(name, stream).await.map_err(network)?).await
-        }
-        None if is_https => Err(LoadFailed::NotUrl),
-        None => get(uri, stream).await,
-    }
-}
-
-async fn get(uri: &Uri, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Vec<u8>, LoadFailed> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(network)?;
-    let target = uri.path_and_query().map_or("/", |whole| whole.as_str());
-    let request = Request::get(target)
-        .header("host", uri.authority().map_or("", |whole| whole.as_str()))
-        .header("accept", "application/jwk-set+json, application/json")
-        .header("user-agent", concat!("ringroom/", env!("CARGO_PKG_VERSION")))
-        .header("connection", "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(network)?;
-    let answer = async {
-        let answer = sender.send_request(request).await.map_err(network)?;
-        if answer.status() != StatusCode::OK {
-            return Err(LoadFailed::Status(answer.status()));
-        }
-        let body = Limited::new(answer.into_body(), JWKS_BYTES_MAX).collect().await;
-        Ok(body.map_err(|error| LoadFailed::Network(error.to_string()))?.to_bytes().to_vec())
-    };
-    // Both in this task: what is not waited for any more is gone, connection and all.
-    tokio::pin!(answer, connection);
-    tokio::select! {
-        answer = &mut answer => answer,
-        ended = &mut connection => match ended {
-            // Whole, so whatever the answer still waits for is here.
-            Ok(()) => answer.await,
-            Err(error) => Err(network(error)),
-        },
-    }
-}
-
-fn network(error: impl fmt::Display) -> LoadFailed {
-    LoadFailed::Network(error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -518,6 +295,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use std::io::Write;
     use std::net::TcpListener;
+    use std::path::PathBuf;
     use std::sync::Mutex;
 
     const NOW: u64 = 1_763_690_000;
@@ -738,16 +516,5 @@ mod tests {
             assert!(ring.restock(second.settings()).await);
             assert!(verify(&ring.verifier().unwrap(), 1).is_err());
         });
-    }
-
-    #[test]
-    fn only_web_addresses_without_passwords_are_taken() {
-        for good in ["https://id.example/.well-known/jwks.json", "http://[::1]:8080/k?x=1"] {
-            assert!(Place::url(good).is_ok(), "{good}");
-        }
-        assert_eq!(Place::url("https://id.example/k?key=private").unwrap().to_string(), "https://id.example/k");
-        for bad in ["", "id.example", "/keys", "ftp://id.example/k", "file:///etc/passwd", "https://a:b@id.example/k"] {
-            assert!(Place::url(bad).is_err(), "{bad}");
-        }
     }
 }
