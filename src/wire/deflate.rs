@@ -262,9 +262,12 @@ mod tests {
         }
 
         #[test]
-        fn distances_of_the_small_window_stay_within_eight_bits(seeds in proptest::collection::vec("[a-z0-9]{1,40}", 1..40)) {
+        fn distances_of_the_small_window_stay_within_eight_bits(
+            seeds in proptest::collection::vec("[a-z0-9]{1,40}", 1..40),
+        ) {
             // What repeats at every distance around 256 and far beyond.
-            let payload = (0..60).map(|n| seeds[n * 7 % seeds.len()].as_str()).collect::<String>().repeat(6).into_bytes();
+            let once: String = (0..60).map(|n| seeds[n * 7 % seeds.len()].as_str()).collect();
+            let payload = once.repeat(6).into_bytes();
             let plain = framed(TEXT, &payload);
             if let Some(frame) = Deflater::default().frame(&plain, Window::Small) {
                 prop_assert!(farthest(frame::parts(&framed_alike(frame)).1) <= 256);
