@@ -69,13 +69,12 @@ def pings(peer, a):
     try:
         while sent < len(burst):
             sent += peer.socket.send(burst[sent:sent + (1 << 20)])
+        stands = False
     except TimeoutError:
         # The server reads no more: what it has to say is to be heard first.
-        stood_at = sent // (len(burst) // PINGS)
+        stands = True
     except ConnectionError:
         return sent, end_of(peer)
-    else:
-        stood_at = None
     peer.socket.settimeout(30)
     last = threading.Thread(target=write_all, args=(peer, [burst[sent:], masked(FINAL | TEXT, b'{"id":"after","event":"ping"}')]))
     last.start()
@@ -93,8 +92,10 @@ def pings(peer, a):
                 outcome = "answers a request that follows"
                 break
     last.join()
-    stood = f"; it read no more before {stood_at:,} pings" if stood_at else ""
-    return len(burst), f"{outcome}, {answered:,} pongs, the last of ping {newest}{stood}"
+    a.pongs.append(answered)
+    newest = "the newest ping is answered" if newest == PINGS - 1 else "the newest ping is not answered"
+    stood = ", it read no more before it was listened to" if stands else ""
+    return len(burst), f"{outcome}, {newest}{stood}"
 
 
 KINDS = {
@@ -106,14 +107,14 @@ KINDS = {
 
 
 def attack(a):
-    outcomes, sent = collections.Counter(), []
+    outcomes, sent, a.pongs = collections.Counter(), [], []
     for _ in range(a.times):
         peer = Peer(a.to, a.token)
         size, outcome = KINDS[a.kind][0](peer, a)
         peer.socket.close()
         outcomes[outcome] += 1
         sent.append(size)
-    return {"outcomes": dict(outcomes), "bytes_sent_most": max(sent)}
+    return {"outcomes": dict(outcomes), "bytes_sent_most": max(sent), "pongs": a.pongs}
 
 
 def neighbour(a):
@@ -180,7 +181,8 @@ def one(bench, kind, turn, bomb_file, users):
         # A neighbour's answers are what is read meanwhile: they would fill the pipe, were they printed before the end.
         said = json.loads(attacker.communicate(timeout=300)[0])
         ended, cpu = time.monotonic(), server.cpu_ns() - cpu
-        peak_kib = server.memory_kib()[1]
+        # It may be a page or two off, and below what was before.
+        peak_kib = max(server.memory_kib()[1], before_kib)
         rtts = json.loads(beside.communicate(timeout=30)[0])
     took_s = ended - quiet_to
     quiet, meanwhile = [], []
@@ -196,6 +198,8 @@ def one(bench, kind, turn, bomb_file, users):
         with open(bench.a.json, "a") as raw:
             raw.write(json.dumps(row) + "\n")
     outcomes = "; ".join(f"{outcome} ({count} x)" for outcome, count in said["outcomes"].items())
+    if said["pongs"]:
+        outcomes += f"; {min(said['pongs']):,} to {max(said['pongs']):,} pongs"
     print(f"  hostile {turn} {kind}: {outcomes}, peak +{(peak_kib - before_kib) / 1024:.1f} MiB, {cpu_ms:.1f} ms each", file=sys.stderr, flush=True)
     return [KINDS[kind][1], outcomes, f"{said['bytes_sent_most']:,}", f"{before_kib / 1024:.1f}", f"{(peak_kib - before_kib) / 1024:.1f}", f"{cpu_ms:.2f}", f"{took_s:.1f}",
             f"{row['p99_ms_before']:.2f}", f"{row['p99_ms_meanwhile']:.2f}", f"{row['max_ms_before']:.2f}", f"{row['max_ms_meanwhile']:.2f}"]

@@ -119,6 +119,16 @@ def compared(bench, spread):
              "MiB in all at the end", "wrong"], lines)
 
 
+def arrived(server, many):
+    """Waits for so many messages; they all have to be good ones."""
+    deadline = time.monotonic() + 60
+    while (core := server.stats()["core"])["publishes"] < many:
+        wrong = {what: count for what, count in {**core["errors"], **core["closes"]}.items() if count}
+        if wrong or time.monotonic() > deadline:
+            raise SystemExit(f"senders: {core['publishes']} messages of {many} arrived, {wrong or 'and no more in 60 s'}")
+        time.sleep(0.02)
+
+
 def one(bench, token_file, kind, turn, conns, seconds):
     """One server and one load."""
     with bench.server() as server, contextlib.ExitStack() as stack:
@@ -131,17 +141,11 @@ def one(bench, token_file, kind, turn, conns, seconds):
         connected_kib = server.memory_kib()[0]
         tell(child)
         published = lambda: server.stats()["core"]["publishes"]
-        deadline = time.monotonic() + 60
-        while published() < conns:
-            refused = {code: count for code, count in server.stats()["core"]["errors"].items() if count}
-            if refused or time.monotonic() > deadline:
-                raise SystemExit(f"senders: {published()} messages arrived, {refused or 'too few after 60 s'}")
-            time.sleep(0.02)
+        arrived(server, conns)
         sent_once_kib = server.memory_kib()[0]
         tell(child)
         # Until they are all at it.
-        while published() < 2 * conns:
-            time.sleep(0.02)
+        arrived(server, 2 * conns)
         began, cpu_before, before = time.monotonic(), server.cpu_ns(), published()
         time.sleep(seconds)
         after, cpu_after, took_s = published(), server.cpu_ns(), time.monotonic() - began

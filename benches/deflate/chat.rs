@@ -111,11 +111,10 @@ fn file(chance: &mut Chance) -> String {
     let (kind, end) = [("image/jpeg", "jpg"), ("image/png", "png"), ("video/mp4", "mp4"), ("application/pdf", "pdf")]
         [chance.below(4)];
     let (at, hash) = (hex(chance, 32), hex(chance, 64));
-    let name = format!("IMG_{:04}", chance.below(10_000));
+    let name = format!("IMG_{:04}.{end}", chance.below(10_000));
     let (bytes, width, height) = (chance.below(9_000_000), 320 + chance.below(4_000), 240 + chance.below(3_000));
-    format!(
-        r#"{{"url":"https://cdn.example.com/u/{at}/{name}.{end}","name":"{name}.{end}","mime":"{kind}","bytes":{bytes},"width":{width},"height":{height},"sha256":"{hash}"}}"#
-    )
+    let place = format!(r#""url":"https://cdn.example.com/u/{at}/{name}","name":"{name}","mime":"{kind}""#);
+    format!(r#"{{{place},"bytes":{bytes},"width":{width},"height":{height},"sha256":"{hash}"}}"#)
 }
 
 /// Sentences of a language, at most `bytes` long.
@@ -208,7 +207,7 @@ impl Chance {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        (u128::from(self.next()) * bound as u128 >> 64) as usize
+        ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 
     /// A rank below `bound`: the first ones come most often. In whole numbers, since the last digits of
@@ -234,30 +233,38 @@ const ENGLISH: &str = "the to i you a and it is that of in we for on have be not
     delayed early late quick slowly probably definitely actually literally basically honestly wonderful terrible";
 const ENGLISH_SYLLABLES: &str = "an ber con der el fra gor hol in jam ket lor mus nor ost per quin rav sten tor \
     ul ver wick xen yor zel ash bran cliff don ed fern gil ham is kirk";
-const GERMAN: &str = "ich die der und das ist nicht du es in zu wir den ein so auf mit wie hab was dann mal auch noch \
-    ja wenn aber für von sich dem kann im haben bin eine schon nur hat war da mir morgen heute sie mich gut bei nach oder \
-    alles um jetzt als habe mehr nochmal machen denn gerade kommen danke bitte vielleicht geht doch sind wird einfach \
-    immer wieder weiß muss uns euch dir dich über keine kein hier wo warum wann gestern später früher genau richtig \
-    eigentlich trotzdem deswegen natürlich wahrscheinlich Arbeit Zeit Woche Besprechung Termin Kunde Rechnung Vertrag \
-    Zug Bahnhof Verspätung Wetter Regen Wochenende Geburtstag Geschenk Kinder Schule Wohnung Garten Küche Abendessen \
-    Kaffee Frühstück Urlaub Flughafen Fehler Lösung Änderung Prüfung Freigabe Auslieferung Rückmeldung Entscheidung \
-    müssen können sollten würden hätten gehören schreiben anrufen erreichen vergessen verstehen erklären besprechen \
-    verschieben schicken fertig müde hungrig glücklich schnell langsam spät früh nächste letzte ganze beide andere \
-    zusammen zwischen während außerdem übrigens tatsächlich hoffentlich unterwegs draußen drinnen oben unten gleich";
+const GERMAN: &str = "\
+    ich die der und das ist nicht du es in zu wir den ein so auf mit wie hab was dann mal auch noch ja wenn \
+    aber für von sich dem kann im haben bin eine schon nur hat war da mir morgen heute sie mich gut bei nach \
+    oder alles um jetzt als habe mehr nochmal machen denn gerade kommen danke bitte vielleicht geht doch sind \
+    wird einfach immer wieder weiß muss uns euch dir dich über keine kein hier wo warum wann gestern später \
+    früher genau richtig eigentlich trotzdem deswegen natürlich wahrscheinlich Arbeit Zeit Woche Besprechung \
+    Termin Kunde Rechnung Vertrag Zug Bahnhof Verspätung Wetter Regen Wochenende Geburtstag Geschenk Kinder \
+    Schule Wohnung Garten Küche Abendessen Kaffee Frühstück Urlaub Flughafen Fehler Lösung Änderung Prüfung \
+    Freigabe Auslieferung Rückmeldung Entscheidung müssen können sollten würden hätten gehören schreiben \
+    anrufen erreichen vergessen verstehen erklären besprechen verschieben schicken fertig müde hungrig \
+    glücklich schnell langsam spät früh nächste letzte ganze beide andere zusammen zwischen während außerdem \
+    übrigens tatsächlich hoffentlich unterwegs draußen drinnen oben unten gleich";
 const GERMAN_SYLLABLES: &str = "ab auf be ent er ge ver zer hin her vor nach über stell gang halt stand trag schlag \
     heim keit ung lich bar haus werk zeug ort berg feld bach stein burg mann frau tür bau";
-const RUSSIAN: &str = "и в не на я что он с это а как то по у меня но за мы так же все вы ты если уже да когда из ну \
-    было только мне бы его нет для есть там или еще до вот сейчас очень сегодня завтра можно надо где тебя будет тоже \
-    она они к от просто чтобы хорошо потом были быть нас кто почему спасибо может после время раз ничего день работа \
-    теперь дома знаю думаю хочу давай пока конечно наверное ладно понял почти снова никто всегда утром вечером вчера \
-    скоро поздно рано встреча звонок письмо вопрос ответ проблема ошибка версия проект клиент договор счет деньги город \
-    поезд самолет вокзал билет погода дождь холодно тепло выходные праздник подарок дети школа друзья семья кофе ужин \
-    обед кино книга музыка фото видео ссылка страница номер адрес телефон нормально отлично интересно странно быстро \
-    медленно правда неделя месяц минуту отправил посмотри проверь напиши позвони забыл помню приехал уехал жду готово \
-    сделал сломалось починили обновление сервер задача решение вместе рядом далеко около между другой новый последний";
+const RUSSIAN: &str = "\
+    и в не на я что он с это а как то по у меня но за мы так же все вы ты если уже да когда из ну было только \
+    мне бы его нет для есть там или еще до вот сейчас очень сегодня завтра можно надо где тебя будет тоже она \
+    они к от просто чтобы хорошо потом были быть нас кто почему спасибо может после время раз ничего день \
+    работа теперь дома знаю думаю хочу давай пока конечно наверное ладно понял почти снова никто всегда утром \
+    вечером вчера скоро поздно рано встреча звонок письмо вопрос ответ проблема ошибка версия проект клиент \
+    договор счет деньги город поезд самолет вокзал билет погода дождь холодно тепло выходные праздник подарок \
+    дети школа друзья семья кофе ужин обед кино книга музыка фото видео ссылка страница номер адрес телефон \
+    нормально отлично интересно странно быстро медленно правда неделя месяц минуту отправил посмотри проверь \
+    напиши позвони забыл помню приехал уехал жду готово сделал сломалось починили обновление сервер задача \
+    решение вместе рядом далеко около между другой новый последний";
 const RUSSIAN_SYLLABLES: &str = "ко ро ста ни ла пре по ва ме ти го ру ше на ли во за ка ро де сто ри не та бо \
     ми ску дра вле гра пла стро";
-const CHINESE: &str = "的一是不了我在有人这他们来到时大地为子中你说生国年着就那和要她出也得里后自以会家可下而过天去能对小多然于心学么之都好看起发当没成只如事把还用第样道想作种开美\
-    总从无情己面最女但现前些所同日手又行意动方期它头经长儿回位分爱老因很给名法间斯知世什两次使身者被高已亲其进此话常与活正感见明问力理尔点文几定本公特做外孩相西果走将月十实向声车\
-    全信重三机工物气每并别真打太新比才便夫再书部水像眼等体却加电主界门利海受听表德少克代员许先口由死安写性马光白或住难望教命花结乐色更拉东神记处让母父应直字场平报友关放至张认接告\
-    入笑内英军候民岁往何度山觉路带万男边风解叫任金快原吃妈变通师立象数四失满战远格士音轻目条呢病始达深完今提求清王化空业思切怎非找片罗钱紧请谢明午饭班票店";
+const CHINESE: &str = "\
+    的一是不了我在有人这他们来到时大地为子中你说生国年着就那和要她出也得里后自以会家可下而过天去能对小多\
+    然于心学么之都好看起发当没成只如事把还用第样道想作种开美总从无情己面最女但现前些所同日手又行意动方期\
+    它头经长儿回位分爱老因很给名法间斯知世什两次使身者被高已亲其进此话常与活正感见明问力理尔点文几定本公\
+    特做外孩相西果走将月十实向声车全信重三机工物气每并别真打太新比才便夫再书部水像眼等体却加电主界门利海\
+    受听表德少克代员许先口由死安写性马光白或住难望教命花结乐色更拉东神记处让母父应直字场平报友关放至张认\
+    接告入笑内英军候民岁往何度山觉路带万男边风解叫任金快原吃妈变通师立象数四失满战远格士音轻目条呢病始达\
+    深完今提求清王化空业思切怎非找片罗钱紧请谢明午饭班票店";

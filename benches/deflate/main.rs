@@ -2,7 +2,7 @@
 //!
 //!     cargo bench --bench deflate                     what is read back, sizes, then times
 //!     cargo bench --bench deflate -- sizes            bytes out and memory only: the same everywhere
-//!     cargo bench --bench deflate -- instructions     user instructions by valgrind's callgrind, which noise cannot move
+//!     cargo bench --bench deflate -- instructions     user instructions by valgrind: noise cannot move them
 //!
 //! Every message that a candidate makes is first read back by ringroom and by a library that made none of them.
 
@@ -18,6 +18,7 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 use ringroom::wire::deflate::{Deflater, Inflater, Window};
 use ringroom::wire::frame;
+use ringroom::wire::json;
 use std::hint::black_box;
 use std::process::Command;
 
@@ -212,6 +213,7 @@ fn check() {
         let mut maker = Maker::of(name);
         for plain in SIZES.into_iter().flat_map(|bytes| Kind::ALL.map(|kind| of_kind(kind, bytes))).flatten() {
             let payload = frame::parts(&plain).1;
+            json::check(payload).expect("chat is JSON");
             if !maker.make(&plain, &mut compressed) {
                 continue;
             }
@@ -252,11 +254,9 @@ fn sizes() {
     let message = &mixed(16_384)[0];
     let mut deflater = Deflater::default();
     let [full, small] = [Window::Full, Window::Small].map(|window| kept(|| _ = deflater.frame(message, window)));
-    let (mut inflater, compressed) = (Inflater::default(), compressed(&[message.clone()]));
+    let (mut inflater, compressed) = (Inflater::default(), compressed(std::slice::from_ref(message)));
     let inflates = kept(|| _ = inflater.message(&compressed[0].0, MESSAGE_BYTES_MAX));
-    println!(
-        "\nA shard keeps, once it was needed: {full} KiB to compress, {small} KiB for small windows, {inflates} KiB to inflate\n"
-    );
+    println!("\nKiB a shard keeps: {full} to compress, {small} for small windows, {inflates} to inflate\n");
 }
 
 /// KiB that are there after `step` and were not before.

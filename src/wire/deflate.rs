@@ -287,11 +287,12 @@ mod tests {
 
     #[test]
     fn codes_are_made_for_the_message() {
-        // Where nothing repeats, fixed codes have nothing to offer: letters beyond ASCII take nine bits each.
-        let words: String = (0..3_000u32)
-            .map(|n| char::from_u32(0x430 + n.wrapping_mul(2_654_435_761) % 32).expect("Cyrillic"))
-            .collect();
-        let plain = framed(TEXT, words.as_bytes());
+        // Letters beyond ASCII in no order: nothing repeats, and fixed codes are longer than the letters.
+        let letter = |n: u32| {
+            let mixed = (n ^ n << 13).wrapping_mul(0x9E37_79B1);
+            char::from_u32(0x430 + ((mixed ^ mixed >> 15).wrapping_mul(0x85EB_CA77) >> 27)).expect("Cyrillic")
+        };
+        let plain = framed(TEXT, (0..3_000).map(letter).collect::<String>().as_bytes());
         let frame = Deflater::default().frame(&plain, Window::Full).expect("it pays").len();
         assert!(frame < plain.len() / 2, "{frame} of {}", plain.len());
     }
@@ -311,9 +312,12 @@ mod tests {
         }
 
         #[test]
-        fn distances_of_the_small_window_stay_within_eight_bits(seeds in proptest::collection::vec("[a-z0-9]{1,40}", 1..40)) {
+        fn distances_of_the_small_window_stay_within_eight_bits(
+            seeds in proptest::collection::vec("[a-z0-9]{1,40}", 1..40),
+        ) {
             // What repeats at every distance around 256 and far beyond.
-            let payload = (0..60).map(|n| seeds[n * 7 % seeds.len()].as_str()).collect::<String>().repeat(6).into_bytes();
+            let once: String = (0..60).map(|n| seeds[n * 7 % seeds.len()].as_str()).collect();
+            let payload = once.repeat(6).into_bytes();
             let plain = framed(TEXT, &payload);
             if let Some(frame) = Deflater::default().frame(&plain, Window::Small) {
                 prop_assert!(farthest(frame::parts(&framed_alike(frame)).1) <= 256);
