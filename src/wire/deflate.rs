@@ -165,7 +165,8 @@ fn room(message: &[u8], compressed: usize, bytes_max: usize) -> Option<usize> {
 const INFLATED_BYTES_MIN: usize = 1_024;
 /// Streams in one message: a client needs one.
 const STREAMS_MAX: usize = 16;
-const TOO_LARGE: FrameError = FrameError { code: CloseCode::TooLarge, reason: "the message inflates to too much" };
+const TOO_LARGE: FrameError =
+    FrameError { code: CloseCode::TooLarge, reason: "the message inflates to more than message_bytes allows" };
 const NOT_DEFLATE: FrameError = FrameError { code: CloseCode::BadPayload, reason: "a message that does not inflate" };
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ fn protocol(reason: &'static str) -> FrameError {
 const BAD_UTF8: FrameError = FrameError { code: CloseCode::BadPayload, reason: "text that is not UTF-8" };
 
 const TOO_LARGE: FrameError =
-    FrameError { code: CloseCode::TooLarge, reason: "the message is larger than this server takes" };
+    FrameError { code: CloseCode::TooLarge, reason: "the message has more bytes than message_bytes allows" };
 
 /// One client's side of a WebSocket.
 #[derive(Debug)]
