@@ -20,8 +20,7 @@ pub fn http_head(input: &[u8]) {
     assert_eq!(in_pieces(bytes, &ends(&cuts, bytes.len())), expected(bytes, &whole), "in pieces: {cuts:?}");
     if let Ok(Some(head)) = whole {
         lines_are_read(&bytes[..head.len], &head);
-        let names = ["token", "", "a"];
-        names.iter().for_each(|name| value_is_there(&head, name));
+        ["token", "", "a"].iter().for_each(|name| value_is_there(&head, name));
         cookie_is_there(&head);
         token_is_there(&head);
         forwarded_is_an_address(&head);
