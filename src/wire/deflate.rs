@@ -100,7 +100,8 @@ impl Inflater {
         let context = self.context.get_or_insert_with(|| Box::new(Decompress::new(false)));
         context.reset(false);
         self.message.clear();
-        if self.message.capacity() > INFLATED_BYTES_KEPT {
+        // All room that is there is filled: none may be left of a message with a larger bound.
+        if self.message.capacity() > INFLATED_BYTES_KEPT.min(bytes_max + 1) {
             self.message = Vec::new();
         }
         let mut streams = 1;
@@ -416,6 +417,15 @@ mod tests {
         assert_eq!(inflater.message(&bomb, MAX), Err(TOO_LARGE));
         assert!(inflater.message.capacity() <= 2 * MAX, "{} bytes", inflater.message.capacity());
         assert_eq!(inflater.message(&compressed(b"after", FlushCompress::Sync), MAX).as_deref(), Ok(&b"after"[..]));
+    }
+
+    #[test]
+    fn a_bound_is_kept_after_a_message_with_a_larger_one() {
+        let rubbish_behind = [&compressed(b"abc", FlushCompress::Sync)[..], &TAIL, &[0x06]].concat();
+        let mut inflater = Inflater::default();
+        assert_eq!(inflater.message(&rubbish_behind, 1), Err(TOO_LARGE));
+        assert!(inflater.message(&compressed(&chat(10_000), FlushCompress::Sync), MAX).is_ok());
+        assert_eq!(inflater.message(&rubbish_behind, 1), Err(TOO_LARGE));
     }
 
     #[test]
