@@ -112,7 +112,8 @@ impl Inflater {
         let context = self.context.get_or_insert_with(|| Box::new(Decompress::new(false)));
         context.reset(false);
         self.message.clear();
-        if self.message.capacity() > INFLATED_BYTES_KEPT {
+        // All room that is there is filled: none may be left of a message with a larger bound.
+        if self.message.capacity() > INFLATED_BYTES_KEPT.min(bytes_max + 1) {
             self.message = Vec::new();
         }
         let mut streams = 1;
@@ -542,6 +543,15 @@ mod tests {
         for empty in [&[][..], &TAIL, &[0], &[1, 0, 0, 0xFF, 0xFF], &[3, 0]] {
             assert_eq!(inflater.message(empty, MAX).as_deref(), Ok(&b""[..]), "{empty:?}");
         }
+    }
+
+    #[test]
+    fn a_bound_is_kept_after_a_message_with_a_larger_one() {
+        let rubbish_behind = [&compressed(b"abc", FlushCompress::Sync)[..], &TAIL, &[0x06]].concat();
+        let mut inflater = Inflater::default();
+        assert_eq!(inflater.message(&rubbish_behind, 1), Err(TOO_LARGE));
+        assert!(inflater.message(&compressed(&chat(10_000), FlushCompress::Sync), MAX).is_ok());
+        assert_eq!(inflater.message(&rubbish_behind, 1), Err(TOO_LARGE));
     }
 
     #[test]

@@ -106,25 +106,29 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<Head<'_>>, HeadError> {
     let (Some(method), Some(target), Some(minor_version)) = (request.method, request.path, request.version) else {
         return Err(HeadError::Malformed);
     };
-    let target = origin_form(target).ok_or(HeadError::Malformed)?;
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
+    let (path, query) = path_and_query(target).ok_or(HeadError::Malformed)?;
     Ok(Some(Head { method, path, query, minor_version, len, headers: request.headers.to_vec() }))
 }
 
 /// The path and query of a request target; proxies may send them behind scheme and authority
 /// (`RFC 9112` section 3.2.2).
-fn origin_form(target: &str) -> Option<&str> {
-    if target.starts_with('/') || target == "*" {
-        return Some(target);
-    }
+fn path_and_query(target: &str) -> Option<(&str, Option<&str>)> {
+    let local = if target.starts_with('/') || target == "*" { target } else { behind_authority(target)? };
+    let (path, query) = match local.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (local, None),
+    };
+    Some((if path.is_empty() { "/" } else { path }, query))
+}
+
+fn behind_authority(target: &str) -> Option<&str> {
     let (scheme, rest) = target.split_once("://")?;
     if !["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return None;
     }
-    Some(rest.find('/').map_or("/", |slash| &rest[slash..]))
+    // A slash in a query begins no path, and a request names no fragment (`RFC 3986` section 3.2).
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    Some(&rest[end..]).filter(|local| !local.starts_with('#'))
 }
 
 impl<'a> Head<'a> {
@@ -313,6 +317,9 @@ mod tests {
     fn a_target_behind_scheme_and_authority_is_a_path() {
         assert_eq!(head("GET http://h:1/ws?a=1 HTTP/1.1\r\n\r\n").path, "/ws");
         assert_eq!(head("GET HTTPS://h HTTP/1.1\r\n\r\n").path, "/");
+        let query_alone = head("GET ws://h?next=/ws HTTP/1.1\r\n\r\n");
+        assert_eq!((query_alone.path, query_alone.query), ("/", Some("next=/ws")));
+        assert_eq!(parse_head(b"GET http://h#/ws HTTP/1.1\r\n\r\n").err(), Some(HeadError::Malformed));
         assert_eq!(head("OPTIONS * HTTP/1.1\r\n\r\n").path, "*");
         assert_eq!(parse_head(b"GET ws HTTP/1.1\r\n\r\n").err(), Some(HeadError::Malformed));
         assert_eq!(parse_head(b"CONNECT h:1 HTTP/1.1\r\n\r\n").err(), Some(HeadError::Malformed));

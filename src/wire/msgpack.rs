@@ -293,9 +293,9 @@ impl<'a> Reader<'a> {
             Marker::Str8 => self.len8().and_then(|len| self.str(out, len))?,
             Marker::Str16 => self.len16().and_then(|len| self.str(out, len))?,
             Marker::Str32 => self.len32().and_then(|len| self.str(out, len))?,
-            Marker::Bin8 => self.len8().and_then(|len| self.bin(out, len))?,
-            Marker::Bin16 => self.len16().and_then(|len| self.bin(out, len))?,
-            Marker::Bin32 => self.len32().and_then(|len| self.bin(out, len))?,
+            Marker::Bin8 => self.len8().and_then(|len| self.bin(out, len, depth))?,
+            Marker::Bin16 => self.len16().and_then(|len| self.bin(out, len, depth))?,
+            Marker::Bin32 => self.len32().and_then(|len| self.bin(out, len, depth))?,
             Marker::FixArray(len) => self.array(out, len.into(), depth)?,
             Marker::Array16 => self.len16().and_then(|len| self.array(out, len, depth))?,
             Marker::Array32 => self.len32().and_then(|len| self.array(out, len, depth))?,
@@ -324,7 +324,9 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn bin(&mut self, out: &mut Vec<u8>, len: usize) -> Result<(), Refused> {
+    fn bin(&mut self, out: &mut Vec<u8>, len: usize, depth: usize) -> Result<(), Refused> {
+        // As JSON it is an object.
+        depth.checked_sub(1).ok_or(Refused::TooDeep)?;
         let bytes = self.take(len)?;
         out.extend_from_slice(br#"{"$bin":""#);
         out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
@@ -466,8 +468,11 @@ mod tests {
     fn what_json_has_no_words_for_is_refused() {
         let deep = |depth: usize| [vec![0x91; depth], vec![0xC0]].concat();
         assert!(unpacked(&deep(JSON_DEPTH_MAX)).is_ok());
+        let deep_bin = |depth: usize| [vec![0x91; depth], vec![0xC4, 1, 7]].concat();
+        assert!(unpacked(&deep_bin(JSON_DEPTH_MAX - 1)).is_ok_and(|text| json::check(text.as_bytes()).is_ok()));
         for (bytes, why) in [
             (&deep(JSON_DEPTH_MAX + 1)[..], Refused::TooDeep),
+            (&deep_bin(JSON_DEPTH_MAX), Refused::TooDeep),
             (&[], Refused::CutOff),
             (&[0x92, 1], Refused::CutOff),
             (&[0xDD, 0xFF, 0xFF, 0xFF, 0xFF], Refused::CutOff),
