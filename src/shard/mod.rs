@@ -1,9 +1,10 @@
 //! Floor 5: composes floors 1 to 4 into [`Shard::step`]. Knows no operating system.
 //!
 //! A shard is told the time and one thing that happened, and says what is to be done. By subject:
-//! `intake` (what a client sent becomes requests), `endpoints` (what clients of an
-//! application's own paths send), `home` (mail that reaches rooms and connections here), `answers` (what somebody outside says of a request), `clock` (what the time
-//! brings), `auditing` (what is told of requests), `snapshot` (what an operator may see).
+//! `intake` (what a client sent becomes requests), `endpoints` (what clients of an application's own
+//! paths send), `home` (mail that reaches rooms and connections here), `answers` (what somebody outside
+//! says of a request), `clock` (what the time brings), `auditing` (what is told of requests), `snapshot`
+//! (what an operator may see).
 
 mod answers;
 mod auditing;
