@@ -45,7 +45,7 @@ pub fn msgpack(bytes: &[u8]) {
     }
 }
 
-/// What the first bound is that a small input can pass.
+/// A bound that small inputs can pass.
 const BYTES_MAX: usize = 1_000;
 
 /// JSON packed and unpacked.
