@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// What rules speak of, in the order of [`Rule::who`].
+/// What rules speak of, in the order of a rule's `who`.
 pub const RIGHTS: [Right; 5] = [Right::Join, Right::Publish, Right::Direct, Right::Presence, Right::Manage];
 
 #[derive(Debug)]

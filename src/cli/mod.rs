@@ -1,6 +1,6 @@
 //! Floor 9: arguments and commands.
 //! Invariant: what a command has to say to programs goes to standard output, everything else to
-//! standard error, and the exit status is one of [`Failed`]'s.
+//! standard error, and the exit status is one of `Failed`'s.
 
 mod arguments;
 mod client;

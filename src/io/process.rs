@@ -142,7 +142,7 @@ impl Descriptors {
 }
 
 /// Has the system make its table of open files as large as it will ever be, at most
-/// [`DESCRIPTORS_READY`]. Before other threads exist: later, each doubling of the table waits until
+/// `DESCRIPTORS_READY`. Before other threads exist: later, each doubling of the table waits until
 /// every processor has let go of the old one, and accepting stands still for tens of milliseconds.
 pub fn widen_descriptors(limit: u64) -> io::Result<()> {
     let last = limit.min(DESCRIPTORS_READY).saturating_sub(1) as libc::c_int;

@@ -145,7 +145,7 @@ pub fn array(text: &str) -> Option<Items<'_>> {
     (raw.get(at) == Some(&b'[')).then(|| Items { text, at: skip_space(raw, at + 1) })
 }
 
-/// See [`array`].
+/// See [`array()`].
 pub struct Items<'a> {
     text: &'a str,
     /// At a value or the closing bracket.
