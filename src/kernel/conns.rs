@@ -39,6 +39,8 @@ impl Flags {
     pub const WATCHED: Flags = Flags(256);
     /// Told that its token is near its end.
     pub const TOLD_EXPIRING: Flags = Flags(512);
+    /// An endpoint has heard of it, and is to hear of its end.
+    pub const SERVED: Flags = Flags(1024);
 
     pub const fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

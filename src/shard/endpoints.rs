@@ -25,6 +25,9 @@ impl Shard {
 
     pub(super) fn open_endpoint(&mut self, now: Now, conn: ConnId, nth: usize, effects: &mut Effects) {
         self.kernel.watch_expiry(now, conn);
+        if let Some(row) = self.kernel.conns.row_mut(conn) {
+            row.flags.set(Flags::SERVED);
+        }
         let mut client = Client::new(&mut self.kernel, effects, now, conn);
         self.endpoints[nth].endpoint.on_open(&mut client);
         self.pause_sender(conn);
@@ -55,7 +58,10 @@ impl Shard {
     }
 
     pub(super) fn on_socket_gone(&mut self, conn: ConnId, effects: &mut Effects) {
-        if let Some(nth) = self.endpoint_of(conn) {
+        // Who was sent away at once never was its client.
+        if let Some(row) = self.kernel.conns.row(conn).filter(|row| row.flags.has(Flags::SERVED))
+            && let Some(nth) = row.dialect.endpoint()
+        {
             self.endpoints[nth].endpoint.on_close(conn);
         }
         self.kernel.gone(conn, effects);
@@ -373,5 +379,15 @@ mod tests {
         assert_eq!(world.effects.closing.len(), 2, "the guest stays");
         world.step(Input::Drain(DrainPace { conns_per_s: 1_000, over: Duration::ZERO, retry: Duration::ZERO }));
         assert_eq!(world.closed(guest), Some(1012));
+    }
+
+    #[test]
+    fn who_is_sent_away_at_once_is_nobody_that_the_application_hears_of() {
+        let mut world = World::new(None);
+        world.step(Input::Drain(DrainPace { conns_per_s: 1_000, over: Duration::ZERO, retry: Duration::ZERO }));
+        let late = world.open();
+        assert_eq!(world.closed(late), Some(1012));
+        world.step(Input::Gone { conn: late });
+        assert!(world.log().is_empty(), "{:?}", world.log());
     }
 }
