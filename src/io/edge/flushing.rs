@@ -171,7 +171,8 @@ impl Edge {
                 } else if row.standing != Standing::Open && shard.is_finished(conn) {
                     match row.standing {
                         Standing::Leaving => left.push(conn),
-                        _ => row.mute(Shut::Sending),
+                        Standing::Closing => row.mute(Shut::Sending),
+                        Standing::Open | Standing::Reset => {}
                     }
                 }
             }
