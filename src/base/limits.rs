@@ -21,8 +21,19 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// Fields of a request's data that are noted as the message is checked; who reads more walks on.
 pub const JSON_SPANS_MAX: usize = 6;
 /// Endpoints of an application, and what it may allow a message at one of them, bytes.
-pub const ENDPOINTS_MAX: usize = 8;
+pub const ENDPOINTS_MAX: usize = 6;
 pub const ENDPOINT_MESSAGE_BYTES_MAX: usize = 1 << 26;
+/// Paths at which Engine.IO is spoken, and namespaces of all of them together.
+pub const MOUNTS_MAX: usize = 3;
+pub const NAMESPACES_MAX: usize = 10;
+/// Packets of one Engine.IO payload: clients in use drop connections that bring more.
+pub const POLL_PACKETS_MAX: usize = 16;
+/// Name of a namespace, bytes.
+pub const NAMESPACE_BYTES_MAX: usize = 64;
+/// Arguments of one Socket.IO event, its name not counted.
+pub const ARGUMENTS_MAX: usize = 256;
+/// Binary attachments of one Socket.IO packet, unless an operator says otherwise.
+pub const ATTACHMENTS_MAX: usize = 10;
 /// Bytes read from one connection in one turn, where a profile says nothing else, and what it may say.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 pub const READ_BYTES_PER_TURN_MIN: usize = 4 * 1024;

@@ -72,7 +72,7 @@ impl App {
         App::default()
     }
 
-    /// Serves plain WebSocket messages at `path`; `make` is called once for each shard. At most eight; what
+    /// Serves plain WebSocket messages at `path`; `make` is called once for each shard. At most six; what
     /// is wrong with one is said by [`App::serve`].
     pub fn endpoint<E: Endpoint + 'static>(
         mut self,

@@ -92,7 +92,7 @@ impl Kernel {
     /// Queues a native JSON frame for one connection, in the form that it reads. Clients of an endpoint
     /// read none: they are told by closes alone.
     pub fn tell(&mut self, now: Now, conn: ConnId, json_frame: &[u8], class: Class, effects: &mut Effects) {
-        let Some(row) = self.conns.row(conn).filter(|row| row.dialect.endpoint().is_none()) else { return };
+        let Some(row) = self.conns.row(conn).filter(|row| row.dialect.has_envelopes()) else { return };
         let frame = self.encoder.one(row.dialect, json_frame);
         let frame = Frame::new(&self.memory.account, Arc::from(frame), class);
         self.push_to(now, conn, &frame, effects);

@@ -12,6 +12,7 @@ mod census;
 mod clock;
 mod drain;
 mod endpoints;
+mod engine;
 mod home;
 mod intake;
 mod snapshot;
@@ -19,6 +20,7 @@ mod snapshot;
 pub use crate::kernel::ShardConfig;
 pub use census::{Census, Held};
 pub use drain::DrainPace;
+pub use engine::Spoken;
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
@@ -29,6 +31,7 @@ use crate::base::limits::{CLOSES_PER_STEP, FRAGMENTS_MAX, PONGS_PENDING_MAX};
 use crate::base::time::{Instant, Now};
 use crate::kernel::asked::{Outside, Ticket};
 use crate::kernel::calls::Answered;
+use crate::kernel::carriers::{PollId, Transport};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
 use crate::kernel::endpoint::{EndpointLimits, Endpoints, Served};
@@ -39,7 +42,7 @@ use crate::kernel::lanes::Requests;
 use crate::kernel::mail::{Ask, Mail};
 use crate::kernel::{Kernel, Limits};
 use crate::wire::assembler::MessageLimits;
-use crate::wire::codes::CloseCode;
+use crate::wire::codes::{CloseCode, WireError};
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
 use drain::Drain;
@@ -56,9 +59,46 @@ pub struct Opening {
     pub greeting: Box<[u8]>,
 }
 
+/// An Engine.IO session that begins, or a WebSocket that is to take one over.
+pub struct EngineOpening {
+    /// From [`Shard::reserve`].
+    pub conn: ConnId,
+    /// Of the path, compressed where that was agreed on.
+    pub dialect: DialectId,
+    pub transport: Transport,
+    /// Random: who knows it may speak for the session.
+    pub secret: [u8; 12],
+    /// Whom the token of the first request names; a guest where there was none, or none that is good.
+    pub identity: Identity,
+    /// Why that token is not good.
+    pub refused: Option<TokenRefused>,
+    /// What goes before the first packet: the answer to the upgrade.
+    pub greeting: Box<[u8]>,
+}
+
 /// One thing that happened.
 pub enum Input<'a> {
     Open(Box<Opening>),
+    OpenEngine(Box<EngineOpening>),
+    /// A GET waits for the session's packets; it gets one answer, by [`Effects::polls`].
+    Poll {
+        conn: ConnId,
+        poll: PollId,
+    },
+    /// It ended without one.
+    PollGone {
+        conn: ConnId,
+        poll: PollId,
+    },
+    /// A connection that is listed as dirty and has no socket: what waits for it goes to its GET.
+    Deliver {
+        conn: ConnId,
+    },
+    /// What the limits of an entrant's user say.
+    Entered {
+        conn: ConnId,
+        refused: Option<WireError>,
+    },
     /// A whole text message: unmasked, assembled, UTF-8.
     Text {
         conn: ConnId,
@@ -192,6 +232,11 @@ impl Shard {
         self.kernel.closes_left = CLOSES_PER_STEP;
         match input {
             Input::Open(opening) => self.open(now, *opening, effects),
+            Input::OpenEngine(opening) => self.open_engine(now, *opening, effects),
+            Input::Poll { conn, poll } => self.on_poll(now, conn, poll, effects),
+            Input::PollGone { conn, poll } => self.on_poll_gone(now, conn, poll, effects),
+            Input::Deliver { conn } => self.deliver_polled(now, conn, effects),
+            Input::Entered { conn, refused } => self.on_entered(now, conn, refused, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
             Input::Binary { conn, message } => self.on_binary(now, conn, message, effects),
             Input::Ping { conn, payload } => {
@@ -232,7 +277,8 @@ impl Shard {
 
     fn name(&self, input: &Input<'_>) -> &'static str {
         match input {
-            Input::Open(_) => "open",
+            Input::Open(_) | Input::OpenEngine(_) | Input::Entered { .. } => "open",
+            Input::Poll { .. } | Input::PollGone { .. } | Input::Deliver { .. } => "poll",
             // Until its event is known.
             Input::Text { .. } | Input::Binary { .. } => "text",
             Input::Failed { .. } => "refused",

@@ -5,6 +5,7 @@ pub mod codes;
 pub mod deflate;
 pub mod dialect;
 pub mod encode;
+pub mod engine;
 pub mod envelope;
 pub mod extension;
 pub mod forwarded;
