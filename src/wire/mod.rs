@@ -1,6 +1,7 @@
 //! Floor 1: bytes to envelopes and back. Knows no room, no user and no right.
 
 pub mod assembler;
+pub mod body;
 pub mod codes;
 pub mod deflate;
 pub mod dialect;
