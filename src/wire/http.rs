@@ -151,6 +151,14 @@ impl<'a> Head<'a> {
         self.headers_named(name).flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(element))
     }
 
+    /// Whether the client will ask again on this connection (`RFC 9112` section 9.3).
+    pub fn keeps_alive(&self) -> bool {
+        match self.minor_version {
+            0 => self.lists("connection", "keep-alive") && !self.lists("connection", "close"),
+            _ => !self.lists("connection", "close"),
+        }
+    }
+
     /// The first value of a query parameter, percent-decoded, a plus being a space.
     pub fn query_value(&self, name: &str) -> Option<Cow<'a, str>> {
         self.query?.split('&').find_map(|pair| {
@@ -320,6 +328,19 @@ mod tests {
         let head = head("GET / HTTP/1.1\r\nConnection: keep-alive, UPGRADE\r\nConnection: x\r\n\r\n");
         assert!(head.lists("connection", "upgrade") && head.lists("connection", "x"));
         assert!(!head.lists("connection", "up"));
+    }
+
+    #[test]
+    fn a_connection_is_kept_as_its_version_has_it() {
+        for (text, keeps) in [
+            ("GET / HTTP/1.1\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nConnection: x, Close\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", false),
+        ] {
+            assert_eq!(head(text).keeps_alive(), keeps, "{text}");
+        }
     }
 
     #[test]
