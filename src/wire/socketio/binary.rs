@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn no_more_attachments_are_made_than_clients_take() {
-        let json = format!("[{}]", vec![r#"{"$bin":"YWI="}"#; ATTACHMENTS_MAX + 1].join(","));
+        let json = format!("[{}]", [r#"{"$bin":"YWI="}"#; ATTACHMENTS_MAX + 1].join(","));
         let mut attachments = Vec::new();
         let out = extract(&json, &mut attachments).expect("bytes");
         assert_eq!(attachments.len(), ATTACHMENTS_MAX);
