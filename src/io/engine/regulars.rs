@@ -12,7 +12,6 @@ use crate::io::socket;
 use crate::kernel::carriers::PollId;
 use crate::kernel::ids::ConnId;
 use crate::wire::body::Body;
-use crate::wire::engine::Sid;
 use crate::wire::http::HeadScan;
 use std::collections::VecDeque;
 use std::io;
@@ -46,14 +45,12 @@ pub enum Stage {
 
 pub struct Post {
     pub conn: ConnId,
-    pub sid: Sid,
     pub manner: Manner,
     pub body: Body,
 }
 
 pub struct Posted {
     pub conn: ConnId,
-    pub sid: Sid,
     pub manner: Manner,
     pub body: Vec<u8>,
     /// Where what the core has not had begins.
@@ -143,7 +140,12 @@ impl Regular {
             Stage::IsTold(_) => unreachable!("nothing was heard since"),
         };
         let bytes = head.len() + body.len();
-        let (took, is_broken) = match socket::send_gathered(self.socket.as_raw_fd(), &[&head, body], &mut Vec::new()) {
+        let fd = self.socket.as_raw_fd();
+        let sent = match body {
+            [] => socket::send(fd, &head),
+            body => socket::send_gathered(fd, &[&head, body], &mut Vec::with_capacity(2)),
+        };
+        let (took, is_broken) = match sent {
             Ok(took) => (took, false),
             Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
         };
@@ -164,9 +166,9 @@ impl Regular {
         written
     }
 
-    /// Writes on. Whoever has the whole answer asks again.
-    pub fn tell_on(&mut self) -> Written {
-        let Stage::IsTold(told) = &mut self.stage else { return Written::Whole };
+    /// Writes on, and says whose packets these are. Whoever has the whole answer asks again.
+    pub fn tell_on(&mut self) -> (Written, Option<ConnId>) {
+        let Stage::IsTold(told) = &mut self.stage else { return (Written::Whole, None) };
         while !told.is_broken && told.at < told.rest.len() {
             match socket::send(self.socket.as_raw_fd(), &told.rest[told.at..]) {
                 Ok(took) => told.at += took,
@@ -174,12 +176,12 @@ impl Regular {
                 Err(_) => told.is_broken = true,
             }
         }
-        let written = told.written();
+        let (written, conn) = (told.written(), told.conn);
         if written == Written::Whole {
             let ahead = std::mem::take(&mut told.ahead);
             self.stage = Stage::asks(ahead);
         }
-        written
+        (written, conn)
     }
 
     /// Another turn would find something.
