@@ -14,3 +14,4 @@ pub mod handshake;
 pub mod http;
 pub mod json;
 pub mod msgpack;
+pub mod socketio;

@@ -94,7 +94,8 @@ pub fn object(text: &str) -> Option<Fields<'_>> {
     fields(text, &Spans::NONE)
 }
 
-/// Like [`object`], of a text that [`walk`](super::walk()) came by as the value of a field: `spans` are its own.
+/// Like [`object`], of a text that [`walk`](super::walk()) came by as the value of a field, or
+/// [`walk_items`](super::walk_items()) as an item: `spans` are its own.
 #[inline]
 pub fn fields<'a>(text: &'a str, spans: &'a Spans) -> Option<Fields<'a>> {
     let raw = text.as_bytes();
@@ -205,7 +206,7 @@ fn value_end(raw: &[u8], at: usize) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::wire::json::tests::texts;
-    use crate::wire::json::{boolean, integer, unsigned, walk, write_string};
+    use crate::wire::json::{boolean, integer, unsigned, walk, walk_items, write_string};
     use proptest::prelude::*;
 
     /// The tree of a text, through this module's readers.
@@ -256,6 +257,19 @@ mod tests {
             for (value, spans) in inner {
                 let noted: Option<Vec<_>> = fields(value, &spans).map(Iterator::collect);
                 prop_assert_eq!(noted, object(value).map(Iterator::collect));
+            }
+        }
+
+        #[test]
+        fn walking_hands_on_the_items_that_the_iterator_finds(text in texts()) {
+            let mut walked = Vec::new();
+            let checked = walk_items(&text, &mut |item, spans| walked.push((item, spans.clone())));
+            prop_assert!(checked.is_ok());
+            let found: Vec<_> = array(&text).into_iter().flatten().collect();
+            prop_assert_eq!(walked.iter().map(|(item, _)| *item).collect::<Vec<_>>(), found);
+            for (item, spans) in walked {
+                let noted: Option<Vec<_>> = fields(item, &spans).map(Iterator::collect);
+                prop_assert_eq!(noted, object(item).map(Iterator::collect));
             }
         }
 
