@@ -373,7 +373,7 @@ lists! {
     /// decided anew. A claim that no policy named before is known of connections that come, or
     /// refresh their token, after the reload. A right that `join` limits is not limited for `publish`
     /// thereby: name each. The word `ask` is for a later release, and refused in this one.
-    policy: Policy needs rooms {
+    policy: Policy needs rooms is_live true {
         /// What refusals and `room:info` call it. Without a name it is called by its rooms.
         name: String = text("1 to 64 letters, digits and _ . : @ - and spaces, but not default", "editors", is_policy_name, "");
         /// The rooms: a pattern, in which a whole segment may be `{sub}` or `{tenant}` too, the id of
