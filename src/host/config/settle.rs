@@ -264,6 +264,7 @@ fn socketio(socketio: &tree::SocketIo) -> SocketIo {
         attachments_max: socketio.attachments_max as usize,
         compression: socketio.compression,
         cookie: given(&socketio.cookie).map(|name| name.as_str().into()),
+        ..EngineSettings::default()
     };
     SocketIo { settings, namespaces: items(&socketio.namespaces).map(Box::from).collect() }
 }
