@@ -337,6 +337,7 @@ mod tests {
             attachments_max: 6,
             compression: true,
             cookie: Some("io".into()),
+            ..EngineSettings::default()
         };
         assert_eq!(set, Some(SocketIo { settings, namespaces: ["/chat", "/"].map(Box::from).into() }));
         for (name, value, key) in [
