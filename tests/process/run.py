@@ -32,6 +32,7 @@ import cases_tune  # noqa: F401
 import cases_echo  # noqa: F401
 import cases_browser  # noqa: F401
 import cases_strict  # noqa: F401
+import cases_proxies  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 
