@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn a_row_that_is_renamed_keeps_its_socket_and_what_was_counted_of_each() {
         let users = std::sync::Arc::new(crate::io::users::Users::new([1, 2]));
-        let mut hold = |user| Held { user: users.enter("t", user, 1), ..Held::default() };
+        let hold = |user| Held { user: users.enter("t", user, 1), ..Held::default() };
         let mut rows = Rows::new(Crowd::default());
         rows.hold(conn(1, 4), hold("session"));
         rows.insert(row(conn(2, 5)).0, None, hold("probe"));

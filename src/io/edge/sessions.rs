@@ -27,6 +27,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A session that is polled, or whose address its socket does not tell.
@@ -76,8 +77,8 @@ impl Edge {
     }
 
     /// How it is spoken there.
-    pub fn engine(&self, mount: DialectId) -> EngineSettings {
-        self.state.borrow().shard.engine(mount).clone()
+    pub fn engine(&self, mount: DialectId) -> Arc<EngineSettings> {
+        Arc::clone(self.state.borrow().shard.engine(mount))
     }
 
     /// The session of that name, if it is open.
@@ -289,9 +290,9 @@ impl Edge {
                 // Before those who come in: one of them may have its slot.
                 rows.let_go(conn);
             } else if let Some(entrant) = effects.entrants.pop() {
-                let conn = entrant.conn;
+                let (conn, carrier) = (entrant.conn, entrant.carrier);
                 let refused = self.admit(state, now, entrant);
-                state.shard.step(now, Input::Entered { conn, refused }, &mut state.effects);
+                state.shard.step(now, Input::Entered { conn, carrier, refused }, &mut state.effects);
             } else if let Some(conn) = effects.ended.pop() {
                 if let Some(session) = sessions.0.remove(&conn) {
                     self.counters.borrow_mut().sessions_polling_now -= u64::from(session.is_polled);

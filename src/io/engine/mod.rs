@@ -338,12 +338,12 @@ fn keep(edge: &Edge, key: Key, rest: Vec<u8>) {
 }
 
 fn open_polled(edge: &Edge, key: Key, candidate: Candidate, mut manner: Manner, rest: Vec<u8>) {
-    let cookie = edge.engine(candidate.mount).cookie;
+    let settings = edge.engine(candidate.mount);
     let Some(conn) = edge.open_polled(candidate) else {
         refuse(edge, key, "full");
         return end_with(edge, key, &manner.denied(503, ErrorCode::Unavailable, FULL));
     };
-    if let (Some(name), Some(sid)) = (cookie, edge.sid_of(conn)) {
+    if let (Some(name), Some(sid)) = (&settings.cookie, edge.sid_of(conn)) {
         manner.cookie = Some(format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", sid.text()).into());
     }
     park(edge, key, conn, manner, rest);
