@@ -190,7 +190,9 @@ impl Aliases {
         let is_object = fields.is_some() && arguments.count <= 1;
         let mapped = if !alias.arguments.is_empty() && !is_object {
             let names = alias.arguments.iter().map(|name| (Cow::Borrowed(unquoted(name).as_bytes()), &**name));
-            alias.fields.map(names.zip(json::items(arguments.json)).map(|((name, quoted), value)| (name, quoted, value)))
+            alias
+                .fields
+                .map(names.zip(json::items(arguments.json)).map(|((name, quoted), value)| (name, quoted, value)))
         } else {
             match fields {
                 Some(fields) if !alias.fields.is_empty() => alias.fields.map(fields.map(named)),
@@ -274,10 +276,7 @@ impl Mapping {
     }
 
     /// The object that these fields become.
-    fn map<'a>(
-        &self,
-        fields: impl Iterator<Item = (Cow<'a, [u8]>, &'a str, &'a str)>,
-    ) -> Result<String, Unfit> {
+    fn map<'a>(&self, fields: impl Iterator<Item = (Cow<'a, [u8]>, &'a str, &'a str)>) -> Result<String, Unfit> {
         let mut filled = Filled::new(self);
         fields.for_each(|(name, quoted, value)| filled.take(&name, quoted, value));
         filled.finish()
@@ -397,7 +396,9 @@ fn quoted_name(name: &str) -> Result<Box<str>, String> {
     let name = name.trim();
     match template::is_field_name(name) {
         true => Ok(format!("\"{name}\"").into()),
-        false => Err(format!("`{name}` is no name of a field: 1 to 64 characters without space, quotes, brackets or `=`")),
+        false => {
+            Err(format!("`{name}` is no name of a field: 1 to 64 characters without space, quotes, brackets or `=`"))
+        }
     }
 }
 
