@@ -16,7 +16,6 @@ use crate::kernel::paths::Paths;
 use crate::shard::{EngineOpening, Input, Shard, ShardConfig};
 use crate::wire::frame;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const PATH: &str = "/socket.io/";
@@ -59,16 +58,16 @@ pub struct UpgradeOutcome {
     pub noops: u32,
 }
 
-/// What the application heard of the client.
-type Heard = Arc<Mutex<Vec<u32>>>;
-
-struct Hub(Heard);
+/// Remembers what the client said, and tells who asks.
+#[derive(Default)]
+struct Hub(Vec<u32>);
 
 impl Namespace for Hub {
     fn on_event(&mut self, socket: &mut Socket<'_>, event: &str, arguments: &Arguments<'_>, _: Option<Ack>) {
         match event {
             "tell" => socket.broadcast("told", arguments),
-            _ => self.0.lock().expect("one thread").extend(arguments.read::<(u32,)>().map(|(number,)| number)),
+            "report" => socket.emit("report", &Arguments::of(&(&self.0,))),
+            _ => self.0.extend(arguments.read::<(u32,)>().map(|(number,)| number)),
         }
     }
 }
@@ -121,7 +120,10 @@ struct Race {
     now: Now,
     random: Random,
     fault: Option<UpgradeFault>,
+    /// Somebody else, who has the server tell things.
     driver: ConnId,
+    /// The last that it heard.
+    report: String,
     told: u32,
     client: Client,
     polls: u64,
@@ -132,8 +134,6 @@ struct Race {
 
 /// Runs one race; the same seed brings the same run.
 pub fn race(seed: u64, fault: Option<UpgradeFault>) -> UpgradeOutcome {
-    let heard = Heard::default();
-    let to = Arc::clone(&heard);
     let mut mounts = Mounts::default();
     let settings = EngineSettings {
         ping_interval: Duration::from_secs(2),
@@ -142,7 +142,7 @@ pub fn race(seed: u64, fault: Option<UpgradeFault>) -> UpgradeOutcome {
         rate: None,
         ..EngineSettings::default()
     };
-    mounts.socket_io(PATH, settings, SocketIo::new().namespace("/", move || Hub(Arc::clone(&to))));
+    mounts.socket_io(PATH, settings, SocketIo::new().namespace("/", Hub::default));
     let config = ShardConfig { id: ShardId(0), shards: 1, origin: 1, seed, map_key: [1, 2], limits: Limits::default() };
     let now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
     let mut shard = Shard::new(config, features::all(), now).with_paths(&Paths { mounts, ..Paths::default() });
@@ -164,11 +164,24 @@ pub fn race(seed: u64, fault: Option<UpgradeFault>) -> UpgradeOutcome {
         down: VecDeque::new(),
     };
     let (random, outcome) = (Random::new(seed), UpgradeOutcome::default());
-    let mut race =
-        Race { shard, effects, now, random, fault, driver, told: 0, client, polls: 0, is_ending: false, outcome };
+    let report = String::new();
+    let mut race = Race {
+        shard,
+        effects,
+        now,
+        random,
+        fault,
+        driver,
+        report,
+        told: 0,
+        client,
+        polls: 0,
+        is_ending: false,
+        outcome,
+    };
     race.run();
-    let (heard, failure) = (heard.lock().expect("one thread").clone(), race.outcome.failure.take());
-    race.outcome.failure = failure.or_else(|| race.judge(&heard));
+    let failure = race.outcome.failure.take();
+    race.outcome.failure = failure.or_else(|| race.judge());
     race.outcome
 }
 
@@ -412,7 +425,9 @@ impl Race {
         if self.fault == Some(UpgradeFault::Reversed) {
             packets = packets.into_iter().rev().collect();
         }
-        if conn != self.driver {
+        if conn == self.driver {
+            self.report = packets.pop_back().unwrap_or_default();
+        } else {
             self.client.down.extend(packets);
         }
         if bytes > 0 {
@@ -420,13 +435,16 @@ impl Race {
         }
     }
 
-    fn judge(&mut self, heard: &[u32]) -> Option<String> {
+    fn judge(&mut self) -> Option<String> {
         let all: Vec<u32> = (0..MESSAGES).collect();
         if self.client.heard != all {
             return Some(format!("the client heard {:?}", self.client.heard));
         }
-        if heard != all {
-            return Some(format!("the server heard {heard:?}"));
+        self.step(Input::Text { conn: self.driver, message: br#"42["report"]"# });
+        self.carry_out();
+        let expected = format!(r#"42["report",{all:?}]"#).replace(' ', "");
+        if self.report != expected {
+            return Some(format!("the server heard {}", self.report));
         }
         for conn in [self.client.probe, Some(self.client.session), Some(self.driver)].into_iter().flatten() {
             self.step(Input::Gone { conn });
