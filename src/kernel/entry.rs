@@ -12,6 +12,7 @@ use crate::wire::deflate::{Deflater, Window};
 use crate::wire::dialect::{self, DialectId, DialectSet};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
+use crate::wire::socketio::Forms;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -53,6 +54,8 @@ pub struct Encoder {
     json: Vec<u8>,
     scratch: Vec<u8>,
     deflater: Deflater,
+    /// How namespaces are written for.
+    forms: Arc<Forms>,
 }
 
 impl Encoder {
@@ -66,13 +69,21 @@ impl Encoder {
         self.deflater.set_bytes_min(limits.deflate_bytes_min);
     }
 
+    pub fn set_forms(&mut self, forms: Arc<Forms>) {
+        self.forms = forms;
+    }
+
+    pub fn forms(&self) -> &Forms {
+        &self.forms
+    }
+
     /// A native JSON frame as one receiver reads it best that speaks `dialect`.
     pub fn one<'a>(&'a mut self, dialect: DialectId, json_frame: &'a [u8]) -> &'a [u8] {
         let plain = match dialect.plain() {
             dialect::NATIVE_JSON => json_frame,
             other => {
                 self.scratch.clear();
-                dialect::translate(other, &mut self.scratch, json_frame);
+                dialect::translate(other, &self.forms, &mut self.scratch, json_frame);
                 &self.scratch
             }
         };
@@ -101,34 +112,34 @@ impl Entry {
     /// `wanted`, compressed where that pays.
     pub fn encode(push: &Push<'_>, label: Label, wanted: DialectSet, encoder: &mut Encoder) -> Entry {
         let Label { place, class, excluded, at } = label;
-        let Encoder { json, scratch, deflater } = encoder;
+        let Encoder { json, scratch, deflater, forms } = encoder;
         json.clear();
         encode::push(json, push);
         let mut plain = DialectSet::EMPTY;
         plain.insert(dialect::NATIVE_JSON);
         wanted.iter().for_each(|dialect| plain.insert(dialect.plain()));
         // One of each plain form, and no more where nobody reads compressed ones.
-        let mut forms = Vec::with_capacity(plain.union(wanted).iter().count());
+        let mut encoded = Vec::with_capacity(plain.union(wanted).iter().count());
         for dialect in plain.iter() {
             let frame = match dialect {
                 dialect::NATIVE_JSON => &*json,
                 other => {
                     scratch.clear();
-                    dialect::translate(other, scratch, json);
+                    dialect::translate(other, forms, scratch, json);
                     &*scratch
                 }
             };
-            forms.push(Form { dialect, bytes: Arc::from(frame.as_slice()) });
+            encoded.push(Form { dialect, bytes: Arc::from(frame.as_slice()) });
             for window in [Window::Full, Window::Small] {
                 let dialect = dialect.compressed(window);
                 if wanted.contains(dialect)
                     && let Some(frame) = deflater.frame(frame, window)
                 {
-                    forms.push(Form { dialect, bytes: Arc::from(frame) });
+                    encoded.push(Form { dialect, bytes: Arc::from(frame) });
                 }
             }
         }
-        Entry { place, class, excluded, at, forms: forms.into() }
+        Entry { place, class, excluded, at, forms: encoded.into() }
     }
 
     /// The frame for receivers of `dialect`, if the home knew that there are any.

@@ -4,6 +4,7 @@
 //! plain one (`RFC 7692` section 6: each message says by itself whether it is compressed).
 
 use super::deflate::Window;
+use super::socketio::Forms;
 use super::{frame, msgpack};
 use crate::base::limits::{DIALECTS_MAX, ENDPOINTS_MAX, MOUNTS_MAX, NAMESPACES_MAX};
 
@@ -138,8 +139,12 @@ impl DialectSet {
     }
 }
 
-/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed.
-pub fn translate(dialect: DialectId, out: &mut Vec<u8>, json_frame: &[u8]) {
+/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed: one WebSocket frame, or several
+/// where the dialect is a namespace's, of which `forms` says how it is written.
+pub fn translate(dialect: DialectId, forms: &Forms, out: &mut Vec<u8>, json_frame: &[u8]) {
+    if let Some(nth) = dialect.namespace() {
+        return forms.get(nth).expect("each namespace has a form").translate(out, json_frame);
+    }
     match dialect.plain() {
         NATIVE_JSON => out.extend_from_slice(json_frame),
         NATIVE_MSGPACK => {

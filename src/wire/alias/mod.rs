@@ -96,9 +96,9 @@ struct Alias {
 /// What becomes of a reply.
 #[derive(Clone, PartialEq, Debug)]
 pub(in crate::wire) struct Reply {
-    /// As clients asked for it.
+    /// As clients asked for it: JSON.
     pub(in crate::wire) event: Box<str>,
-    /// As what its data is pushed.
+    /// As what its data is pushed: JSON.
     pub(in crate::wire) push: Option<Box<str>>,
     pub(in crate::wire) fields: Mapping,
 }
@@ -106,6 +106,7 @@ pub(in crate::wire) struct Reply {
 #[derive(Clone, PartialEq, Debug)]
 pub(in crate::wire) struct PushAlias {
     event: Box<str>,
+    /// JSON.
     pub(in crate::wire) name: Box<str>,
     pub(in crate::wire) fields: Mapping,
 }
@@ -190,7 +191,9 @@ impl Aliases {
         let is_object = fields.is_some() && arguments.count <= 1;
         let mapped = if !alias.arguments.is_empty() && !is_object {
             let names = alias.arguments.iter().map(|name| (Cow::Borrowed(unquoted(name).as_bytes()), &**name));
-            alias.fields.map(names.zip(json::items(arguments.json)).map(|((name, quoted), value)| (name, quoted, value)))
+            alias
+                .fields
+                .map(names.zip(json::items(arguments.json)).map(|((name, quoted), value)| (name, quoted, value)))
         } else {
             match fields {
                 Some(fields) if !alias.fields.is_empty() => alias.fields.map(fields.map(named)),
@@ -223,6 +226,12 @@ pub(in crate::wire) fn named<'a>((key, value): (json::Key<'a>, &'a str)) -> (Cow
 
 fn unquoted(name: &str) -> &str {
     &name[1..name.len() - 1]
+}
+
+fn quoted(text: &str) -> Box<str> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    json::write_string(&mut out, text);
+    String::from_utf8(out).expect("a string is text").into()
 }
 
 fn bad_request(message: String) -> WireError {
@@ -262,7 +271,7 @@ impl Mapping {
         }
         // What a client sends grows by no more than the row is long.
         for (nth, source) in sources.iter().enumerate() {
-            if made.iter().filter(|made| made.template == Template::Whole(nth)).count() > 1 {
+            if made.iter().map(|made| made.template.copies_of(nth)).sum::<usize>() > 1 {
                 return Err(format!("`{{{source}}}` is copied twice; copy it once"));
             }
         }
@@ -274,10 +283,7 @@ impl Mapping {
     }
 
     /// The object that these fields become.
-    fn map<'a>(
-        &self,
-        fields: impl Iterator<Item = (Cow<'a, [u8]>, &'a str, &'a str)>,
-    ) -> Result<String, Unfit> {
+    fn map<'a>(&self, fields: impl Iterator<Item = (Cow<'a, [u8]>, &'a str, &'a str)>) -> Result<String, Unfit> {
         let mut filled = Filled::new(self);
         fields.for_each(|(name, quoted, value)| filled.take(&name, quoted, value));
         filled.finish()
@@ -397,7 +403,9 @@ fn quoted_name(name: &str) -> Result<Box<str>, String> {
     let name = name.trim();
     match template::is_field_name(name) {
         true => Ok(format!("\"{name}\"").into()),
-        false => Err(format!("`{name}` is no name of a field: 1 to 64 characters without space, quotes, brackets or `=`")),
+        false => {
+            Err(format!("`{name}` is no name of a field: 1 to 64 characters without space, quotes, brackets or `=`"))
+        }
     }
 }
 
@@ -430,8 +438,8 @@ impl DeclaredAlias {
         let push = Some(&self.reply_push).filter(|push| !push.is_empty());
         let has_reply = push.is_some() || !reply_fields.is_empty();
         let reply = has_reply.then(|| Reply {
-            event: self.event.as_str().into(),
-            push: push.map(|push| push.as_str().into()),
+            event: quoted(&self.event),
+            push: push.map(|push| quoted(push)),
             fields: reply_fields,
         });
         let event = self.event.as_str().into();
@@ -453,7 +461,7 @@ impl DeclaredPush {
             complain("fields", what);
             Mapping::default()
         });
-        PushAlias { event: self.event.as_str().into(), name: name.as_str().into(), fields }
+        PushAlias { event: self.event.as_str().into(), name: quoted(name), fields }
     }
 }
 
