@@ -209,7 +209,7 @@ impl<'a> Ahead<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::socketio::parse::tests::values;
+    use crate::wire::socketio::values;
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 

@@ -173,7 +173,7 @@ mod tests {
     use crate::wire::dialect::{self, DialectId};
     use crate::wire::encode::{self, Push};
     use crate::wire::envelope::RequestId;
-    use crate::wire::socketio::parse::tests::values;
+    use crate::wire::socketio::values;
     use crate::wire::socketio::write::tests::taken_apart;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;

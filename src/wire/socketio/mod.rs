@@ -10,3 +10,6 @@ pub use binary::{embed, extract};
 pub use form::{Form, Forms, Style};
 pub use parse::{Arguments, Packet, is_reserved, parse};
 pub use write::{ack, connect_error, connected, disconnect, event};
+
+#[cfg(test)]
+pub(in crate::wire) use parse::tests::values;
