@@ -417,10 +417,9 @@ impl Race {
         let frames = pieces.concat();
         let mut rest = &frames[..];
         let mut packets = VecDeque::new();
-        while !rest.is_empty() {
-            let (first, behind) = rest.split_at(frame::first_len(rest));
-            packets.push_back(String::from_utf8_lossy(frame::parts(first).1).into_owned());
-            rest = behind;
+        while let Some((_, payload, len)) = frame::first(rest) {
+            packets.push_back(String::from_utf8_lossy(payload).into_owned());
+            rest = &rest[len..];
         }
         if self.fault == Some(UpgradeFault::Reversed) {
             packets = packets.into_iter().rev().collect();
