@@ -184,11 +184,11 @@ class Polling:
             self.heard = await self.poll()
 
     async def ended(self):
-        """Waits for the end of the session, and gives back the packets that came before it."""
+        """Waits for the end of the session, and gives back the packets that came before it but noops."""
         packets = []
         try:
             while True:
-                packets += await self.poll()
+                packets += [packet for packet in await self.poll() if packet != "6"]
         except Gone:
             return packets
 
