@@ -38,7 +38,7 @@ impl Kernel {
     }
 
     /// Closes: counted as the one, sent as the other.
-    fn close_with(
+    pub(super) fn close_with(
         &mut self,
         now: Now,
         conn: ConnId,
@@ -47,6 +47,10 @@ impl Kernel {
         effects: &mut Effects,
     ) {
         let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
+        if row.flags.has(Flags::RIDER) {
+            return self.close_rider(now, conn, (counted, number), reason, effects);
+        }
+        let is_carrier = row.dialect.mount().is_some();
         if counted == CloseCode::SlowConsumer {
             row.outbox.cut(|frame| self.counters.drop(Dropped::cut(frame.class()), 1));
         }
@@ -60,7 +64,10 @@ impl Kernel {
         self.audit_close(conn, number, reason, effects);
         self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);
-        self.leave_all(conn, effects);
+        match is_carrier {
+            true => self.end_riders(now, conn, (number, reason), effects),
+            false => self.leave_all(conn, effects),
+        }
     }
 
     /// Closes for a reason of the core's own, and counts it.
@@ -81,7 +88,13 @@ impl Kernel {
     }
 
     /// The socket is closed: the slot is free.
-    pub fn gone(&mut self, conn: ConnId, effects: &mut Effects) {
+    pub fn gone(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
+        if let Some(row) = self.conns.row(conn) {
+            if row.dialect.mount().is_some() {
+                self.end_riders(now, conn, (CLOSED_WITHOUT_A_WORD, "the socket ended"), effects);
+                self.carriers.remove(conn);
+            }
+        }
         if let Some(row) = self.conns.row(conn) {
             self.counters.blocked -= u64::from(row.flags.has(Flags::BLOCKED));
             self.counters.slow -= u64::from(row.flags.has(Flags::SLOW));
@@ -94,7 +107,7 @@ impl Kernel {
         self.conns.free(conn);
     }
 
-    fn audit_close(&self, conn: ConnId, code: u16, reason: &str, effects: &mut Effects) {
+    pub(super) fn audit_close(&self, conn: ConnId, code: u16, reason: &str, effects: &mut Effects) {
         if self.limits.audit.is_on
             && let Some(cold) = self.conns.cold(conn)
         {
@@ -103,7 +116,7 @@ impl Kernel {
         }
     }
 
-    fn leave_all(&mut self, conn: ConnId, effects: &mut Effects) {
+    pub(super) fn leave_all(&mut self, conn: ConnId, effects: &mut Effects) {
         if let Some(cold) = self.conns.cold_mut(conn) {
             cold.replays = None;
         }

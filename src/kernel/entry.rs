@@ -9,7 +9,7 @@ use crate::kernel::Limits;
 use crate::kernel::budget::{Account, COUNTS_BYTES};
 use crate::kernel::ids::{ConnAt, Place};
 use crate::wire::deflate::{Deflater, Window};
-use crate::wire::dialect::{self, DialectId, DialectSet};
+use crate::wire::dialect::{self, DialectId, DialectSet, Forms};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
 use std::rc::Rc;
@@ -53,6 +53,7 @@ pub struct Encoder {
     json: Vec<u8>,
     scratch: Vec<u8>,
     deflater: Deflater,
+    forms: Arc<Forms>,
 }
 
 impl Encoder {
@@ -66,28 +67,49 @@ impl Encoder {
         self.deflater.set_bytes_min(limits.deflate_bytes_min);
     }
 
+    /// How pushes are written for namespaces.
+    pub fn set_forms(&mut self, forms: Forms) {
+        self.forms = Arc::new(forms);
+    }
+
+    pub fn forms(&self) -> &Arc<Forms> {
+        &self.forms
+    }
+
     /// A native JSON frame as one receiver reads it best that speaks `dialect`.
     pub fn one<'a>(&'a mut self, dialect: DialectId, json_frame: &'a [u8]) -> &'a [u8] {
         let plain = match dialect.plain() {
             dialect::NATIVE_JSON => json_frame,
             other => {
                 self.scratch.clear();
-                dialect::translate(other, &mut self.scratch, json_frame);
+                dialect::translate(other, &self.forms, &mut self.scratch, json_frame);
                 &self.scratch
             }
         };
-        dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
+        compressed(&mut self.deflater, dialect, plain).unwrap_or(plain)
+    }
+
+    /// Frames that `write` appends, as one receiver reads them best.
+    pub fn frames(&mut self, dialect: DialectId, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        self.scratch.clear();
+        self.scratch.shrink_to(INFLATED_BYTES_KEPT);
+        write(&mut self.scratch);
+        compressed(&mut self.deflater, dialect, &self.scratch).unwrap_or(&self.scratch)
     }
 
     /// A message as it is, framed as one receiver reads it best.
     pub fn message(&mut self, dialect: DialectId, opcode: u8, payload: &[u8]) -> &[u8] {
-        self.scratch.clear();
-        self.scratch.shrink_to(INFLATED_BYTES_KEPT);
-        frame::header(&mut self.scratch, opcode, payload.len());
-        self.scratch.extend_from_slice(payload);
-        let plain = &self.scratch;
-        dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
+        self.frames(dialect, |out| {
+            frame::header(out, opcode, payload.len());
+            out.extend_from_slice(payload);
+        })
     }
+}
+
+/// `plain` compressed as `dialect` has it, where it is one frame and that pays.
+fn compressed<'a>(deflater: &'a mut Deflater, dialect: DialectId, plain: &[u8]) -> Option<&'a [u8]> {
+    let window = dialect.window().filter(|_| frame::first_len(plain) == plain.len())?;
+    deflater.frame(plain, window)
 }
 
 #[derive(Debug)]
@@ -101,7 +123,7 @@ impl Entry {
     /// `wanted`, compressed where that pays.
     pub fn encode(push: &Push<'_>, label: Label, wanted: DialectSet, encoder: &mut Encoder) -> Entry {
         let Label { place, class, excluded, at } = label;
-        let Encoder { json, scratch, deflater } = encoder;
+        let Encoder { json, scratch, deflater, forms: namespaces } = encoder;
         json.clear();
         encode::push(json, push);
         let mut plain = DialectSet::EMPTY;
@@ -114,7 +136,7 @@ impl Entry {
                 dialect::NATIVE_JSON => &*json,
                 other => {
                     scratch.clear();
-                    dialect::translate(other, scratch, json);
+                    dialect::translate(other, namespaces, scratch, json);
                     &*scratch
                 }
             };
@@ -122,7 +144,7 @@ impl Entry {
             for window in [Window::Full, Window::Small] {
                 let dialect = dialect.compressed(window);
                 if wanted.contains(dialect)
-                    && let Some(frame) = deflater.frame(frame, window)
+                    && let Some(frame) = compressed(deflater, dialect, frame)
                 {
                     forms.push(Form { dialect, bytes: Arc::from(frame) });
                 }

@@ -12,7 +12,7 @@ use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::ids::ConnId;
 use crate::kernel::reasons::CloseReason;
 use crate::shard::Shard;
-use crate::wire::dialect::{self, DialectId};
+use crate::wire::dialect::{self, DialectId, Forms};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
 use std::rc::Rc;
@@ -46,6 +46,8 @@ impl Shard {
                 Timer::Room(room) => self.kernel.check_room(now, room),
                 Timer::Asked(ticket) => self.on_silence(now, ticket, effects),
                 Timer::Drain => self.drain_some(now, effects),
+                Timer::Session(conn) => self.on_session_timer(now, conn, effects),
+                Timer::Answer(conn) => self.on_unanswered(now, conn, effects),
             }
         }
         if self.due_done == due.len() {
@@ -152,7 +154,7 @@ impl Heartbeat {
         let push = Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data };
         let (mut json, mut bytes) = (Vec::new(), Vec::new());
         encode::push(&mut json, &push);
-        dialect::translate(dialect, &mut bytes, &json);
+        dialect::translate(dialect, &Forms::default(), &mut bytes, &json);
         let push = Frame::new(account, Arc::from(bytes), Class::Latest { key: HEARTBEAT_KEY });
         self.pushes.push((dialect, push.clone()));
         push

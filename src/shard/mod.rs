@@ -15,6 +15,7 @@ mod endpoints;
 mod engine;
 mod home;
 mod intake;
+mod namespaces;
 mod snapshot;
 
 pub use crate::kernel::ShardConfig;
@@ -34,12 +35,14 @@ use crate::kernel::calls::Answered;
 use crate::kernel::carriers::{PollId, Transport};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
-use crate::kernel::endpoint::{EndpointLimits, Endpoints, Served};
+use crate::kernel::endpoint::{EndpointLimits, Served};
 use crate::kernel::entry::Frame;
 use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::lanes::Requests;
 use crate::kernel::mail::{Ask, Mail};
+use crate::kernel::mounts;
+use crate::kernel::paths::Paths;
 use crate::kernel::{Kernel, Limits};
 use crate::wire::assembler::MessageLimits;
 use crate::wire::codes::{CloseCode, WireError};
@@ -97,6 +100,7 @@ pub enum Input<'a> {
     /// What the limits of an entrant's user say.
     Entered {
         conn: ConnId,
+        carrier: ConnId,
         refused: Option<WireError>,
     },
     /// A whole text message: unmasked, assembled, UTF-8.
@@ -179,6 +183,8 @@ pub struct Shard {
     registry: Registry,
     /// Of an application, by their dialects.
     endpoints: Vec<Served>,
+    /// Where Engine.IO is spoken, and all namespaces.
+    served: mounts::Served,
     /// Bytes of replies while they are made.
     frame: Vec<u8>,
     /// The data of a reply, and requests on their way to their homes, likewise.
@@ -205,6 +211,7 @@ impl Shard {
             kernel: Kernel::new(config, now),
             registry: Registry::new(features),
             endpoints: Vec::new(),
+            served: mounts::Served::default(),
             frame: Vec::new(),
             receipt: Vec::new(),
             unpacked: Vec::new(),
@@ -218,9 +225,10 @@ impl Shard {
         }
     }
 
-    /// With the paths of an application.
-    pub fn with_endpoints(self, endpoints: &Endpoints) -> Shard {
-        Shard { endpoints: endpoints.instances(), ..self }
+    /// With what is served besides the native protocol.
+    pub fn with_paths(mut self, paths: &Paths) -> Shard {
+        self.kernel.encoder.set_forms(paths.mounts.forms());
+        Shard { endpoints: paths.endpoints.instances(), served: paths.mounts.instances(), ..self }
     }
 
     /// Takes in one thing that happened and names what is to be done. `now` never goes back.
@@ -236,7 +244,7 @@ impl Shard {
             Input::Poll { conn, poll } => self.on_poll(now, conn, poll, effects),
             Input::PollGone { conn, poll } => self.on_poll_gone(now, conn, poll, effects),
             Input::Deliver { conn } => self.deliver_polled(now, conn, effects),
-            Input::Entered { conn, refused } => self.on_entered(now, conn, refused, effects),
+            Input::Entered { conn, carrier, refused } => self.on_entered(now, conn, carrier, refused, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
             Input::Binary { conn, message } => self.on_binary(now, conn, message, effects),
             Input::Ping { conn, payload } => {
@@ -248,7 +256,7 @@ impl Shard {
             Input::Failed { conn, code, reason } => self.kernel.close(now, conn, code, reason, effects),
             Input::Gone { conn } => {
                 self.pings_left.remove(&conn);
-                self.on_socket_gone(conn, effects);
+                self.on_socket_gone(now, conn, effects);
             }
             Input::Wrote { conn, bytes } => self.on_wrote(now, conn, bytes, effects),
             Input::Blocked { conn } => self.on_blocked(now, conn),
@@ -289,7 +297,8 @@ impl Shard {
             Input::Wrote { .. } | Input::Blocked { .. } | Input::Writable { .. } => "written",
             Input::Mail { mail: Mail::Request(request), .. } => match request.ask {
                 Ask::Event { declared, .. } => self.registry.declared(declared).event,
-                Ask::Inbox => "open",
+                Ask::Enter | Ask::Exit => "open",
+                Ask::Say { .. } => "say",
                 Ask::Page { .. } => "replay",
             },
             Input::Mail { mail: Mail::Reply(_), .. } => "reply",
@@ -319,6 +328,8 @@ impl Shard {
                 self.on_mail(now, me, mail, effects);
             } else if let Some((room, fact)) = self.kernel.facts.pop_front() {
                 self.on_fact(now, room, &fact, effects);
+            } else if let Some((nth, conn)) = self.kernel.farewells.pop() {
+                self.on_left(nth, conn);
             } else {
                 break;
             }
@@ -351,11 +362,11 @@ impl Shard {
     pub fn message_limits(&self, dialect: DialectId) -> MessageLimits {
         let may_compress = dialect.window().is_some();
         match dialect.endpoint() {
-            None => MessageLimits {
-                message_bytes: self.kernel.limits.message_bytes,
-                fragments: FRAGMENTS_MAX,
-                may_compress,
-            },
+            None => {
+                let of_mount = dialect.mount().map(|nth| self.served.mounts[nth].settings.payload_bytes);
+                let message_bytes = of_mount.unwrap_or(self.kernel.limits.message_bytes);
+                MessageLimits { message_bytes, fragments: FRAGMENTS_MAX, may_compress }
+            }
             Some(nth) => {
                 let EndpointLimits { message_bytes, fragments, .. } = self.endpoints[nth].limits;
                 MessageLimits { message_bytes, fragments, may_compress }
@@ -371,7 +382,7 @@ impl Shard {
     /// False while what the connection sends must wait: keep what is read, read no more until
     /// [`Effects::resumed`] names it. False for good once it is closing.
     pub fn is_reading(&self, conn: ConnId) -> bool {
-        self.kernel.conns.row(conn).is_some_and(|row| row.is_open() && !row.flags.has(Flags::PAUSED))
+        self.kernel.conns.row(conn).is_some_and(|row| row.is_open() && !row.flags.has(Flags::UNREAD))
     }
 
     /// What is to be written next, front first, at least one frame and then up to `bytes_max`.
@@ -451,7 +462,7 @@ impl Shard {
             }
         }
         let flags = row.flags;
-        if flags.has(Flags::PAUSED) {
+        if flags.has(Flags::FULL) {
             self.resume_sender(conn, effects);
         }
         if flags.has(Flags::BLOCKED)
@@ -464,6 +475,8 @@ impl Shard {
             self.answer_ping(now, conn, &payload, effects);
         }
         self.kernel.pump_replay(conn, effects);
+        let riders = self.carrier(conn).map(|carrier| carrier.riders.clone()).unwrap_or_default();
+        riders.into_iter().for_each(|rider| self.kernel.pump_replay(rider, effects));
     }
 
     fn on_blocked(&mut self, now: Now, conn: ConnId) {

@@ -412,7 +412,7 @@ mod tests {
         (
             "[colours]\nred = 1",
             &[
-                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, network, limits, sockets, turn, compression, memory, drain, log, audit, [[policy]]",
+                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, network, limits, sockets, turn, socketio, compression, memory, drain, log, audit, [[policy]]",
             ],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),

@@ -15,7 +15,7 @@ mod value;
 
 pub use manual::{manual, sample};
 pub use origin::Refused;
-pub use settle::Config;
+pub use settle::{Config, SocketIo};
 pub use sources::{Effective, Reloaded, Sources};
 
 use settle::{Settled, settle};
@@ -107,6 +107,7 @@ mod tests {
     use crate::base::limits::{CLAIMS_MAX, POLICIES_MAX, SHARDS_MAX};
     use crate::host::Options;
     use crate::io::runtime::Choice;
+    use crate::kernel::mounts::EngineSettings;
     use log::LevelFilter;
     use proptest::prelude::*;
     use std::path::{Path, PathBuf};
@@ -304,6 +305,49 @@ mod tests {
         assert!(message.contains("for example: events = \"room:publish 50/1s"), "{message}");
         let bench = loaded(Options { profile: Some("bench".into()), ..Options::default() }, &[SECRET]);
         assert_eq!(Rates { unlimited_roles: Vec::new(), ..bench.config.limits.rates }, Rates::default());
+    }
+
+    #[test]
+    fn socket_io_is_served_as_the_library_would_unless_somebody_says_otherwise() {
+        let of = |environment: &[(&str, &str)]| {
+            let environment: Vec<_> = [SECRET].into_iter().chain(environment.iter().copied()).collect();
+            loaded(Options::default(), &environment).config.socketio
+        };
+        let default = of(&[]).unwrap();
+        assert_eq!(default.settings, EngineSettings::default());
+        assert_eq!(default.namespaces, ["/", "/realtime", "/notifications", "/ws"].map(Box::from));
+        assert_eq!(of(&[("RINGROOM_SOCKETIO__ENABLED", "false")]), None);
+        let set = of(&[
+            ("RINGROOM_SOCKETIO__NAMESPACES", "/chat, /"),
+            ("RINGROOM_SOCKETIO__PING_INTERVAL_MS", "1000"),
+            ("RINGROOM_SOCKETIO__PING_TIMEOUT_MS", "2000"),
+            ("RINGROOM_SOCKETIO__CONNECT_TIMEOUT_MS", "3000"),
+            ("RINGROOM_SOCKETIO__UPGRADE_TIMEOUT_MS", "4000"),
+            ("RINGROOM_SOCKETIO__PAYLOAD_BYTES", "5000"),
+            ("RINGROOM_SOCKETIO__ATTACHMENTS_MAX", "6"),
+            ("RINGROOM_SOCKETIO__COMPRESSION", "true"),
+            ("RINGROOM_SOCKETIO__COOKIE", "io"),
+        ]);
+        let settings = EngineSettings {
+            ping_interval: Duration::from_secs(1),
+            ping_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(3),
+            upgrade_timeout: Duration::from_secs(4),
+            payload_bytes: 5_000,
+            attachments_max: 6,
+            compression: true,
+            cookie: Some("io".into()),
+            ..EngineSettings::default()
+        };
+        assert_eq!(set, Some(SocketIo { settings, namespaces: ["/chat", "/"].map(Box::from).into() }));
+        for (name, value, key) in [
+            ("RINGROOM_SOCKETIO__NAMESPACES", "chat", "socketio.namespaces is \"chat\"; it takes 1 to 10 different"),
+            ("RINGROOM_SOCKETIO__PAYLOAD_BYTES", "1000", "socketio.payload_bytes is 1000; it takes"),
+            ("RINGROOM_SOCKETIO__COOKIE", "a=b", "socketio.cookie is \"a=b\"; it takes the name of a cookie"),
+        ] {
+            let message = refusal(Options::default(), &[SECRET, (name, value)]);
+            assert!(message.starts_with(&format!("{name}: {key}")), "{message}");
+        }
     }
 
     #[test]

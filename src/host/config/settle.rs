@@ -26,6 +26,7 @@ use crate::io::socket::SocketOptions;
 use crate::io::tuning::Tuning;
 use crate::kernel::Limits;
 use crate::kernel::audited::Auditing;
+use crate::kernel::mounts::EngineSettings;
 use crate::kernel::outbox::OutboxBounds;
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -57,6 +58,8 @@ pub struct Config {
     /// Who may come in.
     pub entrance: Arc<Entrance>,
     pub limits: Limits,
+    /// `None`: clients of Socket.IO are not served.
+    pub socketio: Option<SocketIo>,
     pub drain: DrainSettings,
     /// `None`: only this machine is served, with a secret that is made up.
     pub secret: Option<Vec<u8>>,
@@ -68,6 +71,14 @@ pub struct Config {
     pub log_format: Format,
     /// Where the audit log is written, if anywhere.
     pub audit_file: Option<PathBuf>,
+}
+
+/// The gateway's own path of Socket.IO.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SocketIo {
+    pub settings: EngineSettings,
+    /// From 1 to `NAMESPACES_MAX` different names, each a `/` and what may be behind it.
+    pub namespaces: Vec<Box<str>>,
 }
 
 pub struct Settled {
@@ -175,6 +186,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
         entrance: Arc::new(entrance(&tree.network, &tree.limits, development)),
         limits: limits(&tree),
+        socketio: tree.socketio.enabled.then(|| socketio(&tree.socketio)),
         drain: DrainSettings {
             conns_per_s: tree.drain.conns_per_s as u32,
             time_out: Duration::from_millis(tree.drain.time_out_ms),
@@ -240,6 +252,21 @@ fn limits(tree: &Tree) -> Limits {
         slow_time: Duration::from_millis(limits.slow_ms),
         stall_time: Duration::from_millis(limits.stall_ms),
     }
+}
+
+fn socketio(socketio: &tree::SocketIo) -> SocketIo {
+    let settings = EngineSettings {
+        ping_interval: Duration::from_millis(socketio.ping_interval_ms),
+        ping_timeout: Duration::from_millis(socketio.ping_timeout_ms),
+        upgrade_timeout: Duration::from_millis(socketio.upgrade_timeout_ms),
+        connect_timeout: Duration::from_millis(socketio.connect_timeout_ms),
+        payload_bytes: socketio.payload_bytes as usize,
+        attachments_max: socketio.attachments_max as usize,
+        compression: socketio.compression,
+        cookie: given(&socketio.cookie).map(|name| name.as_str().into()),
+        ..EngineSettings::default()
+    };
+    SocketIo { settings, namespaces: items(&socketio.namespaces).map(Box::from).collect() }
 }
 
 fn rates(limits: &tree::Limits) -> Rates {

@@ -21,18 +21,36 @@ pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) 
         let at = std::str::from_utf8(raw).map_or_else(|error| error.valid_up_to(), str::len);
         return Err(JsonError::Utf8 { at });
     };
+    walk_text(text, field, &mut |_, _| {})
+}
+
+/// Like [`walk`], of a text that is UTF-8 already, and where it is an array: hands each of its items on, and
+/// where the fields of that item lie.
+pub fn walk_items<'a>(text: &'a str, item: &mut dyn FnMut(&'a str, &Spans)) -> Result<(), JsonError> {
+    walk_text(text, &mut |_, _, _| {}, item)
+}
+
+fn walk_text<'a>(
+    text: &'a str,
+    field: &mut dyn FnMut(Key<'a>, &'a str, &Spans),
+    item: &mut dyn FnMut(&'a str, &Spans),
+) -> Result<(), JsonError> {
+    let raw = text.as_bytes();
     let syntax = |at, expected| Err(JsonError::Syntax { at, expected });
     let mut at = skip_space(raw, 0);
     let mut depth = 0;
     // The lowest bit is the innermost open bracket: set for an object.
     let mut objects: u64 = 0;
-    // The field under way in the outermost object, the one in a value of that, and those before it.
+    // The field or item under way in the outermost brackets, the field in a value of that, and those before it.
     let (mut outer, mut value_at) = (Key { quoted: &[], is_plain: true }, 0);
     let mut inner = Span::default();
     let mut spans = Spans::NONE;
     'value: loop {
         match depth {
-            1 => value_at = at,
+            1 => {
+                value_at = at;
+                spans.clear();
+            }
             2 => inner.value = at as u32,
             _ => {}
         }
@@ -53,7 +71,7 @@ pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) 
                     objects >>= 1;
                 } else {
                     if is_object {
-                        at = key(raw, at, depth, &mut outer, &mut inner, &mut spans)?;
+                        at = key(raw, at, depth, &mut outer, &mut inner)?;
                     }
                     continue 'value;
                 }
@@ -67,12 +85,15 @@ pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) 
         // After a value: close what closes here, until a comma asks for the next one.
         loop {
             let is_object = objects & 1 == 1;
-            if depth <= 2 && is_object {
-                if depth == 1 {
-                    field(outer, &text[value_at..at], &spans);
-                } else {
-                    inner.value_end = at as u32;
-                    spans.note(inner, value_at as u32);
+            if depth <= 2 {
+                match (depth, is_object) {
+                    (1, true) => field(outer, &text[value_at..at], &spans),
+                    (1, false) => item(&text[value_at..at], &spans),
+                    (2, true) => {
+                        inner.value_end = at as u32;
+                        spans.note(inner, value_at as u32);
+                    }
+                    _ => {}
                 }
             }
             at = skip_space(raw, at);
@@ -83,7 +104,7 @@ pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) 
                 Some(b',') => {
                     at = skip_space(raw, at + 1);
                     if is_object {
-                        at = key(raw, at, depth, &mut outer, &mut inner, &mut spans)?;
+                        at = key(raw, at, depth, &mut outer, &mut inner)?;
                     }
                     continue 'value;
                 }
@@ -102,20 +123,10 @@ pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) 
 /// Past the key that begins at `at`, its colon and the white space around that; notes the key as
 /// that of the field under way at its level.
 #[inline(always)]
-fn key<'a>(
-    raw: &'a [u8],
-    at: usize,
-    depth: usize,
-    outer: &mut Key<'a>,
-    inner: &mut Span,
-    spans: &mut Spans,
-) -> Result<usize, JsonError> {
+fn key<'a>(raw: &'a [u8], at: usize, depth: usize, outer: &mut Key<'a>, inner: &mut Span) -> Result<usize, JsonError> {
     let (end, is_plain) = key_end(raw, at)?;
     match depth {
-        1 => {
-            *outer = Key { quoted: &raw[at..end], is_plain };
-            spans.clear();
-        }
+        1 => *outer = Key { quoted: &raw[at..end], is_plain },
         2 => {
             inner.key = at as u32;
             inner.key_end = if is_plain { end as u32 } else { 0 };
