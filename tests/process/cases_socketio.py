@@ -8,8 +8,8 @@ import os
 import random
 import resource
 
-from cases_engineio import BRISK_S, QUERY, QUIET_S, app
-from engine_client import TRANSPORTS, Gone, Http, Polling, Socket, probed, request, upgraded
+from cases_engineio import app
+from engine_client import QUERY, TRANSPORTS, Gone, Http, Polling, Socket, probed
 from support import PATIENCE_S, case, until
 
 PATH = "/socket.io/"
@@ -46,7 +46,8 @@ async def hears(session, *packets):
     heard = []
     for _ in packets:
         heard.append(await session.packet())
-    assert heard == list(packets), f"heard {[str(one)[:200] for one in heard]}, not {[str(one)[:200] for one in packets]}"
+    short = [[str(one)[:200] for one in several] for several in (heard, packets)]
+    assert heard == list(packets), f"heard {short[0]}, not {short[1]}"
 
 
 async def alive(session, namespace="/"):
@@ -154,13 +155,12 @@ async def who_leaves_and_comes_back_at_once_is_back(start):
         for namespace in ("/custom", "/"):
             sids = set()
             for _ in range(10):
-                await session.say(f"41{place(namespace)}", f"40{place(namespace)}", f'42{place(namespace)}["message",1]')
+                at = place(namespace)
+                await session.say(f"41{at}", f"40{at}", f'42{at}["message",1]')
                 told = await session.packet()
-                assert told.startswith(f'40{place(namespace)}{{"sid":"'), told
+                assert told.startswith(f'40{at}{{"sid":"'), told
                 sids.add(told)
-                await hears(
-                    session, f'42{place(namespace)}["auth",{{}}]', f'42{place(namespace)}["message-back",1]'
-                )
+                await hears(session, f'42{at}["auth",{{}}]', f'42{at}["message-back",1]')
             assert len(sids) == 10
         await alive(session, "/custom")
         session.drop()
@@ -200,8 +200,8 @@ async def events_come_back_with_their_arguments(start):
         for namespace in ("/", "/custom"):
             session = await member(transport, gateway, namespace)
             for arguments in (
-                '1,"2",{"3":[true]}', "null", "", '"größe 🎉 \u2028"', '"\\u0000\\n\\"]"', "[[[]]],{}", "1.5e300,-0.25,0",
-                '{"_placeholder":false}', '"' + "x" * 100_000 + '"', ",".join(["7"] * 200),
+                '1,"2",{"3":[true]}', "null", "", '"größe 🎉 \u2028"', '"\\u0000\\n\\"]"', "[[[]]],{}",
+                "1.5e300,-0.25,0", '{"_placeholder":false}', '"' + "x" * 100_000 + '"', ",".join(["7"] * 200),
             ):
                 comma = "," if arguments else ""
                 await session.say(f'42{place(namespace)}["message"{comma}{arguments}]')
@@ -289,10 +289,9 @@ async def bytes_come_back_behind_their_event(start):
         await session.say(f'4510-["message",{places}]', *many)
         await hears(session, f'4510-["message-back",{places}]', *many)
         # Two of them, and an event behind.
-        await session.say(f'451-["message",{one}]', b"a", f'451-["message",{one}]', b"b", '42["message","c"]')
-        await hears(
-            session, f'451-["message-back",{one}]', b"a", f'451-["message-back",{one}]', b"b", '42["message-back","c"]'
-        )
+        said, answer = f'451-["message",{one}]', f'451-["message-back",{one}]'
+        await session.say(said, b"a", said, b"b", '42["message","c"]')
+        await hears(session, answer, b"a", answer, b"b", '42["message-back","c"]')
         session.drop()
     # Each part by a request of its own.
     session = await member(Polling, gateway)
@@ -306,7 +305,8 @@ async def bytes_come_back_behind_their_event(start):
 async def placeholders_are_read_however_they_are_written(start):
     gateway = await app(start)
     session = await member(Socket, gateway)
-    await session.say('452-["message", { "num" : 1 , "_placeholder" : true } ,{"_placeholder":true,"num":0}]', b"a", b"b")
+    written = '{ "num" : 1 , "_placeholder" : true } ,{"_placeholder":true,"num":0}'
+    await session.say(f'452-["message", {written}]', b"a", b"b")
     await hears(session, f'452-["message-back",{PLACEHOLDER % 0},{PLACEHOLDER % 1}]', b"b", b"a")
 
 
@@ -410,19 +410,21 @@ async def who_is_in_a_room_hears_what_is_said_there(start):
 # Malformed packets.
 
 MALFORMED = (
-    "4", "4abc", "4 2[\"message\"]", "42{}", "42[]", "42[{}]", "42null", '42"message"', '42["message"', '42["message"]x',
-    '42["message"]]', '42["message",]', '42["message",01]', "42['message']", '42abc["message-with-ack",1,"2",{"3":[false]}]',
-    '4212x["message"]', '42-1["message"]', '42["connect"]', '42["disconnect"]', '42["connect_error"]', '42["disconnecting"]',
-    '42["newListener"]', '42["removeListener"]', '42["message","\\ud83d', "40[]", '40"x"', "40null", '40{"a":', "431{}", '44{"message":"?"}', "45", '45["message"]', '451["message"]', '45-["message"]', '45a-["message"]',
-    '4511-["message"]', '45-1-["message"]', '451.5-["message"]', '46["x"]', '461-1{}', '47["message"]', '49["message"]',
+    "4", "4abc", '4 2["message"]', "42{}", "42[]", "42[{}]", "42null", '42"message"', '42["message"', '42["message"]x',
+    '42["message"]]', '42["message",]', '42["message",01]', "42['message']",
+    '42abc["message-with-ack",1,"2",{"3":[false]}]', '4212x["message"]', '42-1["message"]', '42["connect"]',
+    '42["disconnect"]', '42["connect_error"]', '42["disconnecting"]', '42["newListener"]', '42["removeListener"]',
+    '42["message","\\ud83d', "40[]", '40"x"', "40null", '40{"a":', "431{}", '44{"message":"?"}', "45", '45["message"]',
+    '451["message"]', '45-["message"]', '45a-["message"]', '4511-["message"]', '45-1-["message"]', '451.5-["message"]',
+    '46["x"]', "461-1{}", '47["message"]', '49["message"]',
     # Not in that namespace, or in none of that name.
     '42/custom,["message"]', "43/custom,1[]", '42/custom["message"]', "41/nothing", '42/nothing,["message"]',
 )
 # Node takes these, or waits for more.
 MALFORMED_HERE = (
-    "42", "43", '43["x"]',
-    '42 1["message-with-ack"]', '421 ["message-with-ack"]', '42 ["message"]', '42+1["message-with-ack"]', "42[1]",
-    '4299999999999999999999["message-with-ack"]', '429007199254740993["message-with-ack"]', '421e3["message-with-ack"]',
+    "42", "43", '43["x"]', '42 1["message-with-ack"]', '421 ["message-with-ack"]', '42 ["message"]',
+    '42+1["message-with-ack"]', "42[1]", '4299999999999999999999["message-with-ack"]',
+    '429007199254740993["message-with-ack"]', '421e3["message-with-ack"]',
     '451-["message",{"_placeholder":true,"num":1}]', '451-["message",{"_placeholder":true,"num":-1}]',
     '451-["message",{"_placeholder":true}]', '42["message","\x01"]', '42["message",NaN]',
 )
@@ -699,9 +701,13 @@ async def who_enters_and_leaves_or_asks_and_forgets_costs_nothing(start):
         with contextlib.suppress(Gone):
             for _ in range(20_000 // 100):
                 await session.say(*['42["ask-me",1]'] * 100)
-                for _ in range(100):
-                    assert (await session.packet()).endswith('["question",1]')
-                    unanswered += 1
+                asked = 0
+                while asked < 100:
+                    # Meanwhile the first ones are given up.
+                    if (packet := await session.packet()) != '42["no-answer"]':
+                        assert packet.endswith('["question",1]'), packet
+                        asked += 1
+                unanswered += asked
         # They may be bounded, and may not be few.
         assert unanswered >= 100, unanswered
         session.drop()

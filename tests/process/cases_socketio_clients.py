@@ -253,11 +253,10 @@ async def a_page_of_another_origin_talks_by_polling_and_then_by_websocket(start)
             assert library.origin == origin, library.origin
             for transports in TRANSPORTS:
                 auth = {"from": "a page"}
-                connection = await opened(
-                    library, gateway, transports, ("/", "/custom"), auth, withCredentials=True, closeOnBeforeunload=False
-                )
+                connection = await opened(library, gateway, transports, ("/", "/custom"), auth, withCredentials=True)
                 await asyncio.gather(*[talk(connection, namespace, 1) for namespace in ("/", "/custom")])
-                assert await connection.ask("/", "message-with-ack", b"\x01\x02", {"b": b""}) == [b"\x01\x02", {"b": b""}]
+                said = [b"\x01\x02", {"b": b""}]
+                assert await connection.ask("/", "message-with-ack", *said) == said
                 await settles(connection, transports[-1])
                 await connection.emit("/", "message", "the end")
                 assert await connection.event("/", "message-back") == ["the end"]
@@ -271,7 +270,8 @@ async def a_page_of_another_origin_talks_by_polling_and_then_by_websocket(start)
 
 @case(own=True, oracle=True)
 async def crate_rust_socketio_over_one_shard_and_two(start):
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".work", "rust_client", "debug", "rust_client")
+    here = os.path.dirname(os.path.abspath(__file__))
+    program = os.path.join(here, "..", ".work", "rust_client", "debug", "rust_client")
     assert os.path.exists(program), "tests/run builds tests/process/rust_client"
     for shards in (1, 2):
         gateway = await app(start, shards=shards)

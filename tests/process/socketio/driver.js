@@ -10,7 +10,9 @@ function makeDriver({ Manager }) {
   };
   const pack = (value) => {
     if (value instanceof ArrayBuffer) return { $bytes: toBase64(new Uint8Array(value)) };
-    if (ArrayBuffer.isView(value)) return { $bytes: toBase64(new Uint8Array(value.buffer, value.byteOffset, value.byteLength)) };
+    if (ArrayBuffer.isView(value)) {
+      return { $bytes: toBase64(new Uint8Array(value.buffer, value.byteOffset, value.byteLength)) };
+    }
     if (Array.isArray(value)) return value.map(pack);
     if (value !== null && typeof value === 'object') {
       return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, pack(one)]));
