@@ -1,5 +1,6 @@
 //! Floor 1: bytes to envelopes and back. Knows no room, no user and no right.
 
+pub mod alias;
 pub mod assembler;
 pub mod codes;
 pub mod deflate;

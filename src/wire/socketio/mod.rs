@@ -6,5 +6,5 @@ mod parse;
 mod write;
 
 pub use binary::{embed, extract};
-pub use parse::{Arguments, Packet, parse};
+pub use parse::{Arguments, Packet, is_reserved, parse};
 pub use write::{ack, connect_error, connected, disconnect, event};
