@@ -21,7 +21,7 @@ arguments = "room"
 event = "pub"
 request = "room:publish"
 arguments = "room,data"
-constants = '{"event":"msg"}'
+fields = "event = msg"
 """
 
 
