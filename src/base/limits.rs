@@ -32,6 +32,8 @@ pub const POLL_PACKETS_MAX: usize = 16;
 pub const NAMESPACE_BYTES_MAX: usize = 64;
 /// Arguments of one Socket.IO event, its name not counted.
 pub const ARGUMENTS_MAX: usize = 256;
+/// From a packet of Socket.IO to the last of its attachments.
+pub const ATTACHMENTS_TIME_MAX: Duration = Duration::from_secs(10);
 /// Binary attachments of one Socket.IO packet, unless an operator says otherwise.
 pub const ATTACHMENTS_MAX: usize = 10;
 /// Rows of aliases and of pushes, fields that one makes, fields that it makes them of, and what a text that is

@@ -33,7 +33,9 @@ pub enum Transport {
     WebSocket,
     /// A WebSocket that is to take over from the polling of this session, and is a connection of its own until
     /// then.
-    Probe { of: ConnId },
+    Probe {
+        of: ConnId,
+    },
 }
 
 /// What becomes of a GET.

@@ -71,6 +71,10 @@ impl Endpoints {
         self.0.push(Declared { path, limits, make });
     }
 
+    pub fn has(&self, path: &str) -> bool {
+        self.0.iter().any(|endpoint| endpoint.path == path)
+    }
+
     /// `Err`: what cannot be served, and why.
     pub fn check(&self) -> Result<(), String> {
         if self.0.len() > ENDPOINTS_MAX {

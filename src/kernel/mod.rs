@@ -32,6 +32,7 @@ pub mod mids;
 pub mod mounts;
 pub mod namespace;
 pub mod outbox;
+pub mod paths;
 pub mod placement;
 pub mod rates;
 pub mod reasons;

@@ -116,8 +116,8 @@ impl Mounts {
         self.0.push(Declared { path, settings: Arc::new(settings), serves: Serves::Namespaces(served) });
     }
 
-    pub fn has(&self, path: &str) -> bool {
-        self.0.iter().any(|mount| mount.path == path)
+    pub fn paths(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|mount| mount.path)
     }
 
     /// `Err`: what cannot be served, and why.

@@ -238,7 +238,14 @@ impl<'a> Socket<'a> {
 impl Kernel {
     /// Asks a room something in an application's name. Where no credit is left for that, the client is not read
     /// until there is.
-    fn ask_as_application(&mut self, conn: ConnId, room: RoomRef, ask: Ask, ack: Option<Ack>, effects: &mut Effects) {
+    pub fn ask_as_application(
+        &mut self,
+        conn: ConnId,
+        room: RoomRef,
+        ask: Ask,
+        ack: Option<Ack>,
+        effects: &mut Effects,
+    ) {
         let Some(row) = self.conns.row(conn).filter(|row| row.is_open()) else { return };
         let dialect = row.dialect;
         let joined = self.membership.rooms_of(conn.0.slot).len() as u32;

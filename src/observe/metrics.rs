@@ -114,6 +114,12 @@ metrics! {
         opened: Counter "ringroom_connections_opened_total" in "connections";
         /// Connections whose sockets have ended.
         gone: Counter "ringroom_connections_gone_total" in "connections";
+        /// Clients in namespaces of Socket.IO; one connection may be in several.
+        namespaces: Gauge "ringroom_socketio_namespaces" in "clients";
+        /// Clients that were let into namespaces of Socket.IO.
+        namespaces_opened: Counter "ringroom_socketio_namespaces_opened_total" in "clients";
+        /// WebSockets that took over from polling.
+        upgrades: Counter "ringroom_engineio_upgrades_total" in "sessions";
         /// Messages of clients, whatever became of them.
         requests: Counter "ringroom_requests_total" in "messages";
         /// Messages that got their place in a room's order.

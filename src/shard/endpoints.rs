@@ -103,6 +103,7 @@ mod tests {
     use crate::kernel::endpoint::{Endpoint, EndpointLimits, Endpoints};
     use crate::kernel::ids::ShardId;
     use crate::kernel::outbox::OutboxBounds;
+    use crate::kernel::paths::Paths;
     use crate::shard::{DrainPace, Input, Opening, ShardConfig};
     use crate::wire::assembler::MessageLimits;
     use crate::wire::codes::CloseCode;
@@ -159,7 +160,7 @@ mod tests {
                 endpoints.add(path, limits, Arc::new(move || Box::new(Parrot(Arc::clone(&log)))));
             }
             let now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
-            let shard = Shard::new(config, features::all(), now).with_endpoints(&endpoints);
+            let shard = Shard::new(config, features::all(), now).with_paths(&Paths { endpoints, ..Paths::default() });
             World { shard, effects: Effects::default(), now, log }
         }
 

@@ -65,7 +65,8 @@ impl Shard {
         let conn = ConnId(Key { slot: sid.slot, generation: sid.generation });
         let carrier = self.carrier(conn)?;
         // All of it is looked at, so the time that it takes tells nothing.
-        let differs = carrier.secret.iter().zip(sid.secret).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
+        let differs =
+            carrier.secret.iter().zip(sid.secret).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
         if sid.shard != self.kernel.id.0 || differs != 0 || !self.kernel.conns.is_open(conn) {
             return None;
         }
@@ -221,14 +222,7 @@ impl Shard {
         }
     }
 
-    fn on_endpoint_message(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        nth: usize,
-        message: Message<'_>,
-        effects: &mut Effects,
-    ) {
+    fn on_endpoint_message(&mut self, now: Now, conn: ConnId, nth: usize, message: Message<'_>, effects: &mut Effects) {
         if !self.pay_for_message(now, conn, conn, effects) {
             return;
         }
@@ -381,15 +375,7 @@ impl Shard {
         }
     }
 
-    fn push_packet(
-        &mut self,
-        now: Now,
-        conn: ConnId,
-        kind: u8,
-        text: &str,
-        class: Class,
-        effects: &mut Effects,
-    ) {
+    fn push_packet(&mut self, now: Now, conn: ConnId, kind: u8, text: &str, class: Class, effects: &mut Effects) {
         let Some(dialect) = self.kernel.conns.row(conn).map(|row| row.dialect) else { return };
         let packet = self.kernel.encoder.frames(dialect.plain(), |out| engine::packet_frame(out, kind, text));
         let packet = Frame::new(&self.kernel.memory.account, Arc::from(packet), class);

@@ -260,7 +260,7 @@ impl Shard {
         self.at_home(RoomRef::new(cold.identity.tenant().clone(), name))
     }
 
-    pub(super) fn at_home(&self, room: RoomRef) -> Seen {
+    fn at_home(&self, room: RoomRef) -> Seen {
         Seen { home: self.kernel.placement.of(&room), room, known: None }
     }
 

@@ -35,13 +35,14 @@ use crate::kernel::calls::Answered;
 use crate::kernel::carriers::{PollId, Transport};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
-use crate::kernel::endpoint::{EndpointLimits, Endpoints, Served};
+use crate::kernel::endpoint::{EndpointLimits, Served};
 use crate::kernel::entry::Frame;
 use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::lanes::Requests;
 use crate::kernel::mail::{Ask, Mail};
-use crate::kernel::mounts::{self, Mounts};
+use crate::kernel::mounts;
+use crate::kernel::paths::Paths;
 use crate::kernel::{Kernel, Limits};
 use crate::wire::assembler::MessageLimits;
 use crate::wire::codes::{CloseCode, WireError};
@@ -99,6 +100,7 @@ pub enum Input<'a> {
     /// What the limits of an entrant's user say.
     Entered {
         conn: ConnId,
+        carrier: ConnId,
         refused: Option<WireError>,
     },
     /// A whole text message: unmasked, assembled, UTF-8.
@@ -223,15 +225,10 @@ impl Shard {
         }
     }
 
-    /// With the paths of an application.
-    pub fn with_endpoints(self, endpoints: &Endpoints) -> Shard {
-        Shard { endpoints: endpoints.instances(), ..self }
-    }
-
-    /// With the paths where Engine.IO is spoken.
-    pub fn with_mounts(mut self, mounts: &Mounts) -> Shard {
-        self.kernel.encoder.set_forms(mounts.forms());
-        Shard { served: mounts.instances(), ..self }
+    /// With what is served besides the native protocol.
+    pub fn with_paths(mut self, paths: &Paths) -> Shard {
+        self.kernel.encoder.set_forms(paths.mounts.forms());
+        Shard { endpoints: paths.endpoints.instances(), served: paths.mounts.instances(), ..self }
     }
 
     /// Takes in one thing that happened and names what is to be done. `now` never goes back.
@@ -247,7 +244,7 @@ impl Shard {
             Input::Poll { conn, poll } => self.on_poll(now, conn, poll, effects),
             Input::PollGone { conn, poll } => self.on_poll_gone(now, conn, poll, effects),
             Input::Deliver { conn } => self.deliver_polled(now, conn, effects),
-            Input::Entered { conn, refused } => self.on_entered(now, conn, refused, effects),
+            Input::Entered { conn, carrier, refused } => self.on_entered(now, conn, carrier, refused, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
             Input::Binary { conn, message } => self.on_binary(now, conn, message, effects),
             Input::Ping { conn, payload } => {

@@ -252,13 +252,7 @@ impl Shard {
         self.kernel.ride(carrier, conn);
         let sid = self.kernel.mids.next(now.unix_ms).text();
         let sid = std::str::from_utf8(&sid).expect("base32 is ASCII");
-        self.kernel.send_packet(
-            now,
-            conn,
-            Class::Logged,
-            |out, name| socketio::connected(out, name, sid),
-            effects,
-        );
+        self.kernel.send_packet(now, conn, Class::Logged, |out, name| socketio::connected(out, name, sid), effects);
         if self.served.namespaces[namespace].application.is_none() {
             return self.enter_inbox(conn, inbox, effects);
         }

@@ -138,8 +138,19 @@ impl DialectSet {
     }
 }
 
+#[derive(Default, Debug)]
+pub struct Forms(Vec<super::socketio::Form>);
+impl Forms {
+    pub fn new(forms: Vec<super::socketio::Form>) -> Forms {
+        Forms(forms)
+    }
+    pub fn name(&self, nth: usize) -> &str {
+        &self.0[nth].namespace
+    }
+}
+
 /// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed.
-pub fn translate(dialect: DialectId, out: &mut Vec<u8>, json_frame: &[u8]) {
+pub fn translate(dialect: DialectId, forms: &Forms, out: &mut Vec<u8>, json_frame: &[u8]) {
     match dialect.plain() {
         NATIVE_JSON => out.extend_from_slice(json_frame),
         NATIVE_MSGPACK => {
@@ -149,6 +160,24 @@ pub fn translate(dialect: DialectId, out: &mut Vec<u8>, json_frame: &[u8]) {
             msgpack::from_json(&mut packed, json);
             frame::header(out, frame::BINARY, packed.len());
             out.extend_from_slice(&packed);
+        }
+        other if other.namespace().is_some() => {
+            let form = &forms.0[other.namespace().unwrap()];
+            let json: serde_json::Value = serde_json::from_slice(frame::parts(json_frame).1).unwrap();
+            let none: &[Vec<u8>] = &[];
+            match json.get("event") {
+                Some(event) => {
+                    let data = serde_json::to_string(&json["data"]).unwrap();
+                    let args = match form.style {
+                        super::socketio::Style::Gateway => format!("{data},{{}}"),
+                        _ => data[1..data.len() - 1].to_owned(),
+                    };
+                    super::socketio::event(out, &form.namespace, None, event.as_str().unwrap(), &args, none);
+                }
+                None => {
+                    super::socketio::ack(out, &form.namespace, json["id"].as_u64().unwrap(), &json.to_string(), none)
+                }
+            }
         }
         DialectId(other) => unreachable!("dialect {other} has no envelopes"),
     }

@@ -268,6 +268,7 @@ fn socketio(socketio: &tree::SocketIo, aliases: Aliases) -> SocketIo {
         attachments_max: socketio.attachments_max as usize,
         compression: socketio.compression,
         cookie: given(&socketio.cookie).map(|name| name.as_str().into()),
+        ..EngineSettings::default()
     };
     let namespaces = items(&socketio.namespaces).map(Box::from).collect();
     SocketIo { settings, namespaces, aliases: Arc::new(aliases) }
