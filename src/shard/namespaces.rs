@@ -296,8 +296,11 @@ impl Shard {
             Ok(request) => request,
             Err(error) => return self.refuse_rubbish(now, conn, id.as_ref(), Some(&event), error, effects),
         };
+        let id = request.id(ack);
+        let event_here = Cow::Borrowed(request.event);
         if attachments.is_empty() {
-            let envelope = Envelope { id, event: request.event, data: &request.data, spans: request.spans };
+            let spans = request.spans.clone();
+            let envelope = Envelope { id, event: event_here, data: &request.data, spans };
             return self.answer(now, conn, envelope, effects);
         }
         let mut data = String::new();
@@ -306,7 +309,7 @@ impl Shard {
             let error = WireError::new(ErrorCode::TooLarge, "attachments make the message too large");
             return self.refuse_rubbish(now, conn, id.as_ref(), Some(&event), error, effects);
         }
-        let envelope = Envelope { id, event: request.event, data: &data, spans: Spans::NONE };
+        let envelope = Envelope { id, event: event_here, data: &data, spans: Spans::NONE };
         self.answer(now, conn, envelope, effects);
     }
 

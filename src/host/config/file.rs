@@ -551,7 +551,10 @@ mod tests {
         ),
         ("[polices]\nrooms = \"chat:*\"", &["f:1:2: there is no section \"polices\"; did you mean [[policy]]?"]),
         ("policy = [3]", &["f:1:11: policy holds an integer where a table belongs; write [[policy]] for each"]),
-        ("[[polices]]\nrooms = \"chat:*\"", &["f:1:3: there is no list \"polices\"; there is [[policy]], [[alias]], [[push]]"]),
+        (
+            "[[polices]]\nrooms = \"chat:*\"",
+            &["f:1:3: there is no list \"polices\"; there is [[policy]], [[alias]], [[push]]"],
+        ),
         ("[[policy]]", &["f:1:1: this [[policy]] has no policy.rooms; for example: rooms = \"chat:{tenant}.*\""]),
         (
             "[[policy]]\nrooms = \"a\"\njoin = \"nobody\"\n\n[[policy]]\njoin = \"nobody\"",

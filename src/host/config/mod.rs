@@ -108,9 +108,9 @@ mod tests {
     use crate::host::Options;
     use crate::io::runtime::Choice;
     use crate::kernel::mounts::EngineSettings;
+    use crate::wire::alias::{Aliases, DeclaredAlias, DeclaredPush};
     use log::LevelFilter;
     use proptest::prelude::*;
-    use crate::wire::alias::{Aliases, DeclaredAlias, DeclaredPush};
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
     use std::time::Duration;
@@ -339,6 +339,7 @@ mod tests {
             attachments_max: 6,
             compression: true,
             cookie: Some("io".into()),
+            ..EngineSettings::default()
         };
         let namespaces = ["/chat", "/"].map(Box::from).into();
         assert_eq!(set, Some(SocketIo { settings, namespaces, aliases: Arc::default() }));
