@@ -585,6 +585,16 @@ fields = "chatId = {room after chat:}, senderId = {from}"
     }
 
     #[test]
+    fn what_the_page_for_socket_io_shows_can_be_served() {
+        let page = include_str!("../../../docs/socketio.md");
+        let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let text: String = blocks.collect();
+        let Loaded { config, effective, .. } = of_file("page", &text).unwrap_or_else(|refused| panic!("{refused}"));
+        assert!(effective.rows("alias").len() > 3 && effective.rows("push").len() == 1);
+        assert_eq!(config.socketio.unwrap().namespaces.len(), 2);
+    }
+
+    #[test]
     fn aliases_that_cannot_stand_are_told_with_row_and_key() {
         let of = |text: &str| of_file("wrong-aliases", text).map(|_| ()).unwrap_err().to_string();
         for (text, place, what) in [
