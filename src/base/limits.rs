@@ -205,6 +205,17 @@ pub const CALLER_TIME: Duration = Duration::from_secs(60);
 /// Callers (addresses and users) that a process remembers, and how many places one may have.
 pub const CALLERS_MAX: usize = 65_536;
 pub const CALLER_PLACES: usize = 8;
+/// Sockets of one shard that ask over HTTP again and again and do not wait for packets now, and what all such
+/// sockets hold of requests and answers, bytes. Beyond them whoever is idle longest goes, or is slowest.
+pub const REGULARS_MAX: usize = 16_384;
+pub const REGULARS_BYTES_MAX: usize = 64 << 20;
+/// How long such a socket may be idle: longer than proxies keep theirs (nginx 60 s), so that it is they who end it.
+pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(75);
+/// Packets of one POST that the core takes before others have their turn.
+pub const POSTED_PER_TURN: usize = 64;
+/// Headers that a page may ask leave for, and bytes of their names.
+pub const CORS_HEADERS_MAX: usize = 32;
+pub const CORS_HEADERS_BYTES_MAX: usize = 1_024;
 /// Bytes that are read and thrown away from a peer that was answered and does not close.
 pub const DISCARD_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 /// Sockets accepted, mails taken from one lane, connections read from and written to: each at most so often

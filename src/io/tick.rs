@@ -2,6 +2,7 @@
 //! Invariant: an idle shard turns at least once a second.
 
 use crate::io::edge::Edge;
+use crate::io::engine;
 use crate::shard::Input;
 use std::rc::Rc;
 
@@ -13,6 +14,7 @@ pub async fn run(edge: Rc<Edge>) {
         for _ in 0..over {
             edge.refuse("handshake_time");
         }
+        engine::sweep(&edge);
         edge.step(Input::Tick);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod alias;
 pub mod assembler;
+pub mod body;
 pub mod codes;
 pub mod deflate;
 pub mod dialect;

@@ -107,6 +107,7 @@ impl Edge {
             if state.rows.remove(conn).is_none() {
                 return;
             }
+            state.sessions.forget(conn);
             let mut counters = self.counters.borrow_mut();
             counters.closed += 1;
             counters.connections_now -= 1;

@@ -10,7 +10,9 @@
 //!
 //! Invariant: what is made is JSON, and no longer than its template and what stands in it.
 
-use crate::base::limits::{ALIAS_SOURCES_MAX, ALIAS_TEXT_BYTES_MAX, EVENT_BYTES_MAX, ROOMS_PER_REQUEST_MAX};
+use crate::base::limits::{
+    ALIAS_FIELDS_MAX, ALIAS_SOURCES_MAX, ALIAS_TEXT_BYTES_MAX, EVENT_BYTES_MAX, ROOMS_PER_REQUEST_MAX,
+};
 use crate::wire::json;
 use std::borrow::Cow;
 
@@ -60,7 +62,11 @@ impl Template {
         match written.strip_prefix('[').map(|inner| inner.strip_suffix(']')) {
             Some(Some(inner)) => {
                 let items = inner.split(',').map(|item| Template::parse_text(item, sources));
-                Ok(Template::List(items.collect::<Result<_, _>>()?))
+                let items: Vec<Template> = items.collect::<Result<_, _>>()?;
+                match items.len() <= ALIAS_FIELDS_MAX {
+                    true => Ok(Template::List(items.into())),
+                    false => Err(format!("`{written}` is a list of more than {ALIAS_FIELDS_MAX} items")),
+                }
             }
             Some(None) => Err(format!("`{written}` has no closing bracket")),
             None => Template::parse_text(written, sources),
@@ -98,6 +104,15 @@ impl Template {
             [Piece::Literal(text)] => Ok(Template::Constant(constant(text))),
             [Piece::Source { nth, after }] if after.is_empty() => Ok(Template::Whole(*nth)),
             _ => Ok(Template::Text(pieces.into())),
+        }
+    }
+
+    /// How often the value of a source is copied whole.
+    pub(super) fn copies_of(&self, source: usize) -> usize {
+        match self {
+            Template::Whole(nth) => usize::from(*nth == source),
+            Template::List(templates) => templates.iter().map(|template| template.copies_of(source)).sum(),
+            Template::Constant(_) | Template::Text(_) => 0,
         }
     }
 
