@@ -36,6 +36,12 @@ pub const ARGUMENTS_MAX: usize = 256;
 pub const ATTACHMENTS_TIME_MAX: Duration = Duration::from_secs(10);
 /// Binary attachments of one Socket.IO packet, unless an operator says otherwise.
 pub const ATTACHMENTS_MAX: usize = 10;
+/// Rows of aliases and of pushes, fields that one makes, fields that it makes them of, and what a text that is
+/// put into another may have, bytes.
+pub const ALIASES_MAX: usize = 256;
+pub const ALIAS_FIELDS_MAX: usize = 16;
+pub const ALIAS_SOURCES_MAX: usize = 16;
+pub const ALIAS_TEXT_BYTES_MAX: usize = 256;
 /// Bytes read from one connection in one turn, where a profile says nothing else, and what it may say.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 pub const READ_BYTES_PER_TURN_MIN: usize = 4 * 1024;

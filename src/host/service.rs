@@ -67,11 +67,11 @@ async fn serve(
     let admits = Arc::new(AtomicBool::new(verifier.admits_anybody()));
     reload.audited(&audit);
     let keys_wanted = Arc::new(Notify::new());
-    if let Some(config::SocketIo { settings, namespaces }) = config.socketio
+    if let Some(config::SocketIo { settings, namespaces, aliases }) = config.socketio
         && paths.mounts.paths().all(|path| path != SOCKET_IO_PATH)
     {
         // A program that speaks Socket.IO there itself stands in place of the gateway's features.
-        let own = SocketIo::of_gateway(namespaces, Arc::default());
+        let own = SocketIo::of_gateway(namespaces, aliases);
         paths.mounts.socket_io(SOCKET_IO_PATH, settings, own);
     }
     // Both together may be too much.

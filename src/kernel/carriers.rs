@@ -15,8 +15,8 @@ use crate::kernel::ids::ConnId;
 use crate::kernel::membership::ConnSlot;
 use crate::kernel::{Kernel, Timer};
 use crate::wire::codes::{CloseCode, ErrorCode, WireError};
-use crate::wire::dialect::Forms;
-use crate::wire::{encode, socketio};
+use crate::wire::encode;
+use crate::wire::socketio::{self, Forms};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
@@ -204,7 +204,8 @@ impl Kernel {
         let Some(row) = self.conns.row(conn).filter(|row| row.is_open()) else { return };
         let dialect = row.dialect;
         let Some((forms, nth)) = self.namespace_of(conn) else { return };
-        let bytes = self.encoder.frames(dialect, |out| write(out, forms.name(nth)));
+        let Some(name) = forms.get(nth).map(|form| &*form.namespace) else { return };
+        let bytes = self.encoder.frames(dialect, |out| write(out, name));
         let frame = Frame::new(&self.memory.account, Arc::from(bytes), class);
         self.push_to(now, conn, &frame, effects);
     }

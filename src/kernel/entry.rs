@@ -9,9 +9,10 @@ use crate::kernel::Limits;
 use crate::kernel::budget::{Account, COUNTS_BYTES};
 use crate::kernel::ids::{ConnAt, Place};
 use crate::wire::deflate::{Deflater, Window};
-use crate::wire::dialect::{self, DialectId, DialectSet, Forms};
+use crate::wire::dialect::{self, DialectId, DialectSet};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
+use crate::wire::socketio::Forms;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ pub struct Encoder {
     json: Vec<u8>,
     scratch: Vec<u8>,
     deflater: Deflater,
+    /// How namespaces are written for.
     forms: Arc<Forms>,
 }
 
@@ -68,8 +70,8 @@ impl Encoder {
     }
 
     /// How pushes are written for namespaces.
-    pub fn set_forms(&mut self, forms: Forms) {
-        self.forms = Arc::new(forms);
+    pub fn set_forms(&mut self, forms: Arc<Forms>) {
+        self.forms = forms;
     }
 
     pub fn forms(&self) -> &Arc<Forms> {
@@ -86,7 +88,7 @@ impl Encoder {
                 &self.scratch
             }
         };
-        compressed(&mut self.deflater, dialect, plain).unwrap_or(plain)
+        dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
     }
 
     /// Frames that `write` appends, as one receiver reads them best.
@@ -94,7 +96,8 @@ impl Encoder {
         self.scratch.clear();
         self.scratch.shrink_to(INFLATED_BYTES_KEPT);
         write(&mut self.scratch);
-        compressed(&mut self.deflater, dialect, &self.scratch).unwrap_or(&self.scratch)
+        let plain = &self.scratch;
+        dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
     }
 
     /// A message as it is, framed as one receiver reads it best.
@@ -104,12 +107,6 @@ impl Encoder {
             out.extend_from_slice(payload);
         })
     }
-}
-
-/// `plain` compressed as `dialect` has it, where it is one frame and that pays.
-fn compressed<'a>(deflater: &'a mut Deflater, dialect: DialectId, plain: &[u8]) -> Option<&'a [u8]> {
-    let window = dialect.window().filter(|_| frame::first_len(plain) == plain.len())?;
-    deflater.frame(plain, window)
 }
 
 #[derive(Debug)]
@@ -123,34 +120,34 @@ impl Entry {
     /// `wanted`, compressed where that pays.
     pub fn encode(push: &Push<'_>, label: Label, wanted: DialectSet, encoder: &mut Encoder) -> Entry {
         let Label { place, class, excluded, at } = label;
-        let Encoder { json, scratch, deflater, forms: namespaces } = encoder;
+        let Encoder { json, scratch, deflater, forms } = encoder;
         json.clear();
         encode::push(json, push);
         let mut plain = DialectSet::EMPTY;
         plain.insert(dialect::NATIVE_JSON);
         wanted.iter().for_each(|dialect| plain.insert(dialect.plain()));
         // One of each plain form, and no more where nobody reads compressed ones.
-        let mut forms = Vec::with_capacity(plain.union(wanted).iter().count());
+        let mut encoded = Vec::with_capacity(plain.union(wanted).iter().count());
         for dialect in plain.iter() {
             let frame = match dialect {
                 dialect::NATIVE_JSON => &*json,
                 other => {
                     scratch.clear();
-                    dialect::translate(other, namespaces, scratch, json);
+                    dialect::translate(other, forms, scratch, json);
                     &*scratch
                 }
             };
-            forms.push(Form { dialect, bytes: Arc::from(frame.as_slice()) });
+            encoded.push(Form { dialect, bytes: Arc::from(frame.as_slice()) });
             for window in [Window::Full, Window::Small] {
                 let dialect = dialect.compressed(window);
                 if wanted.contains(dialect)
-                    && let Some(frame) = compressed(deflater, dialect, frame)
+                    && let Some(frame) = deflater.frame(frame, window)
                 {
-                    forms.push(Form { dialect, bytes: Arc::from(frame) });
+                    encoded.push(Form { dialect, bytes: Arc::from(frame) });
                 }
             }
         }
-        Entry { place, class, excluded, at, forms: forms.into() }
+        Entry { place, class, excluded, at, forms: encoded.into() }
     }
 
     /// The frame for receivers of `dialect`, if the home knew that there are any.

@@ -6,8 +6,7 @@ use crate::base::limits::{MOUNTS_MAX, NAMESPACE_BYTES_MAX, NAMESPACES_MAX};
 use crate::kernel::endpoint::{Endpoint, Make};
 use crate::kernel::namespace::{MakeNamespace, Namespace};
 use crate::wire::alias::Aliases;
-use crate::wire::dialect::Forms;
-use crate::wire::socketio::{Form, Style};
+use crate::wire::socketio::{Form, Forms, Style};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -12,9 +12,10 @@ use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::ids::ConnId;
 use crate::kernel::reasons::CloseReason;
 use crate::shard::Shard;
-use crate::wire::dialect::{self, DialectId, Forms};
+use crate::wire::dialect::{self, DialectId};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
+use crate::wire::socketio::Forms;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +87,8 @@ impl Shard {
         // Browsers cannot see the ping, other clients need nothing but it. Both share a write.
         let (dialect, account) = (row.dialect, &self.kernel.memory.account);
         let ping = made.ping(account);
-        let push = dialect.endpoint().is_none().then(|| made.push(now, dialect.plain(), account));
+        let push =
+            dialect.endpoint().is_none().then(|| made.push(now, dialect.plain(), self.kernel.encoder.forms(), account));
         self.kernel.push_to(now, conn, &ping, effects);
         if let Some(push) = push {
             self.kernel.push_to(now, conn, &push, effects);
@@ -145,7 +147,7 @@ impl Heartbeat {
         ping.clone()
     }
 
-    fn push(&mut self, now: Now, dialect: DialectId, account: &Rc<Account>) -> Shared {
+    fn push(&mut self, now: Now, dialect: DialectId, forms: &Forms, account: &Rc<Account>) -> Shared {
         if let Some((_, push)) = self.pushes.iter().find(|(made, _)| *made == dialect) {
             return push.clone();
         }
@@ -154,7 +156,7 @@ impl Heartbeat {
         let push = Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data };
         let (mut json, mut bytes) = (Vec::new(), Vec::new());
         encode::push(&mut json, &push);
-        dialect::translate(dialect, &Forms::default(), &mut bytes, &json);
+        dialect::translate(dialect, forms, &mut bytes, &json);
         let push = Frame::new(account, Arc::from(bytes), Class::Latest { key: HEARTBEAT_KEY });
         self.pushes.push((dialect, push.clone()));
         push

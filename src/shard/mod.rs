@@ -227,7 +227,7 @@ impl Shard {
 
     /// With what is served besides the native protocol.
     pub fn with_paths(mut self, paths: &Paths) -> Shard {
-        self.kernel.encoder.set_forms(paths.mounts.forms());
+        self.kernel.encoder.set_forms(Arc::new(paths.mounts.forms()));
         Shard { endpoints: paths.endpoints.instances(), served: paths.mounts.instances(), ..self }
     }
 

@@ -290,14 +290,17 @@ impl Shard {
             row.active_s = seconds(now.at);
         }
         self.kernel.counters.requests += 1;
-        let id = ack.map(|ack| RequestId::Integer(ack as i64));
         let aliases = self.served.namespaces[nth].aliases.clone();
         let request = match aliases.request(&event, &arguments) {
             Ok(request) => request,
-            Err(error) => return self.refuse_rubbish(now, conn, id.as_ref(), Some(&event), error, effects),
+            Err(error) => {
+                let id = ack.map(|ack| RequestId::Integer(ack as i64));
+                return self.refuse_rubbish(now, conn, id.as_ref(), Some(&event), error, effects);
+            }
         };
+        let (id, event) = (request.id(ack), Cow::Borrowed(request.event));
         if attachments.is_empty() {
-            let envelope = Envelope { id, event: request.event, data: &request.data, spans: request.spans };
+            let envelope = Envelope { id, event, data: &request.data, spans: request.spans.clone() };
             return self.answer(now, conn, envelope, effects);
         }
         let mut data = String::new();
@@ -306,8 +309,7 @@ impl Shard {
             let error = WireError::new(ErrorCode::TooLarge, "attachments make the message too large");
             return self.refuse_rubbish(now, conn, id.as_ref(), Some(&event), error, effects);
         }
-        let envelope = Envelope { id, event: request.event, data: &data, spans: Spans::NONE };
-        self.answer(now, conn, envelope, effects);
+        self.answer(now, conn, Envelope { id, event, data: &data, spans: Spans::NONE }, effects);
     }
 
     /// Lets an application do something about a socket of its own.

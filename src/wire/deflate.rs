@@ -49,10 +49,10 @@ impl Deflater {
     }
 
     /// The frame, plain and whole as [`frame::header`] begins it, compressed; `None` where that does
-    /// not pay: it is sent as it is.
+    /// not pay, and where these are several frames behind each other: it is sent as it is.
     pub fn frame(&mut self, plain: &[u8], window: Window) -> Option<&[u8]> {
-        let (opcode, payload) = frame::parts(plain);
-        if payload.len() < self.bytes_min {
+        let (opcode, payload, bytes) = frame::first(plain)?;
+        if bytes < plain.len() || payload.len() < self.bytes_min {
             return None;
         }
         let (slot, bits) = match window {

@@ -4,6 +4,7 @@
 //! plain one (`RFC 7692` section 6: each message says by itself whether it is compressed).
 
 use super::deflate::Window;
+use super::socketio::Forms;
 use super::{frame, msgpack};
 use crate::base::limits::{DIALECTS_MAX, ENDPOINTS_MAX, MOUNTS_MAX, NAMESPACES_MAX};
 
@@ -138,19 +139,12 @@ impl DialectSet {
     }
 }
 
-#[derive(Default, Debug)]
-pub struct Forms(Vec<super::socketio::Form>);
-impl Forms {
-    pub fn new(forms: Vec<super::socketio::Form>) -> Forms {
-        Forms(forms)
-    }
-    pub fn name(&self, nth: usize) -> &str {
-        &self.0[nth].namespace
-    }
-}
-
-/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed.
+/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed: one WebSocket frame, or several
+/// where the dialect is a namespace's, of which `forms` says how it is written.
 pub fn translate(dialect: DialectId, forms: &Forms, out: &mut Vec<u8>, json_frame: &[u8]) {
+    if let Some(nth) = dialect.namespace() {
+        return forms.get(nth).expect("each namespace has a form").translate(out, json_frame);
+    }
     match dialect.plain() {
         NATIVE_JSON => out.extend_from_slice(json_frame),
         NATIVE_MSGPACK => {
@@ -160,24 +154,6 @@ pub fn translate(dialect: DialectId, forms: &Forms, out: &mut Vec<u8>, json_fram
             msgpack::from_json(&mut packed, json);
             frame::header(out, frame::BINARY, packed.len());
             out.extend_from_slice(&packed);
-        }
-        other if other.namespace().is_some() => {
-            let form = &forms.0[other.namespace().unwrap()];
-            let json: serde_json::Value = serde_json::from_slice(frame::parts(json_frame).1).unwrap();
-            let none: &[Vec<u8>] = &[];
-            match json.get("event") {
-                Some(event) => {
-                    let data = serde_json::to_string(&json["data"]).unwrap();
-                    let args = match form.style {
-                        super::socketio::Style::Gateway => format!("{data},{{}}"),
-                        _ => data[1..data.len() - 1].to_owned(),
-                    };
-                    super::socketio::event(out, &form.namespace, None, event.as_str().unwrap(), &args, none);
-                }
-                None => {
-                    super::socketio::ack(out, &form.namespace, json["id"].as_u64().unwrap(), &json.to_string(), none)
-                }
-            }
         }
         DialectId(other) => unreachable!("dialect {other} has no envelopes"),
     }

@@ -43,16 +43,6 @@ pub fn header(out: &mut Vec<u8>, opcode: u8, len: usize) {
     }
 }
 
-/// Bytes of the first of whole frames of ours, header included.
-pub fn first_len(frames: &[u8]) -> usize {
-    let wide = |from: usize, len: usize| frames[from..from + len].iter().fold(0, |all, byte| all << 8 | *byte as usize);
-    match frames[1] {
-        126 => 4 + wide(2, 2),
-        127 => 10 + wide(2, 8),
-        len => 2 + len as usize,
-    }
-}
-
 /// The opcode and the payload of a whole frame of ours.
 pub fn parts(frame: &[u8]) -> (u8, &[u8]) {
     // The header's length follows from the whole: each length has one shortest header.

@@ -229,7 +229,7 @@ async def behind_proxies_it_is_the_clients_address_and_page_that_count(start):
 
     for name in ("nginx", "haproxy"):
         async with Proxy.before(gateway, name) as proxy:
-            async with counted(gateway, "refused.address"):
+            async with counted(gateway, "refused.network"):
                 assert await status(proxy, denied) == 403, name
             assert await status(proxy, other) == 101, name
             assert await status(proxy, other, f"http://{proxy.host}:{proxy.port}") == 101, "a page of the same host"

@@ -390,6 +390,41 @@ lists! {
         /// Who may manage the room. Where no policy says so: who may join and has a role of `roles.manage`.
         manage: String = text(WhoRefused::ALLOWED, "role:moderator", is_who, "");
     }
+
+    /// Names that clients of Socket.IO have for what they ask: an event of theirs, the request that it is, and
+    /// what that request's fields are made of. Holds in all namespaces; an event without a row is its own
+    /// request. `docs/socketio.md` has examples under *Names of your own*.
+    alias: Alias needs event is_live false {
+        /// What clients emit, in one row only.
+        event: String = text("the name of an event", "join:chat", is_something, "");
+        /// The request that it is. Without it: the one of the event's own name.
+        request: String = text("the name of a request", "room:join", is_something, "");
+        /// Names for what clients emit bare, or one behind the other: with `warehouse, zone`,
+        /// `emit(event, 1, 2)` has the data `{"warehouse":1,"zone":2}`. One object alone is taken for the data
+        /// itself.
+        arguments: String = text("names of fields with commas between", "chatId", is_something, "");
+        /// What fields of the request are made of: `{chatId}` is what that field of the client's is, `chat:{chatId}`
+        /// a text with it, `{room after chat:}` what follows there, `[a:{x}, b:{y}]` a list of what can be made,
+        /// and anything else itself. Fields in braces do not come along themselves; all others do. Where one in
+        /// braces is missing, the client's own field of that name is taken.
+        fields: String = text(FIELDS, "room = chat:{chatId}", is_something, "");
+        /// As what the reply's data is pushed too, to who asked.
+        reply_push: String = text("the name of an event", "chat:joined", is_something, "");
+        /// The same as `fields` for the reply's data, be it pushed or not.
+        reply_fields: String = text(FIELDS, "chatId = {room after chat:}", is_something, "");
+    }
+
+    /// Names that clients of Socket.IO have for what they are told. Holds in all namespaces; a push without a
+    /// row comes under its own name, one with several once under each.
+    push: Push needs event is_live false {
+        /// The push, as it is called here.
+        event: String = text("the name of an event", "message:new", is_something, "");
+        /// What clients hear it as. Without it: its own name.
+        name: String = text("the name of an event", "NEW_MESSAGE", is_something, "");
+        /// The same as `alias.fields` for the push's data. Braces may name `room`, `seq`, `mid`, `ts` and `from`
+        /// too, which stay where they are.
+        fields: String = text(FIELDS, "chatId = {room after chat:}, senderId = {from}", is_something, "");
+    }
 }
 
 const fn ms(duration: Duration) -> u64 {
@@ -415,6 +450,7 @@ const PATH: &str = "the path of a file, or nothing";
 const NAMESPACES: &str =
     "1 to 10 different names with commas between, each a / and up to 63 bytes behind it, without spaces, quotes and ?";
 const LIST: &str = "texts with commas between";
+const FIELDS: &str = "fields and what they are made of, `name = template`, with commas between";
 const CLAIM: &str = "the name of a claim, or names with dots between";
 const PATTERNS: &str = "patterns of rooms with commas between";
 const EVENT_RATES: &str = "events, each with a count and a time, with commas between";

@@ -81,6 +81,12 @@ impl<'a> Key<'a> {
         Cow::Owned(self.unescaped())
     }
 
+    /// As it was written, quotes included.
+    #[inline]
+    pub fn quoted(self) -> &'a [u8] {
+        self.quoted
+    }
+
     #[cold]
     fn unescaped(self) -> Vec<u8> {
         let text = std::str::from_utf8(self.quoted).ok().and_then(string);
@@ -144,6 +150,11 @@ pub fn array(text: &str) -> Option<Items<'_>> {
     let raw = text.as_bytes();
     let at = skip_space(raw, 0);
     (raw.get(at) == Some(&b'[')).then(|| Items { text, at: skip_space(raw, at + 1) })
+}
+
+/// The items of an array whose brackets are cut off; like [`array()`].
+pub fn items(text: &str) -> Items<'_> {
+    Items { text, at: skip_space(text.as_bytes(), 0) }
 }
 
 /// See [`array()`].
@@ -241,6 +252,9 @@ mod tests {
             // A tree cannot hold half a surrogate pair or a huge number.
             if let Ok(tree) = serde_json::from_str::<serde_json::Value>(&text) {
                 prop_assert_eq!(rebuild(text.trim()), Some(tree));
+                let inside = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+                let inside: Option<Vec<&str>> = inside.map(|inside| items(inside).collect());
+                prop_assert_eq!(inside, array(&text).map(Iterator::collect));
             }
         }
 

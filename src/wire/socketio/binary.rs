@@ -117,8 +117,8 @@ fn scan(json: &str, mut visit: impl FnMut(Place) -> Option<usize>) {
     }
 }
 
-/// Past the string that begins at `start`.
-fn string_end(bytes: &[u8], start: usize) -> usize {
+/// Past the string of checked JSON that begins at `start`.
+pub(super) fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         match bytes[at + found] {
@@ -209,7 +209,7 @@ impl<'a> Ahead<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::socketio::parse::tests::values;
+    use crate::wire::socketio::values;
     use proptest::prelude::*;
     use serde_json::{Map, Value, json};
 

@@ -55,6 +55,11 @@ impl Arguments<'_> {
 const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
+/// Whether events are not to be called so: who gets one of this name takes the packet for malformed.
+pub fn is_reserved(event: &str) -> bool {
+    RESERVED.contains(&event)
+}
+
 /// Digits of an acknowledgement's number, which is at most 2^53 - 1: what clients can count to.
 const ACK_DIGITS_MAX: usize = 16;
 const ACK_MAX: u64 = (1 << 53) - 1;
@@ -155,7 +160,7 @@ fn event(text: &str, attachments: usize) -> Result<Packet<'_>, Malformed> {
     let Some(event) = name.and_then(json::string) else {
         return malformed("the name of an event is a string, and comes first");
     };
-    if RESERVED.contains(&&*event) {
+    if is_reserved(&event) {
         return malformed("an event of this name is raised by the library alone");
     }
     binary::check(arguments.json, attachments)?;

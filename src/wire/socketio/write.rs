@@ -87,13 +87,13 @@ fn quoted(text: &str) -> Cow<'static, str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::wire::socketio::{Arguments, Packet, parse};
     use proptest::prelude::*;
 
     /// The packet's text, without its Engine.IO type, and the attachments.
-    fn taken_apart(mut frames: &[u8]) -> (String, Vec<Vec<u8>>) {
+    pub(in crate::wire::socketio) fn taken_apart(mut frames: &[u8]) -> (String, Vec<Vec<u8>>) {
         let (opcode, text, bytes) = frame::first(frames).expect("a whole frame");
         assert_eq!((opcode, text[0]), (frame::TEXT, b'4'));
         frames = &frames[bytes..];

@@ -182,16 +182,14 @@ impl Hall {
                 return;
             }
             let guest = &mut self.guests[at];
-            while !rest.is_empty() {
-                let (first, behind) = rest.split_at(frame::first_len(rest));
-                let (opcode, payload) = frame::parts(first);
+            while let Some((opcode, payload, len)) = frame::first(rest) {
                 match opcode {
                     frame::TEXT => guest.packets.push_back(String::from_utf8(payload.to_vec()).expect("text")),
                     frame::BINARY => guest.packets.push_back(format!("<{}>", String::from_utf8_lossy(payload))),
                     frame::CLOSE => guest.closed = Some(u16::from_be_bytes([payload[0], payload[1]])),
                     other => panic!("a frame of kind {other}"),
                 }
-                rest = behind;
+                rest = &rest[len..];
             }
             self.step(shard, Input::Wrote { conn, bytes });
         }
