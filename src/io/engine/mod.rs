@@ -132,7 +132,8 @@ fn seat(edge: &Edge, arrival: Arrival, bytes: Vec<u8>) -> Option<Key> {
     let Arrival { guest, is_watched } = arrival;
     let now = edge.clock.now().at;
     let key = edge.regulars.borrow_mut().enter(Regular::new(guest.socket, guest.peer, bytes), now);
-    let watched = edge.regulars.borrow_mut().with(key, now, |regular| edge.watch_regular(&regular.socket, key, is_watched));
+    let watched =
+        edge.regulars.borrow_mut().with(key, now, |regular| edge.watch_regular(&regular.socket, key, is_watched));
     if let Some(Err(error)) = watched {
         log::warn!("shard {}: a socket cannot be waited for: {error}", edge.id.0);
         edge.regulars.borrow_mut().take(key);
@@ -205,7 +206,8 @@ fn list(edge: &Edge, key: Key) {
 
 fn hear_one(edge: &Edge, key: Key) {
     let now = edge.clock.now().at;
-    let heard = edge.with_input(|input| edge.regulars.borrow_mut().with(key, now, |regular| hear(edge, regular, input)));
+    let heard =
+        edge.with_input(|input| edge.regulars.borrow_mut().with(key, now, |regular| hear(edge, regular, input)));
     let Some(heard) = heard else { return };
     match heard {
         Heard::Waits => make_room(edge),
@@ -459,7 +461,9 @@ fn go_on(edge: &Edge, key: Key, written: Written) {
 
 /// Gives a socket to the shard that its request is for.
 fn hand_over(edge: &Edge, arrival: Arrival, shard: ShardId, bytes: Vec<u8>, manner: &Manner) {
-    if arrival.is_watched && let Err(error) = edge.forget_guest(&arrival.guest.socket) {
+    if arrival.is_watched
+        && let Err(error) = edge.forget_guest(&arrival.guest.socket)
+    {
         log::warn!("shard {}: a socket cannot be handed over: {error}", edge.id.0);
         return;
     }
@@ -483,5 +487,209 @@ fn open_websocket(edge: &Edge, arrival: Arrival, websocket: WebSocket, rest: Vec
         edge.refuse_from("full", guest.peer);
         let answer = manner.denied(503, ErrorCode::Unavailable, FULL);
         handshake::end(edge, Arrival::of(socket, guest.peer, is_watched), &answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::POSTED_PER_TURN;
+    use crate::io::edge::sample::{ENGINE, counters, edge};
+    use crate::io::egress::Direct;
+    use crate::io::runtime::Driver;
+    use std::io::Read;
+    use std::net::Ipv4Addr;
+    use std::os::unix::net::UnixStream;
+
+    fn come(edge: &Edge) -> UnixStream {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        handshake::begin(edge, ours.into(), Ipv4Addr::LOCALHOST.into());
+        peer
+    }
+
+    /// Says something, and has the edge do what there is to do.
+    fn say(edge: &Edge, peer: &UnixStream, bytes: impl AsRef<[u8]>) {
+        socket::send(peer.as_raw_fd(), bytes.as_ref()).unwrap();
+        turn(edge);
+    }
+
+    fn turn(edge: &Edge) {
+        let mut egress = Direct::default();
+        edge.look();
+        // Twice: what a flush brings is heard too.
+        for _ in 0..2 {
+            while edge.read() | handshake::hear_some(edge) | hear_some(edge) | edge.flush(&mut egress) {}
+        }
+    }
+
+    /// What came by now.
+    fn heard(peer: &mut UnixStream) -> String {
+        let mut heard = Vec::new();
+        let _ = peer.read_to_end(&mut heard);
+        String::from_utf8(heard).unwrap()
+    }
+
+    fn has_ended(peer: &mut UnixStream) -> bool {
+        matches!(peer.read(&mut [0; 1]), Ok(0))
+    }
+
+    fn path(sid: &str) -> String {
+        format!("{ENGINE}?EIO=4&transport=polling{}{sid}", if sid.is_empty() { "" } else { "&sid=" })
+    }
+
+    fn get(sid: &str) -> String {
+        format!("GET {} HTTP/1.1\r\n\r\n", path(sid))
+    }
+
+    fn post(sid: &str, body: &str) -> String {
+        format!("POST {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", path(sid), body.len())
+    }
+
+    fn session(edge: &Edge) -> (String, UnixStream) {
+        let mut peer = come(edge);
+        say(edge, &peer, get(""));
+        let open = heard(&mut peer);
+        let (_, rest) = open.split_once(r#"0{"sid":""#).unwrap_or_else(|| panic!("{open}"));
+        (rest[..28].to_owned(), peer)
+    }
+
+    #[test]
+    fn a_session_is_opened_told_in_a_cookie_and_echoes() {
+        let edge = edge(Driver::Epoll);
+        let mut peer = come(&edge);
+        say(&edge, &peer, get(""));
+        let open = heard(&mut peer);
+        let sid = open.split_once(r#"0{"sid":""#).expect("an open packet").1[..28].to_owned();
+        assert!(open.contains(&format!("\r\nSet-Cookie: io={sid}; Path=/; HttpOnly; SameSite=Lax\r\n")), "{open}");
+        say(&edge, &peer, post(&sid, "4hello\u{1e}bAQID"));
+        assert!(heard(&mut peer).ends_with("\r\n\r\nok"));
+        say(&edge, &peer, get(&sid));
+        let echo = heard(&mut peer);
+        assert!(echo.ends_with("\r\n\r\n4hello\u{1e}bAQID") && !echo.contains("Set-Cookie"), "{echo}");
+        assert_eq!((counters(&edge).sessions_polling_now, edge.regulars.borrow().len()), (1, 1));
+        // What is said while nobody asks is there for who asks next.
+        say(&edge, &peer, get(&sid));
+        assert_eq!(heard(&mut peer), "");
+        let second = come(&edge);
+        say(&edge, &second, post(&sid, "4again"));
+        assert!(heard(&mut peer).ends_with("\r\n\r\n4again"));
+        drop(second);
+        say(&edge, &peer, post(&sid, "1"));
+        assert_eq!((counters(&edge).sessions_polling_now, edge.report().core.connections), (0, 0));
+    }
+
+    #[test]
+    fn many_packets_of_one_post_let_others_have_their_turn() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        let packets = vec!["3"; 3 * POSTED_PER_TURN].join("\u{1e}");
+        socket::send(peer.as_raw_fd(), post(&sid, &packets).as_bytes()).unwrap();
+        edge.look();
+        let mut turns = 1;
+        while hear_some(&edge) {
+            turns += 1;
+        }
+        assert_eq!(turns, 3);
+        assert!(heard(&mut peer).ends_with("ok"));
+        assert_eq!(counters(&edge).engine_posts, 1);
+    }
+
+    #[test]
+    fn a_post_waits_with_what_the_core_does_not_want_yet_and_goes_on() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        // Each is answered with more than is to wait for a client that does not read.
+        say(&edge, &peer, post(&sid, "490000\u{1e}490000\u{1e}490000\u{1e}490000\u{1e}490000\u{1e}490000\u{1e}490000"));
+        assert_eq!(heard(&mut peer), "", "it is not answered while any of it waits");
+        let mut reader = come(&edge);
+        let mut brought = 0;
+        while brought < 7 {
+            say(&edge, &reader, get(&sid));
+            let payload = heard(&mut reader);
+            assert!(payload.starts_with("HTTP/1.1 200 "), "{payload:.200}");
+            brought += payload.matches("4x").count();
+        }
+        assert!(heard(&mut peer).ends_with("ok"));
+    }
+
+    #[test]
+    fn a_post_that_waits_for_the_core_is_refused_nothing_when_its_session_ends() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        say(&edge, &peer, post(&sid, &["490000"; 8].join("\u{1e}")));
+        let mut second = come(&edge);
+        say(&edge, &second, post(&sid, "3"));
+        assert!(heard(&mut second).starts_with("HTTP/1.1 400 "), "two at a time");
+        assert_eq!(edge.report().core.connections, 0);
+        assert!(heard(&mut peer).contains("HTTP/1.1 200 OK"), "what came was heard in part, and that it came is true");
+    }
+
+    #[test]
+    fn an_answer_that_its_socket_does_not_take_is_written_on_and_nobody_else_is_given_one() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        socket2::SockRef::from(&peer).set_recv_buffer_size(1).unwrap();
+        let big = post(&sid, "4900000");
+        say(&edge, &peer, &big);
+        assert!(heard(&mut peer).ends_with("ok"));
+        say(&edge, &peer, get(&sid) + &post(&sid, "3"));
+        let mut other = come(&edge);
+        say(&edge, &other, get(&sid));
+        let refused = heard(&mut other);
+        assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+        let mut all = String::new();
+        // What came behind it finds no session any more.
+        while !all.ends_with(r#""Session ID unknown"}"#) {
+            let some = heard(&mut peer);
+            assert!(!some.is_empty(), "{} bytes, and then nothing", all.len());
+            all.push_str(&some);
+            turn(&edge);
+        }
+        assert!(all.len() > 900_000, "the first answer is whole");
+        assert_eq!(edge.report().core.connections, 0);
+    }
+
+    #[test]
+    fn where_descriptors_are_few_who_is_idle_goes_first_and_who_waits_for_packets_stays() {
+        let mut edge = edge(Driver::Epoll);
+        let (sid, mut parked) = session(&edge);
+        say(&edge, &parked, get(&sid));
+        let (_, mut idle) = session(&edge);
+        let mut silent = come(&edge);
+        let scarce = crate::io::process::Descriptors { few_from: 0, last_from: 0 };
+        std::rc::Rc::get_mut(&mut edge).expect("nobody else has it").descriptors = scarce;
+        let mut newest = come(&edge);
+        assert!(has_ended(&mut idle) && !has_ended(&mut silent));
+        let second = come(&edge);
+        assert!(has_ended(&mut silent) && !has_ended(&mut newest));
+        drop(second);
+        assert!(!has_ended(&mut parked));
+        assert_eq!(counters(&edge).sessions_polling_now, 2, "who is idle loses its socket and no session");
+    }
+
+    #[test]
+    fn a_socket_that_polled_may_ask_for_something_else() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        say(&edge, &peer, post(&sid, "3") + "GET /health HTTP/1.1\r\n\r\n");
+        let both = heard(&mut peer);
+        assert!(both.contains("ok") && both.ends_with(r#"{"status":"ok"}"#), "{both}");
+        assert_eq!((edge.regulars.borrow().len(), edge.waiting.borrow().len()), (0, 1));
+    }
+
+    #[test]
+    fn sessions_are_no_way_around_the_attempts_of_an_address() {
+        let edge = edge(Driver::Epoll);
+        let mut entrance = crate::io::entrance::Entrance::clone(&edge.entrance.borrow());
+        entrance.attempts = Some(crate::io::callers::Rate { number: 3, per: std::time::Duration::from_secs(3_600) });
+        *edge.entrance.borrow_mut() = std::sync::Arc::new(entrance);
+        // One attempt was its socket.
+        let mut peer = come(&edge);
+        for expected in ["200", "200", "200", "429"] {
+            say(&edge, &peer, get(""));
+            let answer = heard(&mut peer);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{expected}: {answer}");
+        }
     }
 }

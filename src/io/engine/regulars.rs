@@ -441,3 +441,145 @@ pub fn poll_of(key: Key) -> PollId {
 pub fn key_of(poll: PollId) -> Key {
     Key { slot: poll.0 as u32, generation: (poll.0 >> 32) as u32 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::os::unix::net::UnixStream;
+
+    const TALKING: Duration = Duration::from_secs(10);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(1_000_000_000 + ms * 1_000_000)
+    }
+
+    fn regular(bytes: Vec<u8>) -> (Regular, UnixStream) {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        (Regular::new(ours.into(), Ipv4Addr::LOCALHOST.into(), bytes), peer)
+    }
+
+    fn answer(body: &[u8], keeps: bool) -> Answer<'_> {
+        Answer { head: b"head ".to_vec(), body, keeps, conn: None }
+    }
+
+    fn body() -> Body {
+        let text = b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n";
+        Body::of(&crate::wire::http::parse_head(text).unwrap().unwrap(), 100).unwrap()
+    }
+
+    fn posts() -> Stage {
+        let text = b"POST / HTTP/1.1\r\n\r\n";
+        let head = crate::wire::http::parse_head(text).unwrap().unwrap();
+        let manner = Manner::of(&head, crate::admission::origins::Allowed::NoPage, true);
+        Stage::Posts(Box::new(Post { conn: ConnId(Key { slot: 0, generation: 0 }), manner, body: body() }))
+    }
+
+    #[test]
+    fn each_has_its_time_for_what_it_does() {
+        let mut regulars = Regulars::new(TALKING);
+        let keep_alive = KEEP_ALIVE_TIME.as_millis() as u64;
+        let (idle, _idle) = regular(Vec::new());
+        let idle = regulars.enter(idle, at(0));
+        let (talks, _talks) = regular(b"GET".to_vec());
+        let talks = regulars.enter(talks, at(0));
+        // From the head to the body it has one time, however often something comes.
+        regulars.with(talks, at(9_000), |regular| regular.stage = posts());
+        assert_eq!(regulars.overdue(at(9_999)), None);
+        assert_eq!(regulars.overdue(at(10_000)), Some(talks));
+        regulars.with(talks, at(10_000), |regular| regular.stage = Stage::asks(Vec::new()));
+        assert_eq!(regulars.overdue(at(keep_alive - 1)), None);
+        assert_eq!(regulars.overdue(at(keep_alive)), Some(idle));
+        assert_eq!(regulars.idlest(), Some(idle));
+        assert!(regulars.take(idle).is_some() && regulars.take(idle).is_none());
+        assert_eq!((regulars.idlest(), regulars.overdue(at(keep_alive))), (Some(talks), None));
+        assert!(regulars.take(talks).is_some() && regulars.is_empty() && regulars.bytes_held == 0);
+    }
+
+    #[test]
+    fn whoever_takes_some_of_its_answer_has_time_for_the_rest() {
+        let mut regulars = Regulars::new(TALKING);
+        let stall = STALL_TIME_MAX.as_millis() as u64;
+        let payload = vec![b'x'; 1 << 20];
+        let (regular, peer) = regular(Vec::new());
+        let key = regulars.enter(regular, at(0));
+        let told = regulars.with(key, at(0), |regular| regular.tell(answer(&payload, true)));
+        assert_eq!(told, Some(Written::Partly));
+        assert!(regulars.bytes_held > 0 && regulars.overdue(at(stall - 1)).is_none());
+        assert_eq!(regulars.overdue(at(stall)), Some(key));
+        let (mut heard, mut chunk) = (0, vec![0; 1 << 16]);
+        let mut now = 0;
+        while heard < payload.len() + 5 {
+            let mut some = 0;
+            while let Ok(got) = socket::receive(peer.as_raw_fd(), &mut chunk) {
+                some += got;
+            }
+            assert!(some > 0, "{heard} bytes, and then nothing");
+            heard += some;
+            now += stall - 1;
+            regulars.with(key, at(now), |regular| regular.tell_on());
+            assert_eq!(regulars.overdue(at(now)), None);
+        }
+        assert_eq!((regulars.bytes_held, regulars.idlest()), (0, Some(key)));
+    }
+
+    #[test]
+    fn an_answer_to_who_has_gone_is_broken_and_holds_nothing() {
+        for keeps in [true, false] {
+            let (mut regular, peer) = regular(Vec::new());
+            drop(peer);
+            assert_eq!(regular.tell(answer(b"body", keeps)), Written::Broken);
+            assert_eq!((regular.has_more(), regular.bytes_held()), (true, 0));
+        }
+        let (mut regular, _peer) = regular(b"GET /".to_vec());
+        assert_eq!(regular.tell(answer(b"body", false)), Written::Last);
+        let (mut regular, _peer) = self::regular(b"GET /".to_vec());
+        assert_eq!(regular.tell(answer(b"body", true)), Written::Whole);
+        assert!(matches!(&regular.stage, Stage::Asks { bytes, .. } if bytes == b"GET /"), "what came behind is next");
+    }
+
+    #[test]
+    fn who_holds_too_much_goes_the_slowest_first() {
+        let mut regulars = Regulars::new(TALKING);
+        let mut peers = Vec::new();
+        let mut enter = |regulars: &mut Regulars, bytes| {
+            let (regular, peer) = regular(Vec::with_capacity(bytes));
+            peers.push(peer);
+            let key = regulars.enter(regular, at(0));
+            regulars.with(key, at(0), |regular| match &mut regular.stage {
+                Stage::Asks { bytes, .. } => bytes.push(b'G'),
+                _ => unreachable!("it has said nothing yet"),
+            });
+            key
+        };
+        let keys: Vec<_> = (0..4).map(|_| enter(&mut regulars, REGULARS_BYTES_MAX / 3)).collect();
+        assert_eq!(regulars.surplus(), Some(keys[0]));
+        regulars.take(keys[0]);
+        assert_eq!(regulars.surplus(), None);
+        assert!(!regulars.has_room_ahead());
+        keys[1..].iter().for_each(|key| drop(regulars.take(*key)));
+        assert_eq!(regulars.bytes_held, 0);
+    }
+
+    #[test]
+    fn a_poll_is_named_after_its_regular() {
+        let key = Key { slot: 0x89AB_CDEF, generation: 0xFEDC_BA98 };
+        assert_eq!(key_of(poll_of(key)), key);
+    }
+
+    #[test]
+    fn whoever_waits_for_packets_is_heard_only_when_it_ends() {
+        let mut regulars = Regulars::new(TALKING);
+        let (regular, _peer) = regular(Vec::new());
+        let key = regulars.enter(regular, at(0));
+        let head = crate::wire::http::parse_head(b"GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
+        let manner = Manner::of(&head, crate::admission::origins::Allowed::NoPage, true);
+        let conn = ConnId(Key { slot: 0, generation: 0 });
+        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new() }));
+        regulars.with(key, at(0), |regular| regular.stage = parked);
+        assert!(!regulars.note(key, true, false, true) && regulars.next_to_hear().is_none());
+        assert_eq!((regulars.idlest(), regulars.slowest(), regulars.overdue(Instant::NEVER)), (None, None, None));
+        assert!(regulars.note(key, true, true, false) && regulars.note(key, true, true, false));
+        assert_eq!((regulars.next_to_hear(), regulars.next_to_hear()), (Some(key), None), "once");
+    }
+}
