@@ -99,6 +99,8 @@ pub struct Edge {
     pub worked: Signal,
     pub turn: Turn,
     pub stop: Signal,
+    /// The tick is to come sooner than it was to.
+    pub sooner: Signal,
     pub draining: Cell<bool>,
     /// One for each listener: it is to listen no more.
     pub leaving: RefCell<Vec<Rc<Signal>>>,
@@ -210,6 +212,7 @@ impl Edge {
             worked: Signal::default(),
             turn: Turn::default(),
             stop: Signal::default(),
+            sooner: Signal::default(),
             draining: Cell::new(false),
             leaving: RefCell::default(),
             waiting: RefCell::default(),

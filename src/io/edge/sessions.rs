@@ -9,9 +9,9 @@ use crate::base::limits::POSTED_PER_TURN;
 use crate::base::table::Key;
 use crate::base::time::Now;
 use crate::io::control::Held;
+use crate::io::engine::answers::Refusal;
 use crate::io::engine::regulars::{self, Answer, Parked, Post, Posted, Stage, Written};
 use crate::io::engine::requests::{Candidate, Of, WebSocket};
-use crate::io::engine::answers::Refusal;
 use crate::io::readiness::Who;
 use crate::io::rows::Row;
 use crate::io::socket;
@@ -226,7 +226,9 @@ impl Edge {
             // Until here, so that what the core says of it finds the regular as it is.
             let mut regulars = self.regulars.borrow_mut();
             let posted = |regular: &mut regulars::Regular| match &mut regular.stage {
-                Stage::IsHeard(posted) => Some(std::mem::take(&mut posted.body)).map(|body| (posted.conn, posted.at, body)),
+                Stage::IsHeard(posted) => {
+                    Some(std::mem::take(&mut posted.body)).map(|body| (posted.conn, posted.at, body))
+                }
                 _ => None,
             };
             let (conn, mut at, body) = regulars.with(key, now.at, posted)??;
@@ -393,7 +395,8 @@ impl Edge {
             if let Some(most) = entrance.conns_per_user {
                 let user = self.users.enter(identity.tenant(), &identity.user, most);
                 if user.is_none() {
-                    let message = "this user has as many connections as it may (limits.conns_per_user); close one first";
+                    let message =
+                        "this user has as many connections as it may (limits.conns_per_user); close one first";
                     return refuse("conns_per_user", message, crate::io::handshake::CONNS_RETRY);
                 }
                 state.rows.hold(conn, Held { user, ..Held::default() });

@@ -156,8 +156,9 @@ mod tests {
     #[test]
     fn a_preflight_allows_the_headers_that_are_asked_for_if_they_are_few_and_names() {
         let preflight = |names: &str| {
-            let text =
-                format!("OPTIONS / HTTP/1.1\r\nOrigin: https://a.example\r\nAccess-Control-Request-Headers: {names}\r\n\r\n");
+            let text = format!(
+                "OPTIONS / HTTP/1.1\r\nOrigin: https://a.example\r\nAccess-Control-Request-Headers: {names}\r\n\r\n"
+            );
             let head = parse_head(text.as_bytes()).unwrap().unwrap();
             String::from_utf8(Manner::of(&head, Allowed::Known, true).preflight(&head)).unwrap()
         };

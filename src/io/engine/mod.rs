@@ -132,7 +132,8 @@ fn seat(edge: &Edge, arrival: Arrival, bytes: Vec<u8>) -> Option<Key> {
     let Arrival { guest, is_watched } = arrival;
     let now = edge.clock.now().at;
     let key = edge.regulars.borrow_mut().enter(Regular::new(guest.socket, guest.peer, bytes), now);
-    let watched = edge.regulars.borrow_mut().with(key, now, |regular| edge.watch_regular(&regular.socket, key, is_watched));
+    let watched =
+        edge.regulars.borrow_mut().with(key, now, |regular| edge.watch_regular(&regular.socket, key, is_watched));
     if let Some(Err(error)) = watched {
         log::warn!("shard {}: a socket cannot be waited for: {error}", edge.id.0);
         edge.regulars.borrow_mut().take(key);
@@ -205,7 +206,8 @@ fn list(edge: &Edge, key: Key) {
 
 fn hear_one(edge: &Edge, key: Key) {
     let now = edge.clock.now().at;
-    let heard = edge.with_input(|input| edge.regulars.borrow_mut().with(key, now, |regular| hear(edge, regular, input)));
+    let heard =
+        edge.with_input(|input| edge.regulars.borrow_mut().with(key, now, |regular| hear(edge, regular, input)));
     let Some(heard) = heard else { return };
     match heard {
         Heard::Waits => make_room(edge),
@@ -459,7 +461,9 @@ fn go_on(edge: &Edge, key: Key, written: Written) {
 
 /// Gives a socket to the shard that its request is for.
 fn hand_over(edge: &Edge, arrival: Arrival, shard: ShardId, bytes: Vec<u8>, manner: &Manner) {
-    if arrival.is_watched && let Err(error) = edge.forget_guest(&arrival.guest.socket) {
+    if arrival.is_watched
+        && let Err(error) = edge.forget_guest(&arrival.guest.socket)
+    {
         log::warn!("shard {}: a socket cannot be handed over: {error}", edge.id.0);
         return;
     }
