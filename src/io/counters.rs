@@ -56,6 +56,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Clients that are connected now, by a WebSocket or by polling.
+    pub fn clients_now(&self) -> u64 {
+        self.connections_now + self.sessions_polling_now
+    }
+
     /// Rises with whatever keeps a shard busy but the passing of time.
     pub fn work(&self) -> u64 {
         let of_engine = self.engine_polls + self.engine_posts + self.requests_in;
