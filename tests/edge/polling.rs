@@ -262,7 +262,8 @@ fn a_body_comes_in_chunks_or_byte_by_byte_and_never_in_doubt() {
     on_one_and_two_shards(|server| {
         let (sid, mut http) = server.session();
         let lines = |lines: &str| format!("POST {} HTTP/1.1\r\nHost: x\r\n{lines}\r\n", sid.path());
-        let chunked = format!("{}1;a=b\r\n3\r\n2\r\n\u{1e}3\r\n0\r\nX: y\r\n\r\n", lines("Transfer-Encoding: chunked\r\n"));
+        let chunked =
+            format!("{}1;a=b\r\n3\r\n2\r\n\u{1e}3\r\n0\r\nX: y\r\n\r\n", lines("Transfer-Encoding: chunked\r\n"));
         for request in [chunked.clone(), sid.post("3\u{1e}3")] {
             let mut slow = Http::new(server);
             slow.stream.set_nodelay(true).unwrap();
@@ -518,7 +519,10 @@ fn nothing_is_lost_or_doubled_when_a_websocket_takes_over() {
             let mut seen = Vec::new();
             let mut publish = |numbers: std::ops::Range<usize>| {
                 numbers.for_each(|n| {
-                    bob.send("room:publish", json!({"room": "chat:1", "event": "chat", "data": n, "exclude_self": true}));
+                    bob.send(
+                        "room:publish",
+                        json!({"room": "chat:1", "event": "chat", "data": n, "exclude_self": true}),
+                    );
                 });
             };
             publish(0..EACH / 3);
@@ -663,7 +667,8 @@ fn server_of(session: &(Sid, Http)) -> (Sid, Http) {
 fn crowds_that_poll_are_answered_and_leave_nothing_behind() {
     const CROWD: usize = 60;
     on_one_and_two_shards(|server| {
-        let mut crowd: Vec<(Sid, Http)> = (0..CROWD).map(|user| server.member(&format!("user{user}"), "chat:1")).collect();
+        let mut crowd: Vec<(Sid, Http)> =
+            (0..CROWD).map(|user| server.member(&format!("user{user}"), "chat:1")).collect();
         let mut bob = server.connect("bob");
         bob.join("chat:1");
         for n in 0..20 {
@@ -687,7 +692,8 @@ fn crowds_that_poll_are_answered_and_leave_nothing_behind() {
 fn polling_clients_are_sent_away_by_a_drain() {
     on_each_driver(|driver| {
         let mut server = Server::start(driver, 2, &[("RINGROOM_DRAIN__SPREAD_MS", "500")]);
-        let mut clients: Vec<(Sid, Http)> = (0..6).map(|user| server.member(&format!("user{user}"), &format!("chat:{user}"))).collect();
+        let mut clients: Vec<(Sid, Http)> =
+            (0..6).map(|user| server.member(&format!("user{user}"), &format!("chat:{user}"))).collect();
         let polls = |total: &Value| total["edge"]["engine_polls"].as_u64().unwrap();
         let before = polls(&server.total());
         clients.iter_mut().for_each(|(sid, http)| http.send(sid.get()));

@@ -361,10 +361,17 @@ impl Edge {
         }
     }
 
+    /// Somebody came in. To an idle shard the tick comes rarely, and what it set for the first may be due before.
+    fn came_in(&self) {
+        if self.counters.borrow().clients_now() == 1 {
+            self.sooner.raise();
+        }
+    }
+
     /// How long the tick may sleep.
     pub fn until_tick(&self) -> Duration {
         let next = self.state.borrow().shard.next_deadline();
-        let longest = match self.counters.borrow().connections_now {
+        let longest = match self.counters.borrow().clients_now() {
             0 if self.waiting.borrow().is_empty() && self.regulars.borrow().is_empty() => TICK_IDLE,
             _ => TICK_BUSY,
         };

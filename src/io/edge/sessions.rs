@@ -110,6 +110,7 @@ impl Edge {
             state.sessions.0.insert(conn, session);
             state.rows.hold(conn, held);
             self.counters.borrow_mut().sessions_polling_now += 1;
+            self.came_in();
             let opening = EngineOpening {
                 conn,
                 dialect: mount,
@@ -167,6 +168,7 @@ impl Edge {
             counters.opened += 1;
             counters.connections_now += 1;
             drop(counters);
+            self.came_in();
             let greeting = answer.into();
             let opening = EngineOpening { conn, dialect, transport, secret, identity, refused, greeting };
             state.timing.step(&mut state.shard, now, Input::OpenEngine(Box::new(opening)), &mut state.effects);
