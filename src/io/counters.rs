@@ -55,11 +55,6 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Sockets of connections, and sessions that have none.
-    pub fn clients_now(&self) -> u64 {
-        self.connections_now + self.sessions_polling_now
-    }
-
     /// Clients that are connected now, by a WebSocket or by polling.
     pub fn clients_now(&self) -> u64 {
         self.connections_now + self.sessions_polling_now
