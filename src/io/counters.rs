@@ -24,10 +24,9 @@ pub struct Counters {
     /// Connections handed to their user's home, and taken over as one.
     pub moved_out: u64,
     pub moved_in: u64,
-    /// Of Engine.IO: GETs that were given to the core, POSTs that came whole, WebSockets that took polling over.
+    /// Of Engine.IO: GETs that were given to the core, and POSTs that came whole.
     pub engine_polls: u64,
     pub engine_posts: u64,
-    pub engine_upgrades: u64,
     /// Of Engine.IO: requests handed to the shard of their session, and taken over as one.
     pub requests_out: u64,
     pub requests_in: u64,

@@ -105,6 +105,16 @@ pub struct Carrier {
     pub refused: Option<TokenRefused>,
     pub assembling: Option<Box<Assembling>>,
     pub entering: Option<Box<Entering>>,
+    /// Its client hears no more.
+    pub is_deaf: bool,
+    /// It is closing, by the server's wish, and what it is told goes to the next GET, if one comes.
+    pub last_words: bool,
+}
+
+impl Carrier {
+    pub fn is_lingering(&self) -> bool {
+        self.last_words && !self.is_deaf && matches!(self.state, State::Polling { .. })
+    }
 }
 
 struct Rider {

@@ -5,6 +5,7 @@
 use crate::base::limits::LINGER;
 use crate::base::time::Now;
 use crate::kernel::audited::{self, Audited};
+use crate::kernel::carriers::State;
 use crate::kernel::conns::Flags;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Frame;
@@ -64,9 +65,12 @@ impl Kernel {
         self.audit_close(conn, number, reason, effects);
         self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);
-        match is_carrier {
-            true => self.end_riders(now, conn, (number, reason), effects),
-            false => self.leave_all(conn, effects),
+        if !is_carrier {
+            return self.leave_all(conn, effects);
+        }
+        self.end_riders(now, conn, (number, reason), effects);
+        if let Some(carrier) = self.carriers.get_mut(conn) {
+            carrier.last_words = matches!(counted, CloseCode::Normal | CloseCode::GoingAway | CloseCode::Restart);
         }
     }
 
@@ -84,7 +88,13 @@ impl Kernel {
         row.outbox = Outbox::default();
         self.counters.resets_memory += 1;
         self.closes_left = self.closes_left.saturating_sub(1);
-        effects.reset.push(conn);
+        self.cut_off(conn, effects);
+    }
+
+    /// Has the world let go of a connection at once.
+    pub fn cut_off(&mut self, conn: ConnId, effects: &mut Effects) {
+        let has_socket = self.carriers.get(conn).is_none_or(|carrier| !matches!(carrier.state, State::Polling { .. }));
+        if has_socket { effects.reset.push(conn) } else { effects.ended.push(conn) }
     }
 
     /// The socket is closed: the slot is free.

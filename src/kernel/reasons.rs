@@ -185,7 +185,7 @@ impl CloseReason {
             }
             CloseReason::AskedOn => "closed with 4429: went on asking after REFUSALS_MAX refusals within REFUSALS_TIME",
             CloseReason::NoNamespace => {
-                "closed with 4408: a Socket.IO session was in no namespace for socketio.connect_timeout"
+                "closed with 4408: a Socket.IO session was in no namespace for socketio.connect_timeout_ms"
             }
             CloseReason::Inactive => "closed with 4408: neither a request nor a delivery for the idle time",
         }

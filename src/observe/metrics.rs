@@ -215,15 +215,13 @@ metrics! {
         /// Connections taken over as such.
         moved_in: Counter "ringroom_connections_moved_in_total" in "connections";
         /// Of Engine.IO: requests of polling clients for packets.
-        engine_polls: Counter "ringroom_engine_polls_total" in "requests";
+        engine_polls: Counter "ringroom_engineio_polls_total" in "requests";
         /// Of Engine.IO: requests of polling clients that brought packets.
-        engine_posts: Counter "ringroom_engine_posts_total" in "requests";
-        /// Of Engine.IO: WebSockets that took over from polling.
-        engine_upgrades: Counter "ringroom_engine_upgrades_total" in "sockets";
+        engine_posts: Counter "ringroom_engineio_posts_total" in "requests";
         /// Of Engine.IO: requests handed to the shard of their session.
-        requests_out: Counter "ringroom_requests_moved_out_total" in "requests";
+        requests_out: Counter "ringroom_engineio_requests_moved_out_total" in "requests";
         /// Of Engine.IO: requests taken over as such.
-        requests_in: Counter "ringroom_requests_moved_in_total" in "requests";
+        requests_in: Counter "ringroom_engineio_requests_moved_in_total" in "requests";
         /// Times that the shard asked which sockets have something to read.
         looks: Counter "ringroom_looks_total" in "times";
         /// Turns that only looked for work, without sleeping (`turn.busy_poll_us`).
@@ -249,9 +247,9 @@ metrics! {
         /// Open WebSockets.
         connections_now: Gauge "ringroom_websockets" in "sockets";
         /// Open Engine.IO sessions that have no WebSocket.
-        sessions_polling_now: Gauge "ringroom_sessions_polling" in "sessions";
+        sessions_polling_now: Gauge "ringroom_engineio_sessions_polling" in "sessions";
         /// Sockets that are kept for the requests of polling clients.
-        requesters_now: Gauge "ringroom_requesters" in "sockets";
+        requesters_now: Gauge "ringroom_engineio_sockets" in "sockets" => "thousands more than `ringroom_engineio_sessions_polling`: a proxy keeps sockets that nobody uses";
         /// 1 while the shard takes new sockets.
         listening: Gauge "ringroom_listening" in "yes or no";
     }

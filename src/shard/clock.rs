@@ -131,7 +131,7 @@ impl Shard {
         if self.kernel.conns.row(conn).is_some() {
             self.kernel.counters.resets_linger += 1;
             self.kernel.closes_left = self.kernel.closes_left.saturating_sub(1);
-            effects.reset.push(conn);
+            self.kernel.cut_off(conn, effects);
         }
     }
 }

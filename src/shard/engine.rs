@@ -60,14 +60,15 @@ impl Shard {
         &self.served.mounts[dialect.mount().expect("a path's dialect")].settings
     }
 
-    /// The session of that name, if it is open, and how it may be spoken to.
+    /// The session of that name, if it is open or has its last words for a GET, and how it may be spoken to.
     pub fn session(&self, sid: &Sid) -> Option<(ConnId, Spoken)> {
         let conn = ConnId(Key { slot: sid.slot, generation: sid.generation });
         let carrier = self.carrier(conn)?;
         // All of it is looked at, so the time that it takes tells nothing.
         let differs =
             carrier.secret.iter().zip(sid.secret).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
-        if sid.shard != self.kernel.id.0 || differs != 0 || !self.kernel.conns.is_open(conn) {
+        if sid.shard != self.kernel.id.0 || differs != 0 || !(self.kernel.conns.is_open(conn) || carrier.is_lingering())
+        {
             return None;
         }
         let spoken = match carrier.state {
@@ -129,6 +130,8 @@ impl Shard {
             refused,
             assembling: None,
             entering: None,
+            is_deaf: false,
+            last_words: false,
         };
         self.kernel.carriers.insert(conn, carrier);
         if self.is_draining() {
@@ -265,12 +268,21 @@ impl Shard {
         {
             effects.polls.push((poll, PollAnswer::Packets(NOOP_PAYLOAD.to_vec())));
         }
-        self.kernel.close(now, conn, CloseCode::Normal, "", effects);
+        self.abandon(now, conn, CloseCode::Normal, "", effects);
+    }
+
+    /// Ends a session whose client hears no more.
+    fn abandon(&mut self, now: Now, conn: ConnId, code: CloseCode, reason: &str, effects: &mut Effects) {
+        if let Some(carrier) = self.carrier_mut(conn) {
+            carrier.is_deaf = true;
+        }
+        self.kernel.close(now, conn, code, reason, effects);
     }
 
     pub(super) fn on_poll(&mut self, now: Now, conn: ConnId, poll: PollId, effects: &mut Effects) {
         let refuse = |effects: &mut Effects| effects.polls.push((poll, PollAnswer::Refused));
-        if !self.kernel.conns.is_open(conn) || self.is_overdue(now, conn) {
+        let is_lingering = self.carrier(conn).is_some_and(Carrier::is_lingering);
+        if !self.kernel.conns.is_open(conn) && !is_lingering || self.is_overdue(now, conn) {
             refuse(effects);
             return self.kernel.close_for(now, conn, CloseReason::Silent, effects);
         }
@@ -301,7 +313,7 @@ impl Shard {
             && *parked == Some(poll)
         {
             *parked = None;
-            self.kernel.close(now, conn, CloseCode::GoingAway, "the GET was given up", effects);
+            self.abandon(now, conn, CloseCode::GoingAway, "the GET was given up", effects);
         }
     }
 
@@ -330,6 +342,9 @@ impl Shard {
             self.on_wrote(now, conn, rendered.bytes, effects);
         } else if let Some(row) = self.kernel.conns.row_mut(conn) {
             row.flags.clear(Flags::LISTED);
+            if is_closing && self.carrier(conn).is_some_and(Carrier::is_lingering) {
+                return;
+            }
         }
         if is_closing {
             effects.ended.push(conn);
@@ -355,22 +370,30 @@ impl Shard {
 
     /// The socket of the probe `conn` is the session's from now on.
     fn take_over(&mut self, now: Now, conn: ConnId, of: ConnId, effects: &mut Effects) {
-        let is_answered = self.kernel.conns.row(conn).is_some_and(|row| row.outbox.is_empty());
         let is_session_open = self.kernel.conns.is_open(of);
         match self.carrier_mut(of).map(|carrier| &mut carrier.state) {
-            Some(state @ State::Polling { probe: Some((_, true)), .. }) if is_answered && is_session_open => {
+            Some(state @ State::Polling { probe: Some((_, true)), .. }) if is_session_open => {
                 *state = State::WebSocket;
             }
             _ => return self.fail(now, conn, "an upgrade without its probe", effects),
         }
         self.kernel.counters.upgrades += 1;
         self.kernel.counters.gone += 1;
+        let Some(row) = self.kernel.conns.row_mut(conn) else { return };
+        // Some do not wait for the answer to their probe: it is still to leave, and goes first.
+        let (answer, is_blocked) = (std::mem::take(&mut row.outbox), row.flags.has(Flags::BLOCKED));
         self.kernel.carriers.remove(conn);
         self.kernel.conns.free(conn);
         effects.merged.push((conn, of));
-        if let Some(row) = self.kernel.conns.row_mut(of)
-            && !row.outbox.is_empty()
-        {
+        let Some(row) = self.kernel.conns.row_mut(of) else { return };
+        let mut waiting = std::mem::replace(&mut row.outbox, answer);
+        waiting.cut_written();
+        row.outbox.go_before(waiting);
+        if is_blocked {
+            row.flags.set(Flags::BLOCKED);
+            return self.watch_stall(now, of);
+        }
+        if !row.outbox.is_empty() {
             list(of, row, &mut effects.dirty);
         }
     }

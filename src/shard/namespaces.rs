@@ -28,6 +28,9 @@ use crate::wire::{encode, json};
 use std::borrow::Cow;
 
 const NO_ATTACHMENTS: &[Vec<u8>] = &[];
+/// How all clients write the place of an attachment, and what no placeholder lacks.
+const PLACEHOLDER: &str = r#"{"_placeholder":true,"num":"#;
+const PLACEHOLDER_KEY: &str = r#""_placeholder""#;
 /// What clients with auth fields of their own may put before a token.
 const BEARER: &str = "Bearer ";
 
@@ -104,7 +107,11 @@ impl Shard {
                     }
                     // Of what was answered already, or never asked, nobody hears.
                     let Some(question) = self.kernel.answered(conn, ack) else { return };
-                    let answer = Arguments::of_packet(arguments.json, attachments);
+                    let canonical = in_canonical_form(arguments.json, attachments);
+                    let (json, attachments) = canonical
+                        .as_ref()
+                        .map_or((arguments.json, attachments), |(json, attachments)| (&**json, &**attachments));
+                    let answer = Arguments::of_packet(json, attachments);
                     self.with_application(now, conn, effects, |application, socket| {
                         application.on_answer(socket, question, Some(&answer));
                     });
@@ -279,7 +286,11 @@ impl Shard {
         let Some(nth) = self.kernel.conns.row(conn).and_then(|row| row.dialect.namespace()) else { return };
         if self.served.namespaces[nth].application.is_some() {
             if self.pay_for_message(now, carrier, conn, effects) {
-                let arguments = Arguments::of_packet(arguments.json, attachments);
+                let canonical = in_canonical_form(arguments.json, attachments);
+                let (json, attachments) = canonical
+                    .as_ref()
+                    .map_or((arguments.json, attachments), |(json, attachments)| (&**json, &**attachments));
+                let arguments = Arguments::of_packet(json, attachments);
                 self.with_application(now, conn, effects, |application, socket| {
                     application.on_event(socket, &event, &arguments, ack.map(Ack));
                 });
@@ -363,4 +374,17 @@ impl Shard {
             application.on_disconnect(conn);
         }
     }
+}
+
+/// Arguments whose placeholders some client would not read, as all do, with their attachments; `None`: they are
+/// so already.
+fn in_canonical_form(arguments: &str, attachments: &[Vec<u8>]) -> Option<(String, Vec<Vec<u8>>)> {
+    let count = |what: &str| memchr::memmem::find_iter(arguments.as_bytes(), what).count();
+    if attachments.is_empty() || count(PLACEHOLDER) == count(PLACEHOLDER_KEY) {
+        return None;
+    }
+    let (mut embedded, mut attached) = (String::new(), Vec::new());
+    socketio::embed(&mut embedded, arguments, attachments);
+    let json = socketio::extract(&embedded, &mut attached).unwrap_or(embedded);
+    Some((json, attached))
 }

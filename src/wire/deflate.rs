@@ -244,6 +244,17 @@ mod tests {
         assert!(deflater.frame(&framed(TEXT, &chat(2_000)), Window::Full).is_some(), "and the next one is well");
     }
 
+    #[test]
+    fn several_frames_are_left_plain() {
+        let mut deflater = Deflater::default();
+        let text = framed(TEXT, &chat(2_000));
+        for behind in [framed(BINARY, b"ab"), framed(BINARY, &chat(2_000)), framed(TEXT, b"")] {
+            let frames = [&text[..], &behind].concat();
+            assert!(deflater.frame(&frames, Window::Full).is_none());
+        }
+        assert!(deflater.frame(&text, Window::Full).is_some());
+    }
+
     /// Bytes without any pattern.
     fn noise(bytes: usize, seed: u64) -> Vec<u8> {
         let mut state = seed;

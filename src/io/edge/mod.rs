@@ -99,6 +99,8 @@ pub struct Edge {
     pub worked: Signal,
     pub turn: Turn,
     pub stop: Signal,
+    /// The tick is to come sooner than it was to.
+    pub sooner: Signal,
     pub draining: Cell<bool>,
     /// One for each listener: it is to listen no more.
     pub leaving: RefCell<Vec<Rc<Signal>>>,
@@ -210,6 +212,7 @@ impl Edge {
             worked: Signal::default(),
             turn: Turn::default(),
             stop: Signal::default(),
+            sooner: Signal::default(),
             draining: Cell::new(false),
             leaving: RefCell::default(),
             waiting: RefCell::default(),
@@ -358,10 +361,17 @@ impl Edge {
         }
     }
 
+    /// Somebody came in. To an idle shard the tick comes rarely, and what it set for the first may be due before.
+    fn came_in(&self) {
+        if self.counters.borrow().clients_now() == 1 {
+            self.sooner.raise();
+        }
+    }
+
     /// How long the tick may sleep.
     pub fn until_tick(&self) -> Duration {
         let next = self.state.borrow().shard.next_deadline();
-        let longest = match self.counters.borrow().connections_now {
+        let longest = match self.counters.borrow().clients_now() {
             0 if self.waiting.borrow().is_empty() && self.regulars.borrow().is_empty() => TICK_IDLE,
             _ => TICK_BUSY,
         };

@@ -68,6 +68,7 @@ impl Edge {
             counters.opened += 1;
             counters.connections_now += 1;
             drop(counters);
+            self.came_in();
             let opening = Opening { conn, identity, dialect, greeting: answer.into() };
             state.timing.step(&mut state.shard, now, Input::Open(Box::new(opening)), &mut state.effects);
             Ok(conn)

@@ -110,6 +110,7 @@ impl Edge {
             state.sessions.0.insert(conn, session);
             state.rows.hold(conn, held);
             self.counters.borrow_mut().sessions_polling_now += 1;
+            self.came_in();
             let opening = EngineOpening {
                 conn,
                 dialect: mount,
@@ -167,6 +168,7 @@ impl Edge {
             counters.opened += 1;
             counters.connections_now += 1;
             drop(counters);
+            self.came_in();
             let greeting = answer.into();
             let opening = EngineOpening { conn, dialect, transport, secret, identity, refused, greeting };
             state.timing.step(&mut state.shard, now, Input::OpenEngine(Box::new(opening)), &mut state.effects);
@@ -314,8 +316,6 @@ impl Edge {
     /// The socket of `probe` is the session's from now on.
     fn merge(&self, state: &mut State, probe: ConnId, conn: ConnId) {
         let State { rows, sessions, readiness, unread, .. } = state;
-        let mut counters = self.counters.borrow_mut();
-        counters.engine_upgrades += 1;
         let Some(row) = rows.rename(probe, conn) else { return };
         // What the socket has already is told once more.
         if let Err(error) = readiness.rename(&row.socket, Who::Conn(conn)) {
@@ -325,7 +325,7 @@ impl Edge {
         row.queue(unread);
         self.reading.raise();
         if let Some(session) = sessions.0.get_mut(&conn) {
-            counters.sessions_polling_now -= u64::from(std::mem::take(&mut session.is_polled));
+            self.counters.borrow_mut().sessions_polling_now -= u64::from(std::mem::take(&mut session.is_polled));
             let is_known = socket::peer(row.socket.as_raw_fd()).is_ok_and(|peer| peer == session.client);
             if is_known && session.post.is_none() && session.told.is_none() {
                 sessions.0.remove(&conn);
