@@ -554,7 +554,7 @@ fn nothing_is_lost_or_doubled_when_a_websocket_takes_over() {
             drop(probe);
             server.until(|total| total["core"]["connections"] == 1);
         }
-        assert_eq!(server.total()["edge"]["engine_upgrades"], 4);
+        assert_eq!(server.total()["core"]["upgrades"], 4);
     });
 }
 
@@ -642,7 +642,7 @@ fn limits_of_users_and_addresses_hold_for_sessions() {
         probe.send(Message::text("2probe")).unwrap();
         assert_eq!(text(&mut probe), "3probe");
         probe.send(Message::text("5")).unwrap();
-        server.until(|total| total["edge"]["engine_upgrades"] == 1);
+        server.until(|total| total["core"]["upgrades"] == 1);
         let (third, mut http) = server_of(&others[1]);
         assert_eq!(http.payload(third.post("1")), "ok");
         let (bad, mut http) = server.session();
