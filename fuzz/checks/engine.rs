@@ -55,11 +55,11 @@ const SEPARATOR: u8 = 0x1E;
 fn naive_part(packet: &[u8]) -> Option<Part<'_>> {
     match packet.first()? {
         b'b' => {
-            let digits = packet[1..].iter().position(|byte| *byte == b'=').unwrap_or(packet.len() - 1);
-            let (digits, padding) = packet[1..].split_at(digits);
-            let padded = [digits, &b"=="[..(4 - digits.len() % 4) % 4 % 3]].concat();
-            let is_padding = padding.len() <= 2 && padding.iter().all(|byte| *byte == b'=');
-            let bytes = STANDARD.decode(padded).ok().filter(|_| is_padding)?;
+            let len = packet[1..].iter().position(|byte| *byte == b'=').unwrap_or(packet.len() - 1);
+            let (digits, written) = packet[1..].split_at(len);
+            // All of it, some of it or none.
+            let padding = &b"==="[..(4 - len % 4) % 4];
+            let bytes = STANDARD.decode([digits, padding].concat()).ok().filter(|_| padding.starts_with(written))?;
             Some(Part::Binary(bytes))
         }
         b'1'..=b'6' => std::str::from_utf8(packet).ok().map(Part::Text),

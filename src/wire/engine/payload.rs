@@ -179,6 +179,8 @@ mod tests {
         ] {
             assert!(all(body).is_err(), "{body:?}");
         }
+        // Who pauses is not left with nothing where there is something to complain of.
+        assert!(parts(b"4a\x1e").next().expect("an end").is_err());
         let mut parts = parts(b"4a\x1e9\x1e4b");
         assert_eq!(parts.next(), Some(Ok(Part::Text("4a"))));
         assert!(parts.next().expect("an end").is_err());
