@@ -385,6 +385,11 @@ impl Shard {
         self.kernel.conns.row(conn).is_some_and(|row| row.is_open() && !row.flags.has(Flags::UNREAD))
     }
 
+    /// It is not being read, and will be again: see [`Shard::is_reading`].
+    pub fn is_paused(&self, conn: ConnId) -> bool {
+        self.kernel.conns.row(conn).is_some_and(|row| row.is_open() && row.flags.has(Flags::UNREAD))
+    }
+
     /// What is to be written next, front first, at least one frame and then up to `bytes_max`.
     /// Takes the connection off the dirty list. Returns the bytes.
     pub fn gather<'a>(&'a mut self, conn: ConnId, into: &mut Vec<&'a [u8]>, bytes_max: usize) -> usize {

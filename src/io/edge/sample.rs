@@ -27,6 +27,7 @@ use crate::kernel::mounts::EngineSettings;
 use crate::kernel::paths::Paths;
 use crate::kernel::placement::Placement;
 use crate::shard::{Input, Shard, ShardConfig};
+use crate::wire::codes::CloseCode;
 use crate::wire::dialect::NATIVE_JSON;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
@@ -43,12 +44,13 @@ pub const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
 /// Where [`Echo`] is served.
 pub const ENGINE: &str = "/engine/";
 
-/// Sends back what it is sent; a text that is a number, so many bytes.
+/// Sends back what it is sent; a text that is a number, so many bytes; after `bye`, nothing.
 struct Echo;
 
 impl Endpoint for Echo {
     fn on_message(&mut self, client: &mut Client<'_>, message: Message<'_>) {
         match message {
+            Message::Text("bye") => client.close(CloseCode::GoingAway, "as you wish"),
             Message::Text(text) => match text.parse() {
                 Ok(bytes) => client.send(Message::Text(&"x".repeat(bytes))),
                 Err(_) => client.send(message),

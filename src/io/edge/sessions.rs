@@ -252,12 +252,11 @@ impl Edge {
                 break;
             }
             if !shard.is_reading(conn) {
-                // Once it has ended nobody wants the rest; that it came is true.
-                let is_open = shard.sid(conn).is_some_and(|sid| shard.session(&sid).is_some());
-                return match is_open {
+                return match shard.is_paused(conn) {
                     true => Heard::Paused,
-                    false if *at == 0 => Heard::Ended,
-                    false => Heard::Whole,
+                    // Once it has ended nobody wants the rest; that some of it came is true.
+                    false if *at > 0 => Heard::Whole,
+                    false => Heard::Ended,
                 };
             }
             if taken == POSTED_PER_TURN {

@@ -580,6 +580,22 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_sent_away_brings_nothing_more_and_has_its_last_words() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        say(&edge, &peer, post(&sid, "4bye\u{1e}4too late"));
+        assert!(heard(&mut peer).ends_with("\r\n\r\nok"));
+        let mut second = come(&edge);
+        say(&edge, &second, post(&sid, "3"));
+        assert!(heard(&mut second).ends_with(r#"{"code":1,"message":"Session ID unknown"}"#));
+        say(&edge, &peer, get(&sid));
+        assert!(heard(&mut peer).ends_with("\r\n\r\n1"));
+        say(&edge, &peer, get(&sid));
+        assert!(heard(&mut peer).starts_with("HTTP/1.1 400 "));
+        assert_eq!((counters(&edge).sessions_polling_now, edge.report().core.connections), (0, 0));
+    }
+
+    #[test]
     fn many_packets_of_one_post_let_others_have_their_turn() {
         let edge = edge(Driver::Epoll);
         let (sid, mut peer) = session(&edge);
