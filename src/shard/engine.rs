@@ -60,15 +60,16 @@ impl Shard {
         &self.served.mounts[dialect.mount().expect("a path's dialect")].settings
     }
 
-    /// The session of that name, if it is open or has its last words for a GET, and how it may be spoken to.
-    pub fn session(&self, sid: &Sid) -> Option<(ConnId, Spoken)> {
+    /// The session of that name at a path, if it is open or has its last words for a GET, and how it may be
+    /// spoken to.
+    pub fn session(&self, mount: DialectId, sid: &Sid) -> Option<(ConnId, Spoken)> {
         let conn = ConnId(Key { slot: sid.slot, generation: sid.generation });
         let carrier = self.carrier(conn)?;
         // All of it is looked at, so the time that it takes tells nothing.
-        let differs =
-            carrier.secret.iter().zip(sid.secret).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
-        if sid.shard != self.kernel.id.0 || differs != 0 || !(self.kernel.conns.is_open(conn) || carrier.is_lingering())
-        {
+        let differs = carrier.secret.iter().zip(sid.secret).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
+        let is_here = sid.shard == self.kernel.id.0 && self.mount_of(conn) == mount.mount();
+        let is_heard = self.kernel.conns.is_open(conn) || carrier.is_lingering();
+        if differs != 0 || !is_here || !is_heard {
             return None;
         }
         let spoken = match carrier.state {

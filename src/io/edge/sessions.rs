@@ -81,9 +81,9 @@ impl Edge {
         Arc::clone(self.state.borrow().shard.engine(mount))
     }
 
-    /// The session of that name, if it is open.
-    pub fn session(&self, sid: &Sid) -> Option<(ConnId, Spoken)> {
-        self.state.borrow().shard.session(sid)
+    /// The session of that name at a path, if it is open.
+    pub fn session(&self, mount: DialectId, sid: &Sid) -> Option<(ConnId, Spoken)> {
+        self.state.borrow().shard.session(mount, sid)
     }
 
     /// What its client names a session by.

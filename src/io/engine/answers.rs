@@ -109,6 +109,11 @@ impl Manner {
         http::response(400, &self.headers(&[JSON, NO_STORE]), refusal.body(), false)
     }
 
+    /// The next request may do better.
+    pub fn refused_for_now(&self, refusal: Refusal) -> Vec<u8> {
+        http::response(400, &self.headers(&[JSON, NO_STORE]), refusal.body(), self.keeps)
+    }
+
     /// A refusal that Node's engine has no number for.
     pub fn denied(&self, status: u16, code: ErrorCode, message: &str) -> Vec<u8> {
         http::response(status, &self.headers(&[JSON, NO_STORE]), &handshake::error_body(code, message), false)

@@ -318,7 +318,7 @@ fn take_body(regular: &mut Regular, bytes: &[u8]) -> Result<bool, BodyRefused> {
 fn follow(edge: &Edge, key: Key, asked: Asked) {
     let Asked { what, manner, rest } = asked;
     match what {
-        What::Preflight(answer) => {
+        What::Answered(answer) => {
             keep(edge, key, rest);
             let keeps = manner.keeps;
             tell(edge, key, Answer { head: answer, body: b"", keeps, conn: None });

@@ -14,7 +14,7 @@ use crate::io::handshake::{CONNS_RETRY, GOING_AWAY, LABEL_QUERY, Page, Visit, pa
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::shard::Spoken;
 use crate::wire::body::{Body, BodyRefused};
-use crate::wire::codes::ErrorCode;
+use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::DialectId;
 use crate::wire::engine::Sid;
 use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
@@ -101,10 +101,24 @@ pub fn judge(
     };
     let what = what.unwrap_or_else(|refusal| {
         edge.refuse(refusal.reason());
-        What::Refused(manner.refused(refusal))
+        // Where a body may follow, the next request might be found in it.
+        match manner.keeps && !has_body(head) {
+            true => What::Answered(manner.refused_for_now(refusal)),
+            false => What::Refused(manner.refused(refusal)),
+        }
     });
     let rest = if matches!(what, What::Refused(_) | What::Elsewhere(..)) { Vec::new() } else { rest.to_vec() };
     Asked { what, manner, rest }
+}
+
+fn has_body(head: &Head<'_>) -> bool {
+    head.header("transfer-encoding").is_some() || head.headers_named("content-length").any(|length| length != "0")
+}
+
+/// Whether the query has this name, with a value that can be read or without.
+fn names(head: &Head<'_>, name: &str) -> bool {
+    let mut pairs = head.query.unwrap_or_default().split('&');
+    pairs.any(|pair| pair.split('=').next() == Some(name))
 }
 
 struct Request<'a> {
@@ -121,13 +135,11 @@ struct Request<'a> {
 impl Request<'_> {
     fn what(&self) -> Result<What, Refusal> {
         let Request { head, edge, .. } = *self;
-        let has_body = head.header("transfer-encoding").is_some()
-            || head.headers_named("content-length").any(|length| length != "0");
-        if head.headers_named("host").count() > 1 || has_body && head.method != "POST" {
+        if head.headers_named("host").count() > 1 || has_body(head) && head.method != "POST" {
             return Err(Refusal::Request);
         }
         if head.method == "OPTIONS" {
-            return Ok(What::Preflight(self.manner.preflight(head)));
+            return Ok(What::Answered(self.manner.preflight(head)));
         }
         let is_websocket = match head.query_value("transport").as_deref() {
             Some("polling") => false,
@@ -137,7 +149,13 @@ impl Request<'_> {
         if head.query_value("EIO").as_deref() != Some(VERSION) {
             return Err(Refusal::Version);
         }
+        if is_websocket != head.lists("upgrade", "websocket") && head.method == "GET" {
+            return Err(Refusal::Request);
+        }
         let Some(sid) = head.query_value("sid") else {
+            if names(head, "sid") {
+                return Err(Refusal::Session);
+            }
             return match (head.method, is_websocket) {
                 ("GET", true) => self.open_websocket(),
                 ("GET", false) => {
@@ -150,9 +168,16 @@ impl Request<'_> {
         if sid.shard != edge.id.0 {
             return Ok(What::Elsewhere(ShardId(sid.shard), self.bytes.to_vec()));
         }
-        let (conn, spoken) = edge.session(&sid).ok_or(Refusal::Session)?;
+        let (conn, spoken) = edge.session(self.mount, &sid).ok_or(Refusal::Session)?;
         match (head.method, is_websocket, spoken) {
             ("GET", true, Spoken::Polling) => self.probe(conn),
+            // Browsers tell pages of nothing but a WebSocket's end.
+            ("GET", true, _) => {
+                let (mut answer, _) = self.upgrade()?;
+                edge.refuse(Refusal::Request.reason());
+                frame::close(&mut answer, CloseCode::BadRequest.as_u16(), "the session has its WebSocket");
+                Ok(What::Refused(answer))
+            }
             ("GET", false, Spoken::Polling | Spoken::Upgrading) => Ok(What::Poll(conn)),
             ("POST", false, Spoken::Polling | Spoken::Upgrading) => self.post(conn),
             ("GET" | "POST", ..) => Err(Refusal::Request),
