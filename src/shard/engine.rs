@@ -66,7 +66,8 @@ impl Shard {
         let conn = ConnId(Key { slot: sid.slot, generation: sid.generation });
         let carrier = self.carrier(conn)?;
         // All of it is looked at, so the time that it takes tells nothing.
-        let differs = carrier.secret.iter().zip(sid.secret).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
+        let differs =
+            carrier.secret.iter().zip(sid.secret).fold(0, |differs, (ours, theirs)| differs | (ours ^ theirs));
         let is_here = sid.shard == self.kernel.id.0 && self.mount_of(conn) == mount.mount();
         let is_heard = self.kernel.conns.is_open(conn) || carrier.is_lingering();
         if differs != 0 || !is_here || !is_heard {

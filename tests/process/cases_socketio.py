@@ -305,7 +305,7 @@ async def bytes_come_back_behind_their_event(start):
 async def placeholders_are_read_however_they_are_written(start):
     gateway = await app(start)
     session = await member(Socket, gateway)
-    written = '{ "num" : 1 , "_placeholder" : true } ,{"_placeholder":true,"num":0}'
+    written = '{ "num" : 1 , "_placeholder" : true },{"_placeholder":true,"num":0}'
     await session.say(f'452-["message", {written}]', b"a", b"b")
     await hears(session, f'452-["message-back",{PLACEHOLDER % 0},{PLACEHOLDER % 1}]', b"b", b"a")
 

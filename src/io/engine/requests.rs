@@ -17,6 +17,7 @@ use crate::wire::body::{Body, BodyRefused};
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::DialectId;
 use crate::wire::engine::Sid;
+use crate::wire::frame;
 use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head};
 use std::net::IpAddr;
@@ -33,8 +34,9 @@ pub struct Asked {
 }
 
 pub enum What {
-    /// This answer. Whether the connection is kept the manner says, but for a refusal, which ends it.
-    Preflight(Vec<u8>),
+    /// This answer; whether the connection is kept the manner says.
+    Answered(Vec<u8>),
+    /// This answer, and the end of the connection.
     Refused(Vec<u8>),
     /// It is for this shard to hear, from its first byte on.
     Elsewhere(ShardId, Vec<u8>),
@@ -101,8 +103,8 @@ pub fn judge(
     };
     let what = what.unwrap_or_else(|refusal| {
         edge.refuse(refusal.reason());
-        // Where a body may follow, the next request might be found in it.
-        match manner.keeps && !has_body(head) {
+        // Where a body may follow, the next request might be found in it; and of two hosts one is a proxy's mistake.
+        match manner.keeps && !has_body(head) && head.headers_named("host").count() == 1 {
             true => What::Answered(manner.refused_for_now(refusal)),
             false => What::Refused(manner.refused(refusal)),
         }
