@@ -698,8 +698,13 @@ mod tests {
         #[test]
         fn requests_are_mapped_as_trees_are(
             tree in proptest::collection::btree_map("[a-g]|room", prop_oneof![
-                Just(Value::Null), any::<i32>().prop_map(Value::from), "\\PC{0,8}".prop_map(Value::from), Just(Value::from(false)),
-                proptest::collection::vec(prop_oneof![4 => any::<u8>().prop_map(Value::from), 1 => Just(Value::Null)], 0..4).prop_map(Value::from),
+                Just(Value::Null),
+                any::<i32>().prop_map(Value::from),
+                "\\PC{0,8}".prop_map(Value::from),
+                Just(Value::from(false)),
+                proptest::collection::vec(
+                    prop_oneof![4 => any::<u8>().prop_map(Value::from), 1 => Just(Value::Null)], 0..4,
+                ).prop_map(Value::from),
                 Just(serde_json::json!({"x": [1]})),
             ], 0..9),
             picked in proptest::sample::subsequence(vec![0, 1, 2, 3, 4], 0..=5), is_spaced: bool,
@@ -715,7 +720,8 @@ mod tests {
             let mut expected = tree.clone();
             for nth in &picked {
                 for source in ["a", "c", "e"] {
-                    if MADE[*nth].1.contains(&format!("{{{source}}}")) && !picked.iter().any(|nth| MADE[*nth].0 == source) {
+                    let is_used = MADE[*nth].1.contains(&format!("{{{source}}}"));
+                    if is_used && !picked.iter().any(|nth| MADE[*nth].0 == source) {
                         expected.remove(source);
                     }
                 }
@@ -739,7 +745,8 @@ mod tests {
 
         #[test]
         fn no_row_makes_the_compiler_panic(
-            event in "\\PC{0,4}|[a-c]", arguments in "[a-c, {}\\[\\]=\"]{0,12}", fields in "[a-c ,={}\\[\\]\"0-9é]{0,24}",
+            event in "\\PC{0,4}|[a-c]", arguments in "[a-c, {}\\[\\]=\"]{0,12}",
+            fields in "[a-c ,={}\\[\\]\"0-9é]{0,24}",
             emitted in values(),
         ) {
             let row = DeclaredAlias { reply_fields: fields.clone(), ..alias(&event, "r", &arguments, &fields) };

@@ -313,7 +313,9 @@ mod tests {
         #[test]
         fn embedding_and_extracting_are_inverse(
             tree in values(), is_spaced: bool,
-            attachments in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..=ATTACHMENTS_MAX),
+            attachments in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..40), 0..=ATTACHMENTS_MAX,
+            ),
         ) {
             let (placed, expected) = with_bytes(tree, &attachments);
             let text = if is_spaced { serde_json::to_string_pretty(&placed) } else { serde_json::to_string(&placed) };

@@ -41,7 +41,7 @@ impl Forms {
         Forms(forms.into())
     }
 
-    /// Of the namespace that is counted so ([`DialectId::of_namespace`](crate::wire::dialect::DialectId::of_namespace)).
+    /// That of a namespace, counted as its dialect is.
     pub fn get(&self, nth: usize) -> Option<&Form> {
         self.0.get(nth)
     }
@@ -380,7 +380,8 @@ mod tests {
     proptest! {
         #[test]
         fn pushes_of_any_content_arrive_with_it(
-            event in "[A-Za-z0-9_.:-]{1,64}|\\PC{1,12}", room: Option<String>, seq: Option<u64>, ts: Option<u64>, from: Option<String>,
+            event in "[A-Za-z0-9_.:-]{1,64}|\\PC{1,12}",
+            room: Option<String>, seq: Option<u64>, ts: Option<u64>, from: Option<String>,
             tree in values(), bytes in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..50)),
         ) {
             prop_assume!(!is_reserved(&event));
@@ -393,8 +394,11 @@ mod tests {
                 event: &event, room: room.as_deref(), seq, mid: None, ts, from: from.as_deref(), data: raw.as_bytes(),
             });
             let mut meta = json!({});
-            for (key, value) in [("room", room.map(Value::from)), ("seq", seq.map(Value::from)), ("ts", ts.map(Value::from)), ("from", from.map(Value::from))] {
-                if let Some(value) = value { meta[key] = value; }
+            for (key, text) in [("room", room), ("from", from)] {
+                if let Some(text) = text { meta[key] = text.into(); }
+            }
+            for (key, number) in [("seq", seq), ("ts", ts)] {
+                if let Some(number) = number { meta[key] = number.into(); }
             }
             let (text, attachments) = in_chat(&forms(Style::Gateway, Aliases::default()), &frame).remove(0);
             let start = if bytes.is_some() { "51-/chat," } else { "2/chat," };

@@ -490,7 +490,9 @@ pub(super) mod tests {
                 Ok(Packet::Event { namespace, ack, event, arguments, attachments: 0 }) => {
                     (namespace, ack, Some(event.into_owned()), arguments)
                 }
-                Ok(Packet::Ack { namespace, ack, arguments, attachments: 0 }) => (namespace, Some(ack), None, arguments),
+                Ok(Packet::Ack { namespace, ack, arguments, attachments: 0 }) => {
+                    (namespace, Some(ack), None, arguments)
+                }
                 other => return Err(TestCaseError::fail(format!("{text}: {other:?}"))),
             };
             prop_assert_eq!(namespace, &sent.namespace);
@@ -514,7 +516,10 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_reader_panic(text in "[0-9]{0,3}-?/?[a-z]{0,3},?[0-9]{0,3}[\\[\\]{}\",:a-z0-9_$]{0,40}", noise in "\\PC{0,20}") {
+        fn no_text_makes_the_reader_panic(
+            text in "[0-9]{0,3}-?/?[a-z]{0,3},?[0-9]{0,3}[\\[\\]{}\",:a-z0-9_$]{0,40}",
+            noise in "\\PC{0,20}",
+        ) {
             let _ = read(&text);
             let _ = read(&noise);
             let _ = read(&format!("51-[\"a\",{{\"_placeholder\":true,{noise}"));

@@ -144,7 +144,8 @@ pub(super) mod tests {
         #[test]
         fn what_is_written_is_read_back(
             namespace in "/[a-zé\"]{0,12}", ack_number in proptest::option::of(0u64..1 << 53), name in "a\\PC{0,80}",
-            text in "\\PC{0,200}", len in 0usize..4, attachments in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..3),
+            text in "\\PC{0,200}", len in 0usize..4,
+            attachments in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..3),
             before in 0usize..4,
         ) {
             let placeholders = (0..attachments.len()).map(|num| format!(r#"{{"_placeholder":true,"num":{num}}}"#));
