@@ -334,7 +334,8 @@ async def bytes_cross_from_every_protocol_to_every_other(gateway):
     # What was said before one came is bytes too.
     late = await Person.open(gateway, fresh("late"), Polling)
     page = await late.ok("room:history", {"room": room})
-    assert [message["data"] for message in page["messages"]] == [data(bytes)] * 4, str(page)[:500]
+    told = [message["data"] for message in page["messages"]]
+    assert len(told) == 4 and all(one == data(bytes) for one in told), [str(one)[-200:] for one in told]
     for person in (*persons, late):
         person.drop()
     await plain.close()
@@ -407,12 +408,13 @@ async def requests_over_socket_io_have_the_same_limits(start):
         ids = [1000 + n for n in range(160)]
         text = json.dumps(["room:publish", {"room": room, "event": "chat", "data": 1}])
         await person.session.say(*[f"42{id}{text}" for id in ids])
-        answers = []
-        for id in ids:
+        answers = {}
+        for _ in ids:
             _, number, (answer,) = await person.packet()
-            assert number == id, "in order, once each"
-            answers.append(answer)
-        refused = [answer["error"] for answer in answers if not answer["ok"]]
+            assert number not in answers, f"{number} is answered twice"
+            answers[number] = answer
+        assert sorted(answers) == ids
+        refused = [answer["error"] for answer in answers.values() if not answer["ok"]]
         assert 1 <= len(refused) <= 60, len(refused)
         for error in refused:
             assert error["code"] == "rate_limited" and error["retry_after_ms"] >= 1, error
@@ -575,7 +577,7 @@ async def talks(library, start):
         for namespace in ("/", "/realtime"):
             await connection.entered(namespace)
             told, meta = await connection.event(namespace, "connected")
-            assert told["user"] == user and meta == {}, (told, meta)
+            assert told["user"] == user and set(meta) <= {"ts"}, (told, meta)
             (answer,) = await connection.ask(namespace, "room:join", {"room": room})
             assert answer["ok"] is True and answer["data"]["room"] == room, answer
         (answer,) = await connection.ask("/", "room:dance", {})

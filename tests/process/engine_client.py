@@ -202,6 +202,8 @@ class Socket:
 
     def __init__(self, raw):
         self.raw = raw
+        # What the session has heard before it came to be here.
+        self.heard = []
 
     @classmethod
     async def begun(cls, gateway, path="/engine.io/", sid=None, query="", **headers):
@@ -236,6 +238,8 @@ class Socket:
     async def next(self):
         """The next packet, whatever it is."""
         while True:
+            if self.heard:
+                return self.heard.pop(0)
             try:
                 opcode, payload = await self.raw.receive()
             except (asyncio.IncompleteReadError, ConnectionError):
@@ -283,6 +287,7 @@ async def upgraded(session):
     """The WebSocket that a polling session has become."""
     socket = await probed(session)
     await socket.say("5")
+    socket.heard, session.heard = session.heard, []
     return socket
 
 
