@@ -70,8 +70,10 @@ impl Shard {
 
     pub(super) fn pause_sender(&mut self, conn: ConnId) {
         let resume = self.kernel.limits.outbox.resume;
+        let is_upgrading = self.is_upgrading(conn);
         if let Some(row) = self.kernel.conns.row_mut(conn)
             && row.outbox.bytes() > resume
+            && !is_upgrading
         {
             row.flags.set(Flags::FULL);
         }

@@ -367,6 +367,11 @@ impl Shard {
         if let Some(poll) = parked.take() {
             effects.polls.push((poll, PollAnswer::Packets(NOOP_PAYLOAD.to_vec())));
         }
+        // The client waits for the end of its POST before it goes on, and takes nothing until then.
+        if let Some(row) = self.kernel.conns.row_mut(of).filter(|row| row.flags.has(Flags::FULL)) {
+            row.flags.clear(Flags::FULL);
+            effects.resumed.push(of);
+        }
         self.push_packet(now, conn, PONG, PROBE, Class::Logged, effects);
     }
 
@@ -398,6 +403,12 @@ impl Shard {
         if !row.outbox.is_empty() {
             list(of, row, &mut effects.dirty);
         }
+    }
+
+    /// Whether a session's client takes nothing because its WebSocket is about to.
+    pub(super) fn is_upgrading(&self, conn: ConnId) -> bool {
+        let state = self.carrier(conn).map(|carrier| carrier.state);
+        matches!(state, Some(State::Polling { probe: Some((_, true)), .. }))
     }
 
     fn push_packet(&mut self, now: Now, conn: ConnId, kind: u8, text: &str, class: Class, effects: &mut Effects) {

@@ -261,7 +261,7 @@ pub(super) fn status_line(status: u16) -> Vec<u8> {
     out
 }
 
-pub(super) fn put_header(out: &mut Vec<u8>, name: &str, value: &str) {
+pub fn put_header(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));

@@ -333,9 +333,10 @@ async def bytes_cross_from_every_protocol_to_every_other(gateway):
             assert heard == data(bytes) and meta["mid"] == ack["mid"], (somebody, heard)
     # What was said before one came is bytes too.
     late = await Person.open(gateway, fresh("late"), Polling)
-    page = await late.ok("room:history", {"room": room})
+    # As many as have the attachments that clients take of one packet.
+    page = await late.ok("room:history", {"room": room, "limit": 3})
     told = [message["data"] for message in page["messages"]]
-    assert len(told) == 4 and all(one == data(bytes) for one in told), [str(one)[-200:] for one in told]
+    assert len(told) == 3 and all(one == data(bytes) for one in told), [str(one)[-200:] for one in told]
     for person in (*persons, late):
         person.drop()
     await plain.close()

@@ -9,7 +9,7 @@ use crate::base::limits::POSTED_PER_TURN;
 use crate::base::table::Key;
 use crate::base::time::Now;
 use crate::io::control::Held;
-use crate::io::engine::answers::Refusal;
+use crate::io::engine::answers::{self, Refusal};
 use crate::io::engine::regulars::{self, Answer, Parked, Post, Posted, Stage, Written};
 use crate::io::engine::requests::{Candidate, Of, WebSocket};
 use crate::io::readiness::Who;
@@ -23,6 +23,7 @@ use crate::wire::codes::{CloseCode, ErrorCode, WireError};
 use crate::wire::dialect::DialectId;
 use crate::wire::engine::Sid;
 use crate::wire::engine::payload::{self, Part};
+use crate::wire::http;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -136,7 +137,7 @@ impl Edge {
         rest: Vec<u8>,
     ) -> Result<(), OwnedFd> {
         self.within(|state, now| {
-            let WebSocket { answer, dialect, of } = websocket;
+            let WebSocket { mut answer, dialect, of } = websocket;
             let (Some(secret), Some(conn)) = (random(), state.shard.reserve()) else { return Err(socket) };
             let watched = match is_watched {
                 true => state.readiness.rename(&socket, Who::Conn(conn)),
@@ -157,6 +158,15 @@ impl Edge {
                 }
                 Of::Probe(of) => (Transport::Probe { of }, Identity::guest(), None, Held::default()),
             };
+            if let Some(name) =
+                state.shard.engine(dialect).cookie.as_ref().filter(|_| transport == Transport::WebSocket)
+            {
+                let sid = Sid { shard: self.id.0, slot: conn.0.slot, generation: conn.0.generation, secret };
+                // Before the blank line.
+                answer.truncate(answer.len() - 2);
+                http::put_header(&mut answer, "Set-Cookie", &answers::cookie(name, &sid));
+                answer.extend_from_slice(b"\r\n");
+            }
             let limits = state.shard.message_limits(dialect);
             let mut row = Row::new(conn, socket, dialect, rest, limits);
             if row.has_more() {

@@ -6,9 +6,15 @@
 use crate::admission::origins::Allowed;
 use crate::base::limits::{CORS_HEADERS_BYTES_MAX, CORS_HEADERS_MAX};
 use crate::wire::codes::ErrorCode;
+use crate::wire::engine::Sid;
 use crate::wire::handshake;
 use crate::wire::http::{self, Head};
 use std::time::Duration;
+
+/// What tells a client its session in a cookie, for proxies that choose servers by one.
+pub fn cookie(name: &str, sid: &Sid) -> String {
+    format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", sid.text())
+}
 
 /// How an answer is written.
 #[derive(Clone, Debug)]

@@ -346,7 +346,7 @@ fn open_polled(edge: &Edge, key: Key, candidate: Candidate, mut manner: Manner, 
         return end_with(edge, key, &manner.denied(503, ErrorCode::Unavailable, FULL));
     };
     if let (Some(name), Some(sid)) = (&settings.cookie, edge.sid_of(conn)) {
-        manner.cookie = Some(format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", sid.text()).into());
+        manner.cookie = Some(answers::cookie(name, &sid).into());
     }
     park(edge, key, conn, manner, rest);
 }

@@ -7,6 +7,7 @@ use ringroom::kernel::ids::ConnId;
 use ringroom::kernel::mounts::{EngineSettings, Mounts};
 use ringroom::kernel::paths::Paths;
 use ringroom::shard::{Input, Spoken};
+use ringroom::wire::engine::Sid;
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,6 +52,7 @@ fn hall() -> (Hall, Log) {
         ..EngineSettings::default()
     };
     let to = Arc::clone(&log);
+    mounts.engine("/other/", settings.clone(), Arc::new(|| Box::new(Echo(Log::default()))));
     mounts.engine(PATH, settings, Arc::new(move || Box::new(Echo(Arc::clone(&to)))));
     (Hall::new(1, &Paths { mounts, ..Paths::default() }), log)
 }
@@ -66,6 +68,12 @@ fn websocket(hall: &mut Hall) -> Name {
     let guest = hall.open(0, PATH, Transport::WebSocket);
     assert!(hall.heard(guest)[0].starts_with("0{"));
     guest
+}
+
+/// Where the session of that name is, and how it may be spoken to.
+fn session(hall: &Hall, sid: &Sid) -> Option<(ConnId, Spoken)> {
+    let shard = &hall.shards[0];
+    shard.session(shard.mount_at(PATH)?, sid)
 }
 
 fn probe(hall: &mut Hall, of: Name) -> Name {
@@ -93,12 +101,14 @@ fn a_session_is_opened_with_what_its_client_must_know() {
         );
         assert_eq!(*log.lock().unwrap(), ["open"]);
         let spoken = if transport == Transport::Polling { Spoken::Polling } else { Spoken::WebSocket };
-        assert_eq!(hall.shards[0].session(&sid), Some((hall.guests[guest].conn, spoken)));
+        assert_eq!(session(&hall, &sid), Some((hall.guests[guest].conn, spoken)));
         let mut wrong = sid;
         wrong.secret[3] ^= 1;
-        assert_eq!(hall.shards[0].session(&wrong), None);
+        assert_eq!(session(&hall, &wrong), None);
+        let elsewhere = hall.shards[0].mount_at("/other/").expect("it is served");
+        assert_eq!(hall.shards[0].session(elsewhere, &sid), None, "a session is of its path");
         hall.empty();
-        assert_eq!(hall.shards[0].session(&sid), None);
+        assert_eq!(session(&hall, &sid), None);
         assert_eq!(*log.lock().unwrap(), ["open", "close"]);
     }
 }
@@ -285,7 +295,7 @@ fn a_websocket_takes_over_and_nothing_is_lost_or_doubled() {
     assert_eq!(hall.heard(guest), ["4posted", "4behind"]);
     assert_eq!(hall.poll(guest), "refused");
     let sid = hall.shards[0].sid(hall.guests[guest].conn).expect("it is open");
-    assert_eq!(hall.shards[0].session(&sid).map(|(_, spoken)| spoken), Some(Spoken::WebSocket));
+    assert_eq!(session(&hall, &sid).map(|(_, spoken)| spoken), Some(Spoken::WebSocket));
     let second = probe(&mut hall, guest);
     assert_eq!(hall.guests[second].closed, Some(4400));
     hall.say(guest, "4still here");
@@ -380,5 +390,24 @@ fn a_client_that_does_not_poll_is_not_read_on_and_loses_nothing() {
     }
     assert_eq!(heard, sent);
     assert!(hall.shards[shard].is_reading(conn));
+    hall.empty();
+}
+
+#[test]
+fn a_client_that_waits_for_its_post_before_it_upgrades_is_read_to_its_end() {
+    let (mut hall, _) = hall();
+    let guest = polling(&mut hall);
+    let message = format!("4{}", "x".repeat(50_000));
+    let conn = hall.guests[guest].conn;
+    // A payload that is read to its middle.
+    (0..8).for_each(|_| hall.send(guest, super::hall::Sent::Text(message.clone())));
+    hall.settle();
+    assert!(!hall.shards[0].is_reading(conn));
+    let socket = probe(&mut hall, guest);
+    assert!(!hall.shards[0].is_reading(conn), "a GET may come yet");
+    hall.say(socket, "2probe");
+    assert!(hall.shards[0].is_reading(conn));
+    hall.say(socket, "5");
+    assert_eq!(hall.heard(guest).into_iter().filter(|heard| *heard == message).count(), 8);
     hall.empty();
 }
