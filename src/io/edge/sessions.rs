@@ -279,6 +279,14 @@ impl Edge {
         Heard::Whole
     }
 
+    /// Counts what was written to a regular.
+    pub fn count_write(&self, bytes: usize) {
+        self.count(|counters| {
+            counters.writes += 1;
+            counters.bytes_out += bytes as u64;
+        });
+    }
+
     /// Carries out what the core wants done for sessions, and whatever that brings.
     pub(super) fn serve_sessions(&self, state: &mut State, now: Now) {
         loop {
@@ -343,14 +351,16 @@ impl Edge {
                 PollAnswer::Packets(packets) => (manner.payload(packets.len()), &packets[..], manner.keeps),
                 PollAnswer::Refused => (manner.refused(Refusal::Request), &b""[..], false),
             };
-            let written = regular.tell(Answer { head, body, keeps, conn: Some(conn) });
+            let (written, took) = regular.tell(Answer { head, body, keeps, conn: Some(conn) });
+            self.count_write(took);
             Some((conn, written, regular.has_more()))
         });
         let Some(Some((conn, written, has_more))) = told else { return };
-        if written == Written::Partly
-            && let Some(session) = state.sessions.0.get_mut(&conn)
-        {
-            session.told = Some(key);
+        if written == Written::Partly {
+            self.count(|counters| counters.writes_short += 1);
+            if let Some(session) = state.sessions.0.get_mut(&conn) {
+                session.told = Some(key);
+            }
         }
         if has_more {
             regulars.list(key);

@@ -241,7 +241,8 @@ fn hear(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
         Stage::Waits(_) if regular.is_ended => Heard::Ended,
         Stage::Waits(_) => Heard::Waits,
         Stage::IsTold(_) => {
-            let (written, conn) = regular.tell_on();
+            let (written, conn, took) = regular.tell_on();
+            edge.count_write(took);
             Heard::Told(written, conn)
         }
     }
@@ -435,7 +436,8 @@ fn hear_posted(edge: &Edge, key: Key) {
 /// Writes an answer to a regular that is not waiting for the core.
 fn tell(edge: &Edge, key: Key, answer: Answer<'_>) {
     let written = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.tell(answer));
-    if let Some(written) = written {
+    if let Some((written, took)) = written {
+        edge.count_write(took);
         go_on(edge, key, written);
     }
 }
@@ -576,6 +578,7 @@ mod tests {
         assert!(heard(&mut peer).ends_with("\r\n\r\n4again"));
         drop(second);
         say(&edge, &peer, post(&sid, "1"));
+        assert_eq!(counters(&edge).writes, 6, "one for each answer");
         assert_eq!((counters(&edge).sessions_polling_now, edge.report().core.connections), (0, 0));
     }
 
