@@ -302,8 +302,11 @@ fn a_body_comes_in_chunks_or_byte_by_byte_and_never_in_doubt() {
 fn what_is_asked_wrongly_is_told_what_nodes_engine_tells() {
     on_one_and_two_shards(|server| {
         let (sid, mut http) = server.session();
-        let ask = |line: &str| {
-            let answer = Http::new(server).ask(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        // One connection asks all of it: a mistake without a body costs it nothing.
+        let mut asker = Http::new(server);
+        let mut ask = |line: &str| {
+            let answer = asker.ask(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            assert!(answer.keeps(), "{line}");
             (answer.status, serde_json::from_str::<Value>(&answer.body).unwrap()["code"].as_u64().unwrap())
         };
         let unknown = |shard: u8| {
@@ -328,8 +331,8 @@ fn what_is_asked_wrongly_is_told_what_nodes_engine_tells() {
         ] {
             assert_eq!(ask(line), (400, code), "{line}");
         }
-        let mut websocket = Http::new(server);
-        assert_eq!(websocket.ask(websocket_request("/socket.io/?EIO=4&transport=websocket&sid=nobody")).status, 400);
+        let unknown = websocket_request("/socket.io/?EIO=4&transport=websocket&sid=nobody");
+        assert_eq!(Http::new(server).ask(unknown).status, 400);
         assert_eq!(http.payload(sid.post("1")), "ok");
         let gone = Http::new(server).ask(sid.get());
         assert_eq!((gone.status, gone.body.as_str()), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
@@ -508,6 +511,24 @@ fn text(socket: &mut WebSocket<TcpStream>) -> String {
     }
 }
 
+/// The code of the close frame that comes.
+fn closed(mut socket: WebSocket<TcpStream>) -> u16 {
+    loop {
+        match socket.read() {
+            Ok(Message::Close(frame)) => return u16::from(frame.unwrap().code),
+            Ok(_) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A WebSocket that comes for nothing is closed, with this code.
+fn upgrade_refused(server: &Server, sid: &Sid) -> u16 {
+    let mut http = Http::new(server);
+    assert_eq!(http.ask(sid.upgrade()).status, 101);
+    closed(websocket(http))
+}
+
 #[test]
 fn nothing_is_lost_or_doubled_when_a_websocket_takes_over() {
     const EACH: usize = 150;
@@ -550,7 +571,7 @@ fn nothing_is_lost_or_doubled_when_a_websocket_takes_over() {
             assert_eq!(seen, (0..EACH).collect::<Vec<_>>(), "round {round}");
             assert_eq!(http.ask(sid.get()).status, 400, "its WebSocket alone speaks for it");
             assert_eq!(Http::new(server).ask(sid.post("3")).status, 400);
-            assert_eq!(Http::new(server).ask(sid.upgrade()).status, 400);
+            assert_eq!(upgrade_refused(server, &sid), 4400);
             probe.send(Message::text(r#"427["room:info",{"room":"chat:1"}]"#)).unwrap();
             while !text(&mut probe).starts_with("437[") {}
             drop(probe);
@@ -567,19 +588,10 @@ fn a_probe_that_fails_leaves_the_polling_alone() {
         for nonsense in ["hello", "5", "4hello"] {
             let mut probe = Http::new(server);
             assert_eq!(probe.ask(sid.upgrade()).status, 101);
-            let mut second = Http::new(server);
-            assert_eq!(second.ask(sid.upgrade()).status, 400, "one at a time");
+            assert_eq!(upgrade_refused(server, &sid), 4400, "one at a time");
             let mut probe = websocket(probe);
             probe.send(Message::text(nonsense)).unwrap();
-            let closed = loop {
-                match probe.read() {
-                    Ok(Message::Close(frame)) => break u16::from(frame.unwrap().code),
-                    Ok(_) => {}
-                    Err(error) => panic!("{error}"),
-                }
-            };
-            assert_eq!(closed, 4400);
-            drop(probe);
+            assert_eq!(closed(probe), 4400);
             server.until(|total| total["core"]["connections"] == 1);
             assert_eq!(http.payload(sid.post("3")), "ok");
         }
@@ -601,7 +613,7 @@ fn a_websocket_of_its_own_needs_no_polling() {
         assert!(text(&mut socket).starts_with("40{"));
         let sid = Sid(open["sid"].as_str().unwrap().to_owned());
         assert_eq!(Http::new(server).ask(sid.get()).status, 400, "it cannot be polled");
-        assert_eq!(Http::new(server).ask(sid.upgrade()).status, 400, "nor taken over");
+        assert_eq!(upgrade_refused(server, &sid), 4400, "nor taken over");
         assert_eq!(server.total()["edge"]["connections_now"], 1);
         socket.send(Message::text("1")).unwrap();
         while socket.read().is_ok() {}

@@ -289,6 +289,14 @@ impl Edge {
         Heard::Whole
     }
 
+    /// Counts what was written to a regular.
+    pub fn count_write(&self, bytes: usize) {
+        self.count(|counters| {
+            counters.writes += 1;
+            counters.bytes_out += bytes as u64;
+        });
+    }
+
     /// Carries out what the core wants done for sessions, and whatever that brings.
     pub(super) fn serve_sessions(&self, state: &mut State, now: Now) {
         loop {
@@ -353,14 +361,16 @@ impl Edge {
                 PollAnswer::Packets(packets) => (manner.payload(packets.len()), &packets[..], manner.keeps),
                 PollAnswer::Refused => (manner.refused(Refusal::Request), &b""[..], false),
             };
-            let written = regular.tell(Answer { head, body, keeps, conn: Some(conn) });
+            let (written, took) = regular.tell(Answer { head, body, keeps, conn: Some(conn) });
+            self.count_write(took);
             Some((conn, written, regular.has_more()))
         });
         let Some(Some((conn, written, has_more))) = told else { return };
-        if written == Written::Partly
-            && let Some(session) = state.sessions.0.get_mut(&conn)
-        {
-            session.told = Some(key);
+        if written == Written::Partly {
+            self.count(|counters| counters.writes_short += 1);
+            if let Some(session) = state.sessions.0.get_mut(&conn) {
+                session.told = Some(key);
+            }
         }
         if has_more {
             regulars.list(key);
@@ -437,4 +447,84 @@ fn random() -> Option<[u8; 12]> {
     let mut random = [0; 12];
     aws_lc_rs::rand::fill(&mut random).ok()?;
     Some(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::callers::Rate;
+    use crate::io::edge::sample::{ENGINE, counters, edge};
+    use crate::io::egress::Direct;
+    use crate::io::entrance::Entrance;
+    use crate::io::runtime::Driver;
+    use crate::io::{engine, handshake};
+    use std::io::Read;
+    use std::net::Ipv4Addr;
+    use std::os::unix::net::UnixStream;
+
+    const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+
+    fn ask(edge: &Edge, target: &str, lines: &str) -> (UnixStream, String) {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let request = format!("GET {ENGINE}?EIO=4&{target} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+        socket::send(peer.as_raw_fd(), request.as_bytes()).unwrap();
+        handshake::begin(edge, ours.into(), Ipv4Addr::LOCALHOST.into());
+        turn(edge);
+        let mut answer = Vec::new();
+        let _ = peer.read_to_end(&mut answer);
+        (peer, String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    fn say(edge: &Edge, peer: &UnixStream, text: &str) {
+        let frame = [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat();
+        socket::send(peer.as_raw_fd(), &frame).unwrap();
+        turn(edge);
+    }
+
+    fn turn(edge: &Edge) {
+        let mut egress = Direct::default();
+        edge.look();
+        for _ in 0..2 {
+            while edge.read() | handshake::hear_some(edge) | engine::hear_some(edge) | edge.flush(&mut egress) {}
+        }
+    }
+
+    #[test]
+    fn a_session_that_a_websocket_took_over_keeps_nothing_but_its_row() {
+        let edge = edge(Driver::Epoll);
+        let (_peer, open) = ask(&edge, "transport=polling", "");
+        let sid = &open.split_once(r#"0{"sid":""#).unwrap_or_else(|| panic!("{open}")).1[..28];
+        assert_eq!(edge.state.borrow().sessions.0.len(), 1);
+        let (probe, switched) = ask(&edge, &format!("transport=websocket&sid={sid}"), UPGRADE);
+        assert!(switched.starts_with("HTTP/1.1 101 "), "{switched}");
+        say(&edge, &probe, "2probe");
+        say(&edge, &probe, "5");
+        assert!(edge.state.borrow().sessions.0.is_empty());
+        assert_eq!((counters(&edge).sessions_polling_now, counters(&edge).connections_now), (0, 1));
+        let (_native, _) = ask(&edge, "transport=websocket", UPGRADE);
+        assert!(edge.state.borrow().sessions.0.is_empty());
+        drop(probe);
+        turn(&edge);
+        assert_eq!((counters(&edge).connections_now, edge.report().core.connections), (1, 1));
+    }
+
+    #[test]
+    fn failures_count_to_the_address_that_the_proxy_named() {
+        let edge = edge(Driver::Epoll);
+        let proxies = ["127.0.0.1/32"].iter().map(|text| crate::admission::networks::Network::parse(text).unwrap());
+        let rate = Rate { number: 1, per: Duration::from_secs(3_600) };
+        let entrance = Entrance { proxies: proxies.collect(), failures: Some(rate), ..Entrance::default() };
+        *edge.entrance.borrow_mut() = Arc::new(entrance);
+        let from = |address: &str| format!("X-Forwarded-For: {address}\r\n");
+        let lines = from("192.0.2.7") + UPGRADE;
+        let (_peer, switched) = ask(&edge, "transport=websocket", &lines);
+        assert!(switched.starts_with("HTTP/1.1 101 "), "{switched}");
+        let conn = *edge.state.borrow().sessions.0.keys().next().expect("its socket does not tell whose it is");
+        edge.within(|state, _| state.effects.failures.push(conn));
+        let again = |address: &str| ask(&edge, "transport=polling", &from(address)).1;
+        assert!(again("192.0.2.7").starts_with("HTTP/1.1 429 "));
+        assert!(again("192.0.2.8").starts_with("HTTP/1.1 200 "));
+    }
 }

@@ -9,7 +9,7 @@ pub mod answers;
 pub mod regulars;
 pub mod requests;
 
-use crate::base::limits::{HEAD_BYTES_MAX, READS_PER_TURN};
+use crate::base::limits::HEAD_BYTES_MAX;
 use crate::base::table::Key;
 use crate::io::control::{Asking, Control};
 use crate::io::edge::{Edge, Heard as Taken};
@@ -67,7 +67,7 @@ pub fn take_over(edge: &Edge, asking: Asking) {
 
 /// Hears regulars that have something to say or to be told, a bounded number. Says whether more wait.
 pub fn hear_some(edge: &Edge) -> bool {
-    let due = edge.regulars.borrow().to_hear().min(READS_PER_TURN);
+    let due = edge.regulars.borrow().to_hear().min(edge.tuning.reads_per_turn);
     for _ in 0..due {
         let Some(key) = edge.regulars.borrow_mut().next_to_hear() else { break };
         hear_one(edge, key);
@@ -241,7 +241,8 @@ fn hear(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
         Stage::Waits(_) if regular.is_ended => Heard::Ended,
         Stage::Waits(_) => Heard::Waits,
         Stage::IsTold(_) => {
-            let (written, conn) = regular.tell_on();
+            let (written, conn, took) = regular.tell_on();
+            edge.count_write(took);
             Heard::Told(written, conn)
         }
     }
@@ -435,7 +436,8 @@ fn hear_posted(edge: &Edge, key: Key) {
 /// Writes an answer to a regular that is not waiting for the core.
 fn tell(edge: &Edge, key: Key, answer: Answer<'_>) {
     let written = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.tell(answer));
-    if let Some(written) = written {
+    if let Some((written, took)) = written {
+        edge.count_write(took);
         go_on(edge, key, written);
     }
 }
@@ -576,6 +578,7 @@ mod tests {
         assert!(heard(&mut peer).ends_with("\r\n\r\n4again"));
         drop(second);
         say(&edge, &peer, post(&sid, "1"));
+        assert_eq!(counters(&edge).writes, 6, "one for each answer");
         assert_eq!((counters(&edge).sessions_polling_now, edge.report().core.connections), (0, 0));
     }
 
@@ -682,6 +685,31 @@ mod tests {
         drop(second);
         assert!(!has_ended(&mut parked));
         assert_eq!(counters(&edge).sessions_polling_now, 2, "who is idle loses its socket and no session");
+    }
+
+    #[test]
+    fn a_request_for_another_shard_goes_there_whole_or_is_told_that_there_is_too_much() {
+        use crate::base::limits::CONTROLS_MAX;
+        use crate::io::bell::Bell;
+        use crate::io::control::door;
+        let mut edge = edge(Driver::Epoll);
+        let (other, controls) = door(std::sync::Arc::new(Bell::new().unwrap()));
+        let doors = std::sync::Arc::new([edge.doors[0].clone(), other]);
+        std::rc::Rc::get_mut(&mut edge).expect("nobody else has it").doors = doors;
+        let sid = crate::wire::engine::Sid { shard: 1, slot: 0, generation: 0, secret: [0; 12] }.text();
+        let request = post(&sid, "4whole").replace("\r\n\r\n", "\r\nOrigin: http://h\r\nHost: h\r\n\r\n");
+        let both = request.clone() + &get(&sid);
+        let mut first = come(&edge);
+        say(&edge, &first, &both);
+        let Some(Control::Asks(asking)) = controls.take() else { panic!("it is for the other shard") };
+        assert_eq!(String::from_utf8(asking.bytes).unwrap(), both);
+        assert_eq!((heard(&mut first), edge.regulars.borrow().len()), (String::new(), 0));
+        (0..CONTROLS_MAX).for_each(|_| assert!(edge.doors[1].try_leave(Control::Stop).is_ok()));
+        let mut second = come(&edge);
+        say(&edge, &second, &request);
+        let refused = heard(&mut second);
+        assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("Access-Control-Allow-Origin"), "{refused}");
+        assert_eq!((counters(&edge).requests_out, counters(&edge).refused["engine_full"]), (1, 1));
     }
 
     #[test]

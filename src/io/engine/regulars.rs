@@ -129,8 +129,8 @@ impl Regular {
     }
 
     /// Writes an answer, as much as the socket takes, and has what is left of it written later. What came
-    /// behind the request that it answers is heard then.
-    pub fn tell(&mut self, answer: Answer<'_>) -> Written {
+    /// behind the request that it answers is heard then. Says how many bytes were written, too.
+    pub fn tell(&mut self, answer: Answer<'_>) -> (Written, usize) {
         let Answer { head, body, keeps, conn } = answer;
         let ahead = match std::mem::replace(&mut self.stage, Stage::asks(Vec::new())) {
             Stage::Asks { bytes, .. } => bytes,
@@ -151,7 +151,7 @@ impl Regular {
         };
         if took == bytes && keeps {
             self.stage = Stage::asks(ahead);
-            return Written::Whole;
+            return (Written::Whole, took);
         }
         let rest = match is_broken {
             true => Vec::new(),
@@ -163,12 +163,14 @@ impl Regular {
         let told = Told { conn, rest, at: 0, keeps, is_broken, ahead };
         let written = told.written();
         self.stage = Stage::IsTold(Box::new(told));
-        written
+        (written, took)
     }
 
-    /// Writes on, and says whose packets these are. Whoever has the whole answer asks again.
-    pub fn tell_on(&mut self) -> (Written, Option<ConnId>) {
-        let Stage::IsTold(told) = &mut self.stage else { return (Written::Whole, None) };
+    /// Writes on, and says whose packets these are and how many bytes were written. Whoever has the whole answer
+    /// asks again.
+    pub fn tell_on(&mut self) -> (Written, Option<ConnId>, usize) {
+        let Stage::IsTold(told) = &mut self.stage else { return (Written::Whole, None, 0) };
+        let before = told.at;
         while !told.is_broken && told.at < told.rest.len() {
             match socket::send(self.socket.as_raw_fd(), &told.rest[told.at..]) {
                 Ok(took) => told.at += took,
@@ -176,12 +178,12 @@ impl Regular {
                 Err(_) => told.is_broken = true,
             }
         }
-        let (written, conn) = (told.written(), told.conn);
+        let (written, conn, took) = (told.written(), told.conn, told.at - before);
         if written == Written::Whole {
             let ahead = std::mem::take(&mut told.ahead);
             self.stage = Stage::asks(ahead);
         }
-        (written, conn)
+        (written, conn, took)
     }
 
     /// Another turn would find something.
@@ -504,7 +506,7 @@ mod tests {
         let (regular, peer) = regular(Vec::new());
         let key = regulars.enter(regular, at(0));
         let told = regulars.with(key, at(0), |regular| regular.tell(answer(&payload, true)));
-        assert_eq!(told, Some(Written::Partly));
+        assert!(matches!(told, Some((Written::Partly, 1..))));
         assert!(regulars.bytes_held > 0 && regulars.overdue(at(stall - 1)).is_none());
         assert_eq!(regulars.overdue(at(stall)), Some(key));
         let (mut heard, mut chunk) = (0, vec![0; 1 << 16]);
@@ -528,13 +530,13 @@ mod tests {
         for keeps in [true, false] {
             let (mut regular, peer) = regular(Vec::new());
             drop(peer);
-            assert_eq!(regular.tell(answer(b"body", keeps)), Written::Broken);
+            assert_eq!(regular.tell(answer(b"body", keeps)), (Written::Broken, 0));
             assert_eq!((regular.has_more(), regular.bytes_held()), (true, 0));
         }
         let (mut regular, _peer) = regular(b"GET /".to_vec());
-        assert_eq!(regular.tell(answer(b"body", false)), Written::Last);
+        assert_eq!(regular.tell(answer(b"body", false)), (Written::Last, 9));
         let (mut regular, _peer) = self::regular(b"GET /".to_vec());
-        assert_eq!(regular.tell(answer(b"body", true)), Written::Whole);
+        assert_eq!(regular.tell(answer(b"body", true)), (Written::Whole, 9));
         assert!(matches!(&regular.stage, Stage::Asks { bytes, .. } if bytes == b"GET /"), "what came behind is next");
     }
 
