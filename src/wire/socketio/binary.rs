@@ -8,7 +8,9 @@ use crate::wire::engine::Malformed;
 use crate::wire::json;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use memchr::{memchr2, memmem};
+use memchr::memchr2;
+use memchr::memmem::Finder;
+use std::sync::LazyLock;
 
 /// Appends JSON in which the placeholders of these attachments are their bytes in base64. `json` has come
 /// through [`parse`](super::parse()) with so many attachments.
@@ -35,7 +37,7 @@ pub fn embed(out: &mut String, json: &str, attachments: &[impl AsRef<[u8]>]) {
 /// where it has a key `_placeholder` of its own: clients would take that for an attachment which does not
 /// come, and close. Beyond `ATTACHMENTS_MAX`, which clients refuse, bytes stay where they are.
 pub fn extract(json: &str, attachments: &mut Vec<Vec<u8>>) -> Option<String> {
-    memmem::find(json.as_bytes(), BIN.as_bytes())?;
+    BIN_FINDER.find(json.as_bytes())?;
     let before = attachments.len();
     let mut out = String::with_capacity(json.len());
     let mut done = 0;
@@ -90,6 +92,7 @@ pub(super) fn check(json: &str, attachments: usize) -> Result<(), Malformed> {
 }
 
 const BIN: &str = r#""$bin""#;
+static BIN_FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(BIN));
 const PLACEHOLDER: &str = r#""_placeholder""#;
 const NUM: &str = r#""num""#;
 
