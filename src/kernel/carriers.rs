@@ -107,13 +107,20 @@ pub struct Carrier {
     pub entering: Option<Box<Entering>>,
     /// Its client hears no more.
     pub is_deaf: bool,
-    /// It is closing, by the server's wish, and what it is told goes to the next GET, if one comes.
-    pub last_words: bool,
+    /// What it is closing with.
+    pub closing: Option<CloseCode>,
 }
 
 impl Carrier {
+    /// It is closing by the server's wish, and what it is told goes to the next GET, if one comes.
     pub fn is_lingering(&self) -> bool {
-        self.last_words && !self.is_deaf && matches!(self.state, State::Polling { .. })
+        let is_by_wish = matches!(self.closing, Some(CloseCode::Normal)) || self.is_to_come_back();
+        is_by_wish && !self.is_deaf && matches!(self.state, State::Polling { .. })
+    }
+
+    /// Its client is to open another session.
+    pub fn is_to_come_back(&self) -> bool {
+        matches!(self.closing, Some(CloseCode::GoingAway | CloseCode::Restart))
     }
 }
 

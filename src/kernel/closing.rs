@@ -70,7 +70,7 @@ impl Kernel {
         }
         self.end_riders(now, conn, (number, reason), effects);
         if let Some(carrier) = self.carriers.get_mut(conn) {
-            carrier.last_words = matches!(counted, CloseCode::Normal | CloseCode::GoingAway | CloseCode::Restart);
+            carrier.closing = Some(counted);
         }
     }
 

@@ -133,7 +133,7 @@ impl Shard {
             assembling: None,
             entering: None,
             is_deaf: false,
-            last_words: false,
+            closing: None,
         };
         self.kernel.carriers.insert(conn, carrier);
         if self.is_draining() {
@@ -332,19 +332,33 @@ impl Shard {
             }
             let mut packets = Vec::new();
             let rendered = payload::render(&pieces, POLL_PACKETS_MAX, payload_bytes, &mut packets);
-            if let Some(State::Polling { parked, .. }) = self.carrier_mut(conn).map(|carrier| &mut carrier.state) {
-                *parked = None;
+            let is_all = rendered.bytes == self.queued(conn);
+            let mut is_to_come_back = false;
+            if let Some(carrier) = self.carrier_mut(conn) {
+                is_to_come_back = carrier.is_to_come_back();
+                if let State::Polling { parked, .. } = &mut carrier.state {
+                    *parked = None;
+                }
             }
-            if is_closing && rendered.bytes < self.queued(conn) {
-                // The rest has nobody to go to; the end is what must be said.
-                packets.extend_from_slice(b"\x1e");
-                packets.extend_from_slice(CLOSE_PAYLOAD);
-            }
-            effects.polls.push((poll, PollAnswer::Packets(packets)));
+            let answer = match is_closing {
+                // Some clients come back where a transport breaks off, and not where a server says goodbye.
+                true if is_to_come_back => without_close(packets, is_all),
+                true if !is_all => {
+                    // The rest has nobody to go to; the end is what must be said.
+                    packets.extend_from_slice(b"\x1e");
+                    packets.extend_from_slice(CLOSE_PAYLOAD);
+                    PollAnswer::Packets(packets)
+                }
+                _ => PollAnswer::Packets(packets),
+            };
+            effects.polls.push((poll, answer));
             self.on_wrote(now, conn, rendered.bytes, effects);
         } else if let Some(row) = self.kernel.conns.row_mut(conn) {
             row.flags.clear(Flags::LISTED);
-            if is_closing && self.carrier(conn).is_some_and(Carrier::is_lingering) {
+            // To be told that it is to come back, nobody needs to ask.
+            let has_words = row.outbox.frames().count() > 1;
+            let is_worth = |carrier: &Carrier| carrier.is_lingering() && (has_words || !carrier.is_to_come_back());
+            if is_closing && self.carrier(conn).is_some_and(is_worth) {
                 return;
             }
         }
@@ -492,6 +506,22 @@ impl Shard {
         let Some(nth) = self.mount_of(conn) else { return };
         if let By::Messages(endpoint) = &mut self.served.mounts[nth].by {
             endpoint.on_close(conn);
+        }
+    }
+}
+
+/// The packets of a session that ends without the last, which says so; what has none is refused, as every GET
+/// after it will be. `is_all`: the last is among them.
+fn without_close(mut packets: Vec<u8>, is_all: bool) -> PollAnswer {
+    if is_all {
+        packets.truncate(packets.len() - CLOSE_PAYLOAD.len());
+    }
+    match packets.pop() {
+        None => PollAnswer::Refused,
+        Some(last) => {
+            // A separator where the last packet was taken.
+            packets.extend((!is_all).then_some(last));
+            PollAnswer::Packets(packets)
         }
     }
 }

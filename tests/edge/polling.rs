@@ -714,8 +714,9 @@ fn polling_clients_are_sent_away_by_a_drain() {
         server.until(|total| polls(total) == before + 6);
         server.signal("-TERM");
         for (_, http) in &mut clients {
-            let payload = http.answer().expect("an answer").body;
-            assert!(payload.ends_with('1'), "{payload}");
+            // Whatever waited, and no goodbye, which would keep some clients away.
+            let answer = http.answer().expect("an answer");
+            assert!(answer.status == 400 || !answer.body.ends_with("\x1e1"), "{}", answer.body);
         }
         drop(clients);
         assert_eq!(server.child.wait().unwrap().code(), Some(0));

@@ -330,12 +330,20 @@ fn a_drain_ends_transports_so_that_clients_come_back() {
     let (guest, polled) = (enter(&mut hall, 0, "/", "ada"), hall.open(0, PATH, Transport::Polling));
     hall.poll(polled);
     let waiting = hall.get(polled);
+    // Somebody whom something waits for.
+    let busy = hall.open(0, PATH, Transport::Polling);
+    hall.poll(busy);
+    hall.say(busy, "40/nowhere");
+    hall.say(busy, "40/nowhere");
     let pace = DrainPace { conns_per_s: 1_000, over: Duration::ZERO, retry: Duration::ZERO };
     hall.step(0, Input::Drain(pace));
     hall.settle();
     assert_eq!(hall.guests[guest].closed, Some(1012));
     assert_eq!(hall.heard(guest), Vec::<String>::new(), "no DISCONNECT, which would keep it away");
-    assert_eq!(hall.answer(waiting), Some("1"));
+    assert_eq!(hall.answer(waiting), Some("refused"), "a goodbye would keep some away");
+    let error = r#"44/nowhere,{"message":"Invalid namespace"}"#;
+    assert_eq!(hall.poll(busy), format!("{error}\x1e{error}"));
+    assert_eq!(hall.poll(busy), "refused");
     hall.empty();
 }
 
