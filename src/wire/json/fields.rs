@@ -277,7 +277,7 @@ mod tests {
         #[test]
         fn walking_hands_on_the_items_that_the_iterator_finds(text in texts()) {
             let mut walked = Vec::new();
-            let checked = walk_items(&text, &mut |item, spans| walked.push((item, spans.clone())));
+            let checked = walk_items(&text, |item, spans| walked.push((item, spans.clone())));
             prop_assert!(checked.is_ok());
             let found: Vec<_> = array(&text).into_iter().flatten().collect();
             prop_assert_eq!(walked.iter().map(|(item, _)| *item).collect::<Vec<_>>(), found);

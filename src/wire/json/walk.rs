@@ -21,19 +21,19 @@ pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) 
         let at = std::str::from_utf8(raw).map_or_else(|error| error.valid_up_to(), str::len);
         return Err(JsonError::Utf8 { at });
     };
-    walk_text(text, field, &mut |_, _| {})
+    walk_text::<false>(text, field)
 }
 
 /// Like [`walk`], of a text that is UTF-8 already, and where it is an array: hands each of its items on, and
 /// where the fields of that item lie.
-pub fn walk_items<'a>(text: &'a str, item: &mut dyn FnMut(&'a str, &Spans)) -> Result<(), JsonError> {
-    walk_text(text, &mut |_, _, _| {}, item)
+pub fn walk_items<'a>(text: &'a str, mut item: impl FnMut(&'a str, &Spans)) -> Result<(), JsonError> {
+    walk_text::<true>(text, &mut |_, value, spans| item(value, spans))
 }
 
-fn walk_text<'a>(
+/// `ITEMS`: it is the items of an array that are handed on, without a key.
+fn walk_text<'a, const ITEMS: bool>(
     text: &'a str,
     field: &mut dyn FnMut(Key<'a>, &'a str, &Spans),
-    item: &mut dyn FnMut(&'a str, &Spans),
 ) -> Result<(), JsonError> {
     let raw = text.as_bytes();
     let syntax = |at, expected| Err(JsonError::Syntax { at, expected });
@@ -49,7 +49,9 @@ fn walk_text<'a>(
         match depth {
             1 => {
                 value_at = at;
-                spans.clear();
+                if ITEMS {
+                    spans.clear();
+                }
             }
             2 => inner.value = at as u32,
             _ => {}
@@ -71,7 +73,7 @@ fn walk_text<'a>(
                     objects >>= 1;
                 } else {
                     if is_object {
-                        at = key(raw, at, depth, &mut outer, &mut inner)?;
+                        at = key(raw, at, depth, &mut outer, &mut inner, &mut spans)?;
                     }
                     continue 'value;
                 }
@@ -85,16 +87,11 @@ fn walk_text<'a>(
         // After a value: close what closes here, until a comma asks for the next one.
         loop {
             let is_object = objects & 1 == 1;
-            if depth <= 2 {
-                match (depth, is_object) {
-                    (1, true) => field(outer, &text[value_at..at], &spans),
-                    (1, false) => item(&text[value_at..at], &spans),
-                    (2, true) => {
-                        inner.value_end = at as u32;
-                        spans.note(inner, value_at as u32);
-                    }
-                    _ => {}
-                }
+            if depth == 1 && is_object != ITEMS {
+                field(outer, &text[value_at..at], &spans);
+            } else if depth == 2 && is_object {
+                inner.value_end = at as u32;
+                spans.note(inner, value_at as u32);
             }
             at = skip_space(raw, at);
             if depth == 0 {
@@ -104,7 +101,7 @@ fn walk_text<'a>(
                 Some(b',') => {
                     at = skip_space(raw, at + 1);
                     if is_object {
-                        at = key(raw, at, depth, &mut outer, &mut inner)?;
+                        at = key(raw, at, depth, &mut outer, &mut inner, &mut spans)?;
                     }
                     continue 'value;
                 }
@@ -123,10 +120,20 @@ fn walk_text<'a>(
 /// Past the key that begins at `at`, its colon and the white space around that; notes the key as
 /// that of the field under way at its level.
 #[inline(always)]
-fn key<'a>(raw: &'a [u8], at: usize, depth: usize, outer: &mut Key<'a>, inner: &mut Span) -> Result<usize, JsonError> {
+fn key<'a>(
+    raw: &'a [u8],
+    at: usize,
+    depth: usize,
+    outer: &mut Key<'a>,
+    inner: &mut Span,
+    spans: &mut Spans,
+) -> Result<usize, JsonError> {
     let (end, is_plain) = key_end(raw, at)?;
     match depth {
-        1 => *outer = Key { quoted: &raw[at..end], is_plain },
+        1 => {
+            *outer = Key { quoted: &raw[at..end], is_plain };
+            spans.clear();
+        }
         2 => {
             inner.key = at as u32;
             inner.key_end = if is_plain { end as u32 } else { 0 };

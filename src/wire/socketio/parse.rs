@@ -74,7 +74,7 @@ pub fn parse(text: &str, attachments_max: usize) -> Result<Packet<'_>, Malformed
             match auth {
                 "" => Ok(Packet::Connect { namespace, auth: "{}" }),
                 auth if auth.starts_with('{') => {
-                    json::walk_items(auth, &mut |_, _| {}).map_err(no_json)?;
+                    json::walk_items(auth, |_, _| {}).map_err(no_json)?;
                     Ok(Packet::Connect { namespace, auth: auth.trim_end() })
                 }
                 _ => malformed("what comes with a CONNECT is an object"),
@@ -183,7 +183,7 @@ fn arguments(array: &str, is_named: bool) -> Result<(Option<&str>, Arguments<'_>
     // From the first argument to the end of the last.
     let (mut start, mut end) = (0, 0);
     let place = |item: &str| item.as_ptr() as usize - array.as_ptr() as usize;
-    let walked = json::walk_items(array, &mut |item, spans| {
+    let walked = json::walk_items(array, |item, spans| {
         if is_named && name.is_none() {
             name = Some(item);
             return;
