@@ -99,11 +99,9 @@ impl Kernel {
 
     /// The socket is closed: the slot is free.
     pub fn gone(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
-        if let Some(row) = self.conns.row(conn) {
-            if row.dialect.mount().is_some() {
-                self.end_riders(now, conn, (CLOSED_WITHOUT_A_WORD, "the socket ended"), effects);
-                self.carriers.remove(conn);
-            }
+        if self.conns.row(conn).is_some_and(|row| row.dialect.mount().is_some()) {
+            self.end_riders(now, conn, (CLOSED_WITHOUT_A_WORD, "the socket ended"), effects);
+            self.carriers.remove(conn);
         }
         if let Some(row) = self.conns.row(conn) {
             self.counters.blocked -= u64::from(row.flags.has(Flags::BLOCKED));

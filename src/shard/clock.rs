@@ -88,7 +88,7 @@ impl Shard {
         let (dialect, account) = (row.dialect, &self.kernel.memory.account);
         let ping = made.ping(account);
         let push =
-            dialect.endpoint().is_none().then(|| made.push(now, dialect.plain(), self.kernel.encoder.forms(), account));
+            dialect.has_envelopes().then(|| made.push(now, dialect.plain(), self.kernel.encoder.forms(), account));
         self.kernel.push_to(now, conn, &ping, effects);
         if let Some(push) = push {
             self.kernel.push_to(now, conn, &push, effects);

@@ -217,6 +217,9 @@ impl Shard {
         let Some(cold) = self.kernel.conns.cold(conn) else { return };
         let identity = &cold.identity;
         let Limits { message_bytes, rooms_per_conn, rooms_per_request, rates, heartbeat, .. } = &self.kernel.limits;
+        // Who is in a namespace hears the beats of its session.
+        let beats = self.mount_of(self.kernel.carriers.transport_of(conn));
+        let heartbeat = beats.map_or(*heartbeat, |nth| self.served.mounts[nth].settings.ping_interval);
         let rate = rates.conn.filter(|_| Paid::exempt(identity, &rates.unlimited_roles).is_none());
         let data = Connected {
             conn: format_args!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),

@@ -191,7 +191,7 @@ impl Shard {
         if let Some(token) = token.filter(|token| !token.is_empty()) {
             return self.kernel.verify(now, token.strip_prefix(BEARER).unwrap_or(&token));
         }
-        if let Some(refused) = self.carrier(carrier).and_then(|carrier| carrier.refused.clone()) {
+        if let Some(refused) = self.carrier(carrier).and_then(|carrier| carrier.refused) {
             return Err(refused);
         }
         let identity = self.kernel.conns.cold(carrier).map(|cold| cold.identity.clone());

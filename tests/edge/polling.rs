@@ -614,7 +614,7 @@ fn a_websocket_of_its_own_needs_no_polling() {
         let sid = Sid(open["sid"].as_str().unwrap().to_owned());
         assert_eq!(Http::new(server).ask(sid.get()).status, 400, "it cannot be polled");
         assert_eq!(upgrade_refused(server, &sid), 4400, "nor taken over");
-        assert_eq!(server.total()["edge"]["connections_now"], 1);
+        server.until(|total| total["edge"]["connections_now"] == 1);
         socket.send(Message::text("1")).unwrap();
         while socket.read().is_ok() {}
     });

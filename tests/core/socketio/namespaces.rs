@@ -18,7 +18,8 @@ const PATH: &str = "/socket.io/";
 fn paths() -> Paths {
     let mut mounts = Mounts::default();
     let names = ["/", "/realtime"].map(Box::from);
-    mounts.socket_io(PATH, EngineSettings::default(), SocketIo::of_gateway(names, Arc::default()));
+    let settings = EngineSettings { ping_interval: Duration::from_secs(24), ..EngineSettings::default() };
+    mounts.socket_io(PATH, settings, SocketIo::of_gateway(names, Arc::default()));
     Paths { mounts, ..Paths::default() }
 }
 
@@ -71,6 +72,7 @@ fn whoever_has_a_good_token_comes_in_and_is_told_who_it_is() {
     let heard = hall.heard(guest);
     let told: Value = serde_json::from_str(&heard[1][2..]).unwrap();
     assert_eq!((&told[0], &told[1]["user"]), (&json!("connected"), &json!("ada")));
+    assert_eq!(told[1]["heartbeat_ms"], 24_000, "the session's, not that of other connections");
     let bearer = session(&mut hall, 0);
     hall.say(bearer, format!("40/realtime,{}", json!({ "token": format!("Bearer {}", hall.token("ada")) })));
     assert!(hall.heard(bearer)[0].starts_with("40/realtime,{"));
