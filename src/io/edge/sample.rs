@@ -50,7 +50,7 @@ struct Echo;
 impl Endpoint for Echo {
     fn on_message(&mut self, client: &mut Client<'_>, message: Message<'_>) {
         match message {
-            Message::Text("bye") => client.close(CloseCode::GoingAway, "as you wish"),
+            Message::Text("bye") => client.close(CloseCode::Normal, "as you wish"),
             Message::Text(text) => match text.parse() {
                 Ok(bytes) => client.send(Message::Text(&"x".repeat(bytes))),
                 Err(_) => client.send(message),

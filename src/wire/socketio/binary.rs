@@ -9,8 +9,6 @@ use crate::wire::json;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::memchr2;
-use memchr::memmem::Finder;
-use std::sync::LazyLock;
 
 /// Appends JSON in which the placeholders of these attachments are their bytes in base64. `json` has come
 /// through [`parse`](super::parse()) with so many attachments.
@@ -37,7 +35,9 @@ pub fn embed(out: &mut String, json: &str, attachments: &[impl AsRef<[u8]>]) {
 /// where it has a key `_placeholder` of its own: clients would take that for an attachment which does not
 /// come, and close. Beyond `ATTACHMENTS_MAX`, which clients refuse, bytes stay where they are.
 pub fn extract(json: &str, attachments: &mut Vec<Vec<u8>>) -> Option<String> {
-    BIN_FINDER.find(json.as_bytes())?;
+    if !has_bytes(json) {
+        return None;
+    }
     let before = attachments.len();
     let mut out = String::with_capacity(json.len());
     let mut done = 0;
@@ -92,9 +92,14 @@ pub(super) fn check(json: &str, attachments: usize) -> Result<(), Malformed> {
 }
 
 const BIN: &str = r#""$bin""#;
-static BIN_FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(BIN));
 const PLACEHOLDER: &str = r#""_placeholder""#;
 const NUM: &str = r#""num""#;
+
+/// Whether there may be bytes in it. Nearly no text has a dollar, so this is one look for it.
+fn has_bytes(json: &str) -> bool {
+    let json = json.as_bytes();
+    memchr::memchr_iter(b'$', json).any(|at| at > 0 && json[at - 1..].starts_with(BIN.as_bytes()))
+}
 
 /// What a [`scan`] comes by.
 enum Place {

@@ -9,9 +9,8 @@ use crate::base::limits::NAMESPACES_MAX;
 use crate::wire::alias::Aliases;
 use crate::wire::frame;
 use crate::wire::json;
-use memchr::memmem::Finder;
 use std::borrow::Cow;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// What the packets of a namespace are like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +62,8 @@ impl Form {
     fn push(&self, out: &mut Vec<u8>, push: &str) {
         let (name, rest) = push.split_at(string_end(push.as_bytes(), 0));
         // A string holds no quote without a backslash before it, so this is where the data begins.
-        let at = DATA_FINDER.find(rest.as_bytes()).expect("a push has data");
+        let mut commas = memchr::memchr_iter(b',', rest.as_bytes());
+        let at = commas.find(|at| rest[*at..].starts_with(DATA)).expect("a push has data");
         let data = &rest[at + DATA.len()..rest.len() - 1];
         let meta = rest[..at].strip_prefix(',').unwrap_or_default();
         if self.style == Style::Application {
@@ -137,7 +137,6 @@ impl Form {
 
 const EVENT: &str = r#"{"event":"#;
 const DATA: &str = r#","data":"#;
-static DATA_FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(DATA));
 const ID: &str = r#"{"id":"#;
 const OK: &str = r#""ok":true,"data":"#;
 const NOT_OK: &str = r#""ok":false,"error":"#;
