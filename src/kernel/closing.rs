@@ -2,6 +2,7 @@
 //! Invariant: from the close on, the connection is in no room and nothing more is queued for it; what
 //! it still pins is let go of after [`LINGER`], or with its reset.
 
+use crate::admission::identity::Identity;
 use crate::base::limits::LINGER;
 use crate::base::time::Now;
 use crate::kernel::audited::{self, Audited};
@@ -12,6 +13,7 @@ use crate::kernel::entry::Frame;
 use crate::kernel::fan_out::list;
 use crate::kernel::ids::{ConnId, RoomId, ShardId};
 use crate::kernel::mail::Gone;
+use crate::kernel::mounts;
 use crate::kernel::outbox::Outbox;
 use crate::kernel::reasons::{CloseReason, Dropped};
 use crate::kernel::{Kernel, Timer};
@@ -116,8 +118,11 @@ impl Kernel {
     }
 
     pub(super) fn audit_close(&self, conn: ConnId, code: u16, reason: &str, effects: &mut Effects) {
+        // Sessions are nobody's, and of whom an application let in it did not tell.
+        let is_told = |identity: &Identity| !mounts::is_of_application(identity.tenant());
         if self.limits.audit.is_on
-            && let Some(cold) = self.conns.cold(conn)
+            && self.conns.row(conn).is_some_and(|row| row.dialect.mount().is_none())
+            && let Some(cold) = self.conns.cold(conn).filter(|cold| is_told(&cold.identity))
         {
             let (user, reason) = (cold.identity.user.clone(), audited::reason(reason));
             effects.audit.push(Audited::Closed { conn, user, code, reason });

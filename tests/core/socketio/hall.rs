@@ -5,6 +5,7 @@ use ringroom::base::limits::LANE_ENTRIES_MAX;
 use ringroom::base::time::{Instant, Now};
 use ringroom::features;
 use ringroom::kernel::Limits;
+use ringroom::kernel::audited::{Audited, Auditing};
 use ringroom::kernel::carriers::{PollAnswer, PollId, Transport};
 use ringroom::kernel::effects::Effects;
 use ringroom::kernel::ids::{ConnId, ShardId};
@@ -34,6 +35,8 @@ pub struct Hall {
     /// Sessions by which bad tokens came, and riders that came in and left.
     pub failures: Vec<ConnId>,
     pub left: Vec<ConnId>,
+    /// Whose ends the audit log is told, with code and reason.
+    pub ends: Vec<String>,
     mail: VecDeque<(ShardId, ShardId, Mail)>,
 }
 
@@ -63,7 +66,8 @@ impl Hall {
         paths.check().expect("they can be served");
         let now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
         let shard = |id| {
-            let limits = limits.clone();
+            let audit = Auditing { is_on: true, ..Auditing::default() };
+            let limits = Limits { audit, ..limits.clone() };
             let config =
                 ShardConfig { id: ShardId(id), shards, origin: 1, seed: 7 + u64::from(id), map_key: [1, 2], limits };
             let mut shard = Shard::new(config, features::all(), now).with_paths(paths);
@@ -80,6 +84,7 @@ impl Hall {
             refusal: None,
             failures: Vec::new(),
             left: Vec::new(),
+            ends: Vec::new(),
             mail: VecDeque::new(),
         }
     }
@@ -146,6 +151,10 @@ impl Hall {
         }
         self.failures.append(&mut effects.failures);
         self.left.append(&mut effects.left);
+        self.ends.extend(effects.audit.drain(..).filter_map(|audited| match audited {
+            Audited::Closed { user, code, reason, .. } => Some(format!("{} {code} {reason}", &*user)),
+            _ => None,
+        }));
         let dirty: Vec<ConnId> = effects.dirty.drain(..).chain(effects.dirty_by_crowd.drain(..)).collect();
         for conn in dirty {
             self.flush(shard, conn);

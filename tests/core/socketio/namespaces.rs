@@ -369,3 +369,21 @@ fn a_client_that_does_not_read_is_closed_as_one() {
     assert_eq!(hall.shards[0].snapshot().closes["slow_consumer"], 1);
     hall.empty();
 }
+
+#[test]
+fn the_audit_log_is_told_of_each_who_came_in_once_as_it_ends() {
+    let mut hall = hall(1);
+    let guest = enter(&mut hall, 0, "/", "ada");
+    connect(&mut hall, guest, "/realtime", "bob");
+    hall.say(guest, "41");
+    assert_eq!(hall.ends, ["ada 1000 disconnected"]);
+    let conn = hall.guests[guest].conn;
+    hall.step(0, Input::PeerClose { conn, code: Some(1001) });
+    assert_eq!(hall.ends[1..], ["bob 1001 closed by the client"], "and nobody for the session itself");
+    let other = enter(&mut hall, 0, "/", "cyd");
+    let conn = hall.guests[other].conn;
+    hall.step(0, Input::Gone { conn });
+    assert_eq!(hall.ends[2..], ["cyd 1006 the socket ended"]);
+    hall.empty();
+    assert_eq!(hall.ends.len(), 3);
+}
