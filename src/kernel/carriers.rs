@@ -304,6 +304,17 @@ impl Kernel {
         }
     }
 
+    /// Where this was the probe of a session, polling goes on as if it had never been.
+    pub fn give_up_probe(&mut self, conn: ConnId) {
+        let Some(State::Probe { of }) = self.carriers.get(conn).map(|carrier| carrier.state) else { return };
+        if self.conns.row(of).is_some()
+            && let Some(Carrier { state: State::Polling { probe, .. }, .. }) = self.carriers.get_mut(of)
+            && probe.is_some_and(|(probe, _)| probe == conn)
+        {
+            *probe = None;
+        }
+    }
+
     /// Closes a rider: where its identity is no longer good it is put out of its namespace, and other
     /// namespaces of its client stay; else its client is to come back, for which the transport has to end.
     pub(super) fn close_rider(

@@ -74,6 +74,7 @@ impl Kernel {
         if let Some(carrier) = self.carriers.get_mut(conn) {
             carrier.closing = Some(counted);
         }
+        self.give_up_probe(conn);
     }
 
     /// Closes for a reason of the core's own, and counts it.

@@ -486,13 +486,7 @@ impl Shard {
     pub(super) fn end_session(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
         let Some(state) = self.carrier(conn).map(|carrier| carrier.state) else { return };
         match state {
-            State::Probe { of } => {
-                if let Some(State::Polling { probe, .. }) = self.carrier_mut(of).map(|carrier| &mut carrier.state) {
-                    // Polling goes on as if it had never been.
-                    *probe = None;
-                }
-                return;
-            }
+            State::Probe { .. } => return self.kernel.give_up_probe(conn),
             State::Polling { parked, probe } => {
                 if let Some(poll) = parked {
                     effects.polls.push((poll, PollAnswer::Packets(CLOSE_PAYLOAD.to_vec())));

@@ -31,6 +31,7 @@ const NO_ATTACHMENTS: &[Vec<u8>] = &[];
 /// How all clients write the place of an attachment, and what no placeholder lacks.
 const PLACEHOLDER: &str = r#"{"_placeholder":true,"num":"#;
 const PLACEHOLDER_KEY: &str = r#""_placeholder""#;
+const NOT_IN: &str = "not in this namespace";
 /// What clients with auth fields of their own may put before a token.
 const BEARER: &str = "Bearer ";
 
@@ -43,7 +44,13 @@ impl Shard {
             return self.fail(now, conn, "attachments were expected", effects);
         }
         match socketio::parse(text, attachments_max) {
-            Ok(Packet::Event { attachments: missing @ 1.., .. } | Packet::Ack { attachments: missing @ 1.., .. }) => {
+            Ok(
+                Packet::Event { namespace, attachments: missing @ 1.., .. }
+                | Packet::Ack { namespace, attachments: missing @ 1.., .. },
+            ) => {
+                if self.rider_in(conn, namespace).is_none() {
+                    return self.fail(now, conn, NOT_IN, effects);
+                }
                 let until = now.at.after(ATTACHMENTS_TIME_MAX);
                 let assembling =
                     Assembling { packet: text.into(), missing, attachments: Vec::new(), bytes: text.len(), until };
@@ -94,11 +101,11 @@ impl Shard {
                     let why = (CloseCode::Normal.as_u16(), "disconnected");
                     self.kernel.end_rider(now, conn, why, effects);
                 }
-                None => self.fail(now, carrier, "not in this namespace", effects),
+                None => self.fail(now, carrier, NOT_IN, effects),
             },
             Packet::Event { namespace, ack, event, arguments, .. } => match self.rider_in(carrier, namespace) {
                 Some(conn) => self.on_event(now, (carrier, conn), ack, event, arguments, attachments, effects),
-                None => self.fail(now, carrier, "not in this namespace", effects),
+                None => self.fail(now, carrier, NOT_IN, effects),
             },
             Packet::Ack { namespace, ack, arguments, .. } => match self.rider_in(carrier, namespace) {
                 Some(conn) => {
@@ -116,7 +123,7 @@ impl Shard {
                         application.on_answer(socket, question, Some(&answer));
                     });
                 }
-                None => self.fail(now, carrier, "not in this namespace", effects),
+                None => self.fail(now, carrier, NOT_IN, effects),
             },
         }
     }

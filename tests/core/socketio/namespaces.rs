@@ -226,6 +226,7 @@ fn packets_that_break_the_protocol_end_the_session_and_cost_what_they_are() {
         "451000000000-[\"a\"]",
         "4511-[\"a\"]",
         "42/realtime,[\"a\"]",
+        "451-/realtime,[\"a\",{\"_placeholder\":true,\"num\":0}]",
         "41/realtime",
         "47",
         "42[\"connect\"]",

@@ -352,10 +352,16 @@ fn a_probe_that_takes_too_long_is_closed_and_polling_goes_on() {
         hall.say(guest, "3");
         assert!(passed <= over + 2 * TICK);
     }
-    let conn = hall.guests[socket].conn;
-    hall.step(0, Input::Gone { conn });
+    // Though the peer of the probe has not answered its close.
     hall.say(guest, "4hello");
     assert!(hall.poll(guest).ends_with("4hello"));
+    let another = probe(&mut hall, guest);
+    hall.say(another, "2probe");
+    let conn = hall.guests[socket].conn;
+    hall.step(0, Input::Gone { conn });
+    hall.say(another, "5");
+    hall.say(guest, "4upgraded");
+    assert_eq!(hall.heard_of(guest, "4"), ["4upgraded"]);
     hall.empty();
 }
 
