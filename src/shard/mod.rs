@@ -480,8 +480,11 @@ impl Shard {
             self.answer_ping(now, conn, &payload, effects);
         }
         self.kernel.pump_replay(conn, effects);
-        let riders = self.carrier(conn).map(|carrier| carrier.riders.clone()).unwrap_or_default();
-        riders.into_iter().for_each(|rider| self.kernel.pump_replay(rider, effects));
+        // Nearly always nobody has anything to catch up on.
+        if !self.kernel.replaying.is_empty() {
+            let riders = self.carrier(conn).map(|carrier| carrier.riders.clone()).unwrap_or_default();
+            riders.into_iter().for_each(|rider| self.kernel.pump_replay(rider, effects));
+        }
     }
 
     fn on_blocked(&mut self, now: Now, conn: ConnId) {
