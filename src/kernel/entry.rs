@@ -45,6 +45,8 @@ pub struct Entry {
     /// This connection does not get it.
     pub excluded: Option<ConnAt>,
     pub at: Instant,
+    /// What its receivers spoke when it was made.
+    wanted: DialectSet,
     forms: Box<[Form]>,
 }
 
@@ -109,7 +111,7 @@ impl Encoder {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Form {
     dialect: DialectId,
     bytes: Arc<[u8]>,
@@ -147,7 +149,31 @@ impl Entry {
                 }
             }
         }
-        Entry { place, class, excluded, at, forms: encoded.into() }
+        Entry { place, class, excluded, at, wanted, forms: encoded.into() }
+    }
+
+    /// What is kept of it for later: not the plain forms that are made of the native one in no time, or a room
+    /// whose members speak them would keep everything twice.
+    pub fn kept(self: &Arc<Entry>) -> Arc<Entry> {
+        let is_kept = |form: &&Form| form.dialect == dialect::NATIVE_JSON || form.dialect.window().is_some();
+        if self.forms.iter().all(|form| is_kept(&form)) {
+            return Arc::clone(self);
+        }
+        Arc::new(Entry { forms: self.forms.iter().filter(is_kept).cloned().collect(), ..**self })
+    }
+
+    /// With what was not kept of the forms that its receivers read.
+    pub fn completed(self: &Arc<Entry>, encoder: &mut Encoder) -> Arc<Entry> {
+        if self.wanted.iter().all(|dialect| self.form(dialect).is_some()) {
+            return Arc::clone(self);
+        }
+        let mut forms = self.forms.to_vec();
+        for plain in self.wanted.iter().map(DialectId::plain) {
+            if forms.iter().all(|form| form.dialect != plain) {
+                forms.push(Form { dialect: plain, bytes: Arc::from(encoder.one(plain, self.json_frame())) });
+            }
+        }
+        Arc::new(Entry { forms: forms.into(), ..**self })
     }
 
     /// The frame for receivers of `dialect`, if the home knew that there are any.
@@ -250,6 +276,23 @@ pub struct Frames {
 impl Frames {
     pub fn of(account: &Rc<Account>, entry: &Entry) -> Frames {
         let frame = |form: &Form| (form.dialect, Frame::new(account, form.bytes.clone(), entry.class));
+        let (first, rest) = entry.forms.split_first().expect("every entry is encoded in native JSON");
+        Frames { first: frame(first), rest: rest.iter().map(frame).collect() }
+    }
+
+    /// Whether there is one of each form of `entry`, of which these are kept.
+    #[inline]
+    pub fn are_all_of(&self, entry: &Entry) -> bool {
+        entry.forms.len() == 1 + self.rest.len()
+    }
+
+    /// Those of `entry`, of which these are kept.
+    pub fn completed(&self, account: &Rc<Account>, entry: &Entry) -> Frames {
+        let kept = |dialect| std::iter::once(&self.first).chain(&self.rest).find(|(spoken, _)| *spoken == dialect);
+        let frame = |form: &Form| match kept(form.dialect) {
+            Some((dialect, frame)) => (*dialect, frame.clone()),
+            None => (form.dialect, Frame::new(account, form.bytes.clone(), entry.class)),
+        };
         let (first, rest) = entry.forms.split_first().expect("every entry is encoded in native JSON");
         Frames { first: frame(first), rest: rest.iter().map(frame).collect() }
     }

@@ -23,9 +23,10 @@ impl Kernel {
             if from == self.id { self.rooms.get(room).and_then(|row| row.history().frames_of(entry)) } else { None };
         let fresh;
         let frames = match kept {
-            Some(frames) => frames,
-            None => {
-                fresh = Frames::of(&self.memory.account, entry);
+            Some(frames) if frames.are_all_of(entry) => frames,
+            kept => {
+                let account = &self.memory.account;
+                fresh = kept.map_or_else(|| Frames::of(account, entry), |kept| kept.completed(account, entry));
                 &fresh
             }
         };
