@@ -9,6 +9,7 @@ use crate::admission::rights::Right;
 use crate::base::time::Now;
 use crate::kernel::Kernel;
 use crate::kernel::calls::Asker;
+use crate::kernel::conns::Flags;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Class;
 use crate::kernel::ids::{ConnAt, ConnId, RoomRef};
@@ -276,7 +277,7 @@ impl Kernel {
         self.counters.parked += 1;
         let heard = self.carriers.transport_of(conn);
         if let Some(row) = self.conns.row_mut(heard) {
-            row.flags.set(crate::kernel::conns::Flags::PAUSED);
+            row.flags.set(Flags::PAUSED);
         }
     }
 }

@@ -12,8 +12,9 @@ use crate::kernel::Timer;
 use crate::kernel::carriers::{Assembling, Entering, Entrant};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
-use crate::kernel::entry::Class;
-use crate::kernel::ids::{ConnId, RoomRef};
+use crate::kernel::entry::{Class, Frame};
+use crate::kernel::ids::ConnId;
+use crate::kernel::mail::Ask;
 use crate::kernel::mounts::By;
 use crate::kernel::namespace::{Ack, Arguments, Namespace, Socket};
 use crate::kernel::rates::Price;
@@ -224,7 +225,7 @@ impl Shard {
         let Some(dialect) = self.kernel.conns.row(carrier).map(|row| row.dialect) else { return };
         let refusal = |out: &mut Vec<u8>| socketio::connect_error(out, namespace, message, data);
         let frame = self.kernel.encoder.frames(dialect.plain(), refusal);
-        let frame = crate::kernel::entry::Frame::logged(&self.kernel.memory.account, frame);
+        let frame = Frame::logged(&self.kernel.memory.account, frame);
         self.kernel.push_to(now, carrier, &frame, effects);
     }
 
@@ -270,13 +271,9 @@ impl Shard {
         if self.served.namespaces[namespace].application.is_none() {
             return self.enter_inbox(conn, inbox, effects);
         }
-        self.enter_namespace(conn, inbox, effects);
+        // What is said to the whole namespace, before anything that it asks for itself.
+        self.kernel.ask_as_application(conn, inbox, Ask::Enter, None, effects);
         self.with_application(now, conn, effects, |application, socket| application.on_connect(socket, auth));
-    }
-
-    /// Has a socket hear what is said to its whole namespace, before anything that it asks for itself.
-    fn enter_namespace(&mut self, conn: ConnId, all: RoomRef, effects: &mut Effects) {
-        self.kernel.ask_as_application(conn, all, crate::kernel::mail::Ask::Enter, None, effects);
     }
 
     #[allow(clippy::too_many_arguments, reason = "what a packet has, and where it came from")]

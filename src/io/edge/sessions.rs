@@ -13,7 +13,6 @@ use crate::io::engine::answers::{self, Refusal};
 use crate::io::engine::regulars::{self, Answer, Parked, Post, Posted, Stage, Written};
 use crate::io::engine::requests::{Candidate, Of, WebSocket};
 use crate::io::readiness::Who;
-use crate::io::rows::Row;
 use crate::io::socket;
 use crate::kernel::carriers::{Entrant, PollAnswer, PollId, Transport};
 use crate::kernel::ids::ConnId;
@@ -138,16 +137,8 @@ impl Edge {
     ) -> Result<(), OwnedFd> {
         self.within(|state, now| {
             let WebSocket { mut answer, dialect, of } = websocket;
-            let (Some(secret), Some(conn)) = (random(), state.shard.reserve()) else { return Err(socket) };
-            let watched = match is_watched {
-                true => state.readiness.rename(&socket, Who::Conn(conn)),
-                false => state.readiness.watch(&socket, Who::Conn(conn)),
-            };
-            if let Err(error) = watched {
-                log::warn!("shard {}: a socket cannot be watched: {error}", self.id.0);
-                state.shard.step(now, Input::Gone { conn }, &mut state.effects);
-                return Err(socket);
-            }
+            let Some(secret) = random() else { return Err(socket) };
+            let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
             let (transport, identity, refused, held) = match of {
                 Of::Session(Candidate { identity, refused, client, held, .. }) => {
                     if client != peer {
@@ -167,18 +158,7 @@ impl Edge {
                 http::put_header(&mut answer, "Set-Cookie", &answers::cookie(name, &sid));
                 answer.extend_from_slice(b"\r\n");
             }
-            let limits = state.shard.message_limits(dialect);
-            let mut row = Row::new(conn, socket, dialect, rest, limits);
-            if row.has_more() {
-                row.queue(&mut state.unread);
-                self.reading.raise();
-            }
-            state.rows.insert(row, None, held);
-            let mut counters = self.counters.borrow_mut();
-            counters.opened += 1;
-            counters.connections_now += 1;
-            drop(counters);
-            self.came_in();
+            self.seat(state, conn, socket, (dialect, rest), (None, held));
             let greeting = answer.into();
             let opening = EngineOpening { conn, dialect, transport, secret, identity, refused, greeting };
             state.timing.step(&mut state.shard, now, Input::OpenEngine(Box::new(opening)), &mut state.effects);
