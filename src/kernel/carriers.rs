@@ -105,6 +105,8 @@ pub struct Carrier {
     pub refused: Option<TokenRefused>,
     pub assembling: Option<Box<Assembling>>,
     pub entering: Option<Box<Entering>>,
+    /// Of whom an application has not heard, and what it came in with.
+    pub ungreeted: Option<Box<(ConnId, Box<str>)>>,
     /// Its client hears no more.
     pub is_deaf: bool,
     /// What it is closing with.
@@ -282,7 +284,9 @@ impl Kernel {
         let Some(carrier) = self.carriers.carrier_of(conn) else { return };
         self.audit_close(conn, why.0, why.1, effects);
         self.leave_all(conn, effects);
-        if let Some(nth) = self.conns.row(conn).and_then(|row| row.dialect.namespace()) {
+        if let Some(row) = self.conns.row(conn).filter(|row| row.flags.has(Flags::SERVED))
+            && let Some(nth) = row.dialect.namespace()
+        {
             self.farewells.push((nth, conn));
         }
         self.carriers.riders[conn.0.slot as usize] = None;

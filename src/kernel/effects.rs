@@ -42,6 +42,8 @@ pub struct Effects {
     pub left: Vec<ConnId>,
     /// Sessions by which a token came that is not good.
     pub failures: Vec<ConnId>,
+    /// Something is due at the wheel's next turn, which is to be no later than that.
+    pub is_soon: bool,
 }
 
 impl Effects {
@@ -61,5 +63,6 @@ impl Effects {
             && self.entrants.is_empty()
             && self.left.is_empty()
             && self.failures.is_empty()
+            && !self.is_soon
     }
 }

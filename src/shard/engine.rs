@@ -132,6 +132,7 @@ impl Shard {
             refused,
             assembling: None,
             entering: None,
+            ungreeted: None,
             is_deaf: false,
             closing: None,
         };
@@ -449,6 +450,7 @@ impl Shard {
     pub(super) fn on_session_timer(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
         let Some(row) = self.kernel.conns.row(conn).filter(|row| row.is_open()) else { return };
         let inactive = seconds(now.at).saturating_sub(row.active_s);
+        self.greet_entrant(now, conn, effects);
         let Some(nth) = self.mount_of(conn) else { return };
         let settings = self.served.mounts[nth].settings.clone();
         let Some(carrier) = self.carrier(conn) else { return };

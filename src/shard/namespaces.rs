@@ -8,6 +8,7 @@ use crate::admission::names::User;
 use crate::admission::token::TokenRefused;
 use crate::base::limits::ATTACHMENTS_TIME_MAX;
 use crate::base::time::Now;
+use crate::base::wheel::TICK;
 use crate::kernel::Timer;
 use crate::kernel::carriers::{Assembling, Entering, Entrant};
 use crate::kernel::conns::{Flags, seconds};
@@ -273,7 +274,30 @@ impl Shard {
         }
         // What is said to the whole namespace, before anything that it asks for itself.
         self.kernel.ask_as_application(conn, inbox, Ask::Enter, None, effects);
-        self.with_application(now, conn, effects, |application, socket| application.on_connect(socket, auth));
+        // An application's first words come in a segment of their own: who listens for one message after the
+        // other, as the protocol's own test suite does, hears but the first of those that come together.
+        if let Some(row) = self.kernel.conns.row_mut(carrier) {
+            row.flags.set(Flags::UNGREETED);
+        }
+        if let Some(carrier) = self.carrier_mut(carrier) {
+            carrier.ungreeted = Some(Box::new((conn, auth.into())));
+        }
+        self.kernel.wheel.set(now.at.after(TICK), Timer::Session(carrier));
+        effects.is_soon = true;
+    }
+
+    /// Tells an application of somebody who has come in, before anything that it says.
+    pub(super) fn greet_entrant(&mut self, now: Now, carrier: ConnId, effects: &mut Effects) {
+        let Some(ungreeted) = self.carrier_mut(carrier).and_then(|carrier| carrier.ungreeted.take()) else { return };
+        let (conn, auth) = *ungreeted;
+        if let Some(row) = self.kernel.conns.row_mut(carrier) {
+            row.flags.clear(Flags::UNGREETED);
+            effects.resumed.push(carrier);
+        }
+        if let Some(row) = self.kernel.conns.row_mut(conn) {
+            row.flags.set(Flags::SERVED);
+        }
+        self.with_application(now, conn, effects, |application, socket| application.on_connect(socket, &auth));
     }
 
     #[allow(clippy::too_many_arguments, reason = "what a packet has, and where it came from")]

@@ -5,6 +5,7 @@
 use crate::admission::identity::Identity;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
+use crate::base::wheel::TICK;
 use crate::features;
 use crate::kernel::Limits;
 use crate::kernel::carriers::{PollAnswer, PollId, Transport};
@@ -362,6 +363,10 @@ impl Race {
             let effects = std::mem::take(&mut self.effects);
             if effects.is_empty() {
                 return;
+            }
+            if effects.is_soon {
+                self.now.at = self.now.at.after(TICK);
+                self.step(Input::Tick);
             }
             for (poll, answer) in effects.polls {
                 let is_awaited = self.client.get.is_there && poll == PollId(self.polls);

@@ -319,6 +319,9 @@ impl Edge {
             counters.mails_out += effects.mail.len() as u64;
             counters.bells += mailing.send(&mut effects.mail);
         }
+        if std::mem::take(&mut effects.is_soon) {
+            self.sooner.raise();
+        }
         if std::mem::take(&mut effects.keys_wanted) {
             (self.keys_wanted)();
         }

@@ -217,3 +217,24 @@ fn an_application_puts_out_or_closes() {
     assert_eq!(log.lock().unwrap().iter().filter(|line| *line == "gone").count(), 3, "each once");
     hall.empty();
 }
+
+#[test]
+fn the_first_words_of_an_application_come_apart_from_the_answer_and_before_all_events() {
+    let (mut hall, log) = hall(1);
+    let guest = hall.open(0, PATH, Transport::WebSocket);
+    let conn = hall.guests[guest].conn;
+    hall.heard(guest);
+    hall.step(0, Input::Text { conn, message: b"40" });
+    assert_eq!(hall.heard_of(guest, "40").len(), 1);
+    assert!(log.lock().unwrap().is_empty() && !hall.shards[0].is_reading(conn));
+    hall.say(guest, r#"42["echo",1]"#);
+    assert_eq!(hall.heard(guest), [r#"42["auth",{}]"#, r#"42["back",1]"#]);
+    // Somebody who goes before that is nobody.
+    let hasty = hall.open(0, PATH, Transport::WebSocket);
+    let conn = hall.guests[hasty].conn;
+    hall.step(0, Input::Text { conn, message: b"40" });
+    hall.step(0, Input::Gone { conn });
+    hall.settle();
+    assert_eq!(*log.lock().unwrap(), ["connect"]);
+    hall.empty();
+}

@@ -3,6 +3,7 @@
 use ringroom::admission::token::{Claims, Verifier, sign_hs256};
 use ringroom::base::limits::LANE_ENTRIES_MAX;
 use ringroom::base::time::{Instant, Now};
+use ringroom::base::wheel::TICK;
 use ringroom::features;
 use ringroom::kernel::Limits;
 use ringroom::kernel::audited::{Audited, Auditing};
@@ -38,6 +39,7 @@ pub struct Hall {
     /// Whose ends the audit log is told, with code and reason.
     pub ends: Vec<String>,
     mail: VecDeque<(ShardId, ShardId, Mail)>,
+    is_soon: bool,
 }
 
 pub struct Guest {
@@ -86,6 +88,7 @@ impl Hall {
             left: Vec::new(),
             ends: Vec::new(),
             mail: VecDeque::new(),
+            is_soon: false,
         }
     }
 
@@ -150,6 +153,7 @@ impl Hall {
             self.guests[at].closed = Some(0);
         }
         self.failures.append(&mut effects.failures);
+        self.is_soon |= std::mem::take(&mut effects.is_soon);
         self.left.append(&mut effects.left);
         self.ends.extend(effects.audit.drain(..).filter_map(|audited| match audited {
             Audited::Closed { user, code, reason, .. } => Some(format!("{} {code} {reason}", &*user)),
@@ -224,6 +228,12 @@ impl Hall {
                         Sent::Binary(bytes) => self.step(shard, Input::Binary { conn, message: &bytes }),
                     }
                 }
+            }
+            if !did && self.is_soon {
+                // Somebody is about to be greeted.
+                self.is_soon = false;
+                self.pass(TICK);
+                did = true;
             }
             if !did {
                 return;
