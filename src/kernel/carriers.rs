@@ -107,6 +107,8 @@ pub struct Carrier {
     pub entering: Option<Box<Entering>>,
     /// Of whom an application has not heard, and what it came in with.
     pub ungreeted: Option<Box<(ConnId, Box<str>)>>,
+    /// Its client says goodbye, and may have a GET under way.
+    pub is_leaving: bool,
     /// Its client hears no more.
     pub is_deaf: bool,
     /// What it is closing with.

@@ -37,6 +37,9 @@ const PROBE: &str = "probe";
 /// What makes a queued ping give way to the next.
 const PING_KEY: u64 = 1;
 
+/// How long a GET is waited for that left together with a goodbye.
+const LEAVING_TIME: Duration = TICK.saturating_mul(4);
+
 /// How a session may be spoken to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Spoken {
@@ -133,6 +136,7 @@ impl Shard {
             assembling: None,
             entering: None,
             ungreeted: None,
+            is_leaving: false,
             is_deaf: false,
             closing: None,
         };
@@ -184,6 +188,9 @@ impl Shard {
     pub(super) fn on_packet(&mut self, now: Now, conn: ConnId, text: &str, effects: &mut Effects) {
         let Some(row) = self.kernel.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
         row.heard_s = seconds(now.at);
+        if self.is_leaving(conn) {
+            return;
+        }
         let Some(state) = self.carrier(conn).map(|carrier| carrier.state) else { return };
         let packet = match engine::parse(text) {
             Ok(packet) => packet,
@@ -264,14 +271,23 @@ impl Shard {
     }
 
     /// The client says that it goes: at once, unlike with a WebSocket's close there is nothing to answer, but
-    /// the GET that waits.
+    /// the GET that waits, or that left together with the POST and comes behind it.
     fn on_engine_close(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
-        if let Some(State::Polling { parked, .. }) = self.carrier_mut(conn).map(|carrier| &mut carrier.state)
-            && let Some(poll) = parked.take()
-        {
+        let Some(carrier) = self.carrier_mut(conn) else { return };
+        if let State::Polling { parked, .. } = &mut carrier.state {
+            let Some(poll) = parked.take() else {
+                carrier.is_leaving = true;
+                effects.is_soon = true;
+                return self.kernel.wheel.set(now.at.after(LEAVING_TIME), Timer::Session(conn));
+            };
             effects.polls.push((poll, PollAnswer::Packets(NOOP_PAYLOAD.to_vec())));
         }
         self.abandon(now, conn, CloseCode::Normal, "", effects);
+    }
+
+    /// Whether a session's client has said goodbye, and may still have a GET under way.
+    pub fn is_leaving(&self, conn: ConnId) -> bool {
+        self.carrier(conn).is_some_and(|carrier| carrier.is_leaving) && self.kernel.conns.is_open(conn)
     }
 
     /// Ends a session whose client hears no more.
@@ -288,6 +304,10 @@ impl Shard {
         if !self.kernel.conns.is_open(conn) && !is_lingering || self.is_overdue(now, conn) {
             refuse(effects);
             return self.kernel.close_for(now, conn, CloseReason::Silent, effects);
+        }
+        if self.is_leaving(conn) {
+            effects.polls.push((poll, PollAnswer::Packets(NOOP_PAYLOAD.to_vec())));
+            return self.abandon(now, conn, CloseCode::Normal, "", effects);
         }
         match self.carrier_mut(conn).map(|carrier| &mut carrier.state) {
             Some(State::Polling { parked: Some(_), .. }) => {
@@ -456,6 +476,9 @@ impl Shard {
         let Some(carrier) = self.carrier(conn) else { return };
         if let State::Probe { .. } = carrier.state {
             return self.fail(now, conn, "the probe took too long", effects);
+        }
+        if carrier.is_leaving {
+            return self.abandon(now, conn, CloseCode::Normal, "", effects);
         }
         let is_alone = carrier.alone_since.is_some_and(|since| now.at.since(since) >= settings.connect_timeout);
         if carrier.pong_by.is_some_and(|by| now.at >= by) {

@@ -266,6 +266,10 @@ impl Edge {
             timing.step(shard, now, input, effects);
             *at = body.len() - parts.rest().len();
         }
+        // Who says goodbye hears of it once its GET has: it is under way as often as not.
+        if shard.is_leaving(conn) {
+            return Heard::Paused;
+        }
         Heard::Whole
     }
 

@@ -240,6 +240,26 @@ fn a_client_that_says_goodbye_is_gone_at_once() {
 }
 
 #[test]
+fn a_get_that_left_together_with_the_goodbye_is_answered_behind_it() {
+    let (mut hall, log) = hall();
+    let (one, other) = (polling(&mut hall), polling(&mut hall));
+    for guest in [one, other] {
+        let (conn, message) = (hall.guests[guest].conn, b"1");
+        hall.step(0, Input::Text { conn, message });
+        assert!(hall.shards[0].is_leaving(conn), "the POST waits with its answer");
+        hall.step(0, Input::Text { conn, message: b"4too late" });
+    }
+    assert_eq!(hall.poll(one), "6");
+    assert_eq!(hall.poll(one), "refused");
+    // Nobody asks: it is over in no time all the same.
+    hall.pass(TICK * 4);
+    assert!(!hall.is_open(other));
+    assert_eq!(hall.poll(other), "refused");
+    hall.empty();
+    assert_eq!(log.lock().unwrap().len(), 4);
+}
+
+#[test]
 fn two_gets_at_a_time_end_the_session() {
     let (mut hall, _) = hall();
     let guest = polling(&mut hall);
@@ -372,6 +392,7 @@ fn a_session_that_ends_takes_its_probe_along() {
     let socket = probe(&mut hall, guest);
     hall.say(socket, "2probe");
     hall.say(guest, "1");
+    hall.pass(TICK * 4);
     assert_eq!(hall.guests[socket].closed, Some(4400));
     hall.empty();
 }
