@@ -388,3 +388,30 @@ fn the_audit_log_is_told_of_each_who_came_in_once_as_it_ends() {
     hall.empty();
     assert_eq!(hall.ends.len(), 3);
 }
+
+#[test]
+fn a_session_whose_first_token_is_taken_back_keeps_its_other_namespaces() {
+    let mut hall = hall(1);
+    let token = hall.token("ada");
+    let guest = hall.open_with(0, PATH, Transport::WebSocket, Some(&token));
+    hall.say(guest, "40");
+    connect_past(&mut hall, guest, "/realtime", "bob");
+    let target = Target::User { tenant: "default".into(), user: "ada".into() };
+    let now_s = hall.now.unix_ms / 1_000;
+    let order = Revocation { target, issued_upto_unix_s: now_s, until_unix_s: now_s + 3_600 };
+    hall.step(0, Input::Revoke { revocations: &[order] });
+    hall.settle();
+    assert_eq!(hall.heard(guest).last().map(String::as_str), Some("41"));
+    assert!(hall.is_open(guest));
+    hall.say(guest, "40");
+    assert!(hall.heard(guest)[0].starts_with("44{"), "it does not open the door a second time");
+    hall.say(guest, r#"42/realtime,1["ping"]"#);
+    assert!(hall.heard(guest)[0].starts_with(r#"43/realtime,1[{"ok":true"#));
+    hall.empty();
+}
+
+/// Enters one more namespace, whatever was heard before.
+fn connect_past(hall: &mut Hall, guest: Name, namespace: &str, user: &str) {
+    hall.heard(guest);
+    connect(hall, guest, namespace, user);
+}
