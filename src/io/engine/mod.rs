@@ -578,6 +578,13 @@ mod tests {
         assert!(heard(&mut peer).ends_with("\r\n\r\n4again"));
         drop(second);
         say(&edge, &peer, post(&sid, "1"));
+        assert_eq!(heard(&mut peer), "", "a GET may be under way");
+        while edge.report().core.connections > 0 {
+            std::thread::sleep(crate::base::wheel::TICK);
+            edge.step(Input::Tick);
+        }
+        turn(&edge);
+        assert!(heard(&mut peer).ends_with("\r\n\r\nok"));
         assert_eq!(counters(&edge).writes, 6, "one for each answer");
         assert_eq!((counters(&edge).sessions_polling_now, edge.report().core.connections), (0, 0));
     }
