@@ -7,11 +7,28 @@ import base64, contextlib, hashlib, hmac, json, os, pathlib, random, re, signal,
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SECRET = "benchmark-secret-benchmark-secret-benchmark-secret"
 START_S = 15
+# What the peers' clients of Socket.IO say: `join` with a room, `pub` with a room and what to say in it as `msg`.
+SOCKET_IO_ALIASES = """
+[socketio]
+compression = true
+
+[[alias]]
+event = "join"
+request = "room:join"
+arguments = "room"
+
+[[alias]]
+event = "pub"
+request = "room:publish"
+arguments = "room,data"
+fields = "event = msg"
+"""
 
 
-def options(ap):
-    """The options that every script has."""
-    ap.add_argument("--wsload", required=True, help="the load generator")
+def options(ap, wsload=True):
+    """The options that every script has, but for the load generator where a script is one itself."""
+    if wsload:
+        ap.add_argument("--wsload", required=True, help="the load generator")
     ap.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/ringroom")
     ap.add_argument("--server-cpu", type=int, default=0)
     ap.add_argument("--load-cpu", type=int, default=1)

@@ -2,15 +2,20 @@
 //! only; the second implementations are there to compare with.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ringroom::wire::alias::{Aliases, DeclaredAlias, DeclaredPush};
 use ringroom::wire::assembler::{Assembler, Event, MessageLimits};
 use ringroom::wire::deflate::Inflater;
+use ringroom::wire::dialect::{self, DialectId};
 use ringroom::wire::encode::{self, Push};
+use ringroom::wire::engine::payload;
 use ringroom::wire::envelope;
 use ringroom::wire::frame;
 use ringroom::wire::handshake;
 use ringroom::wire::http;
 use ringroom::wire::json;
+use ringroom::wire::socketio::{self, Form, Forms, Packet, Style};
 use std::hint::black_box;
+use std::sync::Arc;
 
 /// A publish whose whole message is `len` bytes of what chats send.
 fn message(len: usize) -> Vec<u8> {
@@ -164,5 +169,87 @@ fn opening(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, unmask, envelopes, pushes, assembler, opening);
+/// The request of [`message`] as clients of Socket.IO send it, and what becomes of pushes and payloads for them.
+fn socket_io(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("socketio");
+    for len in [241, 1024, 16 * 1024] {
+        let message = message(len);
+        let data = envelope::parse(&message).expect("well formed").data;
+        let packet = format!("212[\"room:publish\",{data}]");
+        group.throughput(Throughput::Bytes(packet.len() as u64));
+        group.bench_function(format!("parse/{len}"), |bench| {
+            bench.iter(|| socketio::parse(black_box(&packet), 10).expect("well formed"));
+        });
+        group.bench_function(format!("parse_and_publish_fields/{len}"), |bench| {
+            bench.iter(|| {
+                let packet = socketio::parse(black_box(&packet), 10).expect("well formed");
+                let Packet::Event { event, arguments, .. } = &packet else { unreachable!("an event") };
+                let aliases = Aliases::default();
+                let request = aliases.request(event, arguments).expect("a request");
+                envelope::publish_fields(request.data()).expect("well formed").data.len()
+            });
+        });
+    }
+    group.throughput(Throughput::Elements(1));
+    let rows = [DeclaredAlias {
+        event: "send_message".into(),
+        request: "room:publish".into(),
+        fields: "room = chat:{chatId}, data = {payload}".into(),
+        ..DeclaredAlias::default()
+    }];
+    let pushes = [DeclaredPush {
+        event: "message:new".into(),
+        name: "NEW_MESSAGE".into(),
+        fields: "chatId = {room after chat:}".into(),
+    }];
+    let aliases = Arc::new(Aliases::new(&rows, &pushes).expect("well declared"));
+    let packet = r#"212["send_message",{"chatId":7,"event":"chat","payload":{"text":"hello there"}}]"#;
+    group.bench_function("alias_request", |bench| {
+        let Ok(Packet::Event { event, arguments, .. }) = socketio::parse(packet, 10) else { unreachable!("an event") };
+        bench.iter(|| aliases.request(black_box(&event), &arguments).expect("a request").data.len());
+    });
+    let form = |aliases: &Arc<Aliases>| Form { namespace: "/".into(), style: Style::Gateway, aliases: aliases.clone() };
+    let forms = Forms::new(vec![form(&Arc::default()), form(&aliases)]);
+    for (name, data) in [
+        ("100", format!(r#"{{"text":"{}"}}"#, "x".repeat(89))),
+        ("1024", format!(r#"{{"text":"{}"}}"#, "x".repeat(1013))),
+        ("binary_1024", format!(r#"{{"bytes":{{"$bin":"{}"}}}}"#, "AAAA".repeat(250))),
+    ] {
+        let mut frame = Vec::new();
+        let data = data.as_bytes();
+        let (room, mid) = (Some("chat:1"), Some(b"01J0000000000000000000000Z"));
+        let ts = Some(1_763_690_000_123);
+        encode::push(
+            &mut frame,
+            &Push { event: "message:new", room, seq: Some(41), mid, ts, from: Some("alice"), data },
+        );
+        let mut out = Vec::with_capacity(4096);
+        for (nth, kind) in ["translate", "translate_mapped"].into_iter().enumerate() {
+            group.bench_function(format!("{kind}/{name}"), |bench| {
+                bench.iter(|| {
+                    out.clear();
+                    dialect::translate(DialectId::of_namespace(nth), &forms, &mut out, black_box(&frame));
+                });
+            });
+        }
+    }
+    let mut frame = Vec::new();
+    frame::text_of(&mut frame, &["42", &"x".repeat(180)]);
+    let pieces = [&*frame; 16];
+    let mut out = Vec::with_capacity(4096);
+    group.throughput(Throughput::Elements(16));
+    group.bench_function("render/16_of_182", |bench| {
+        bench.iter(|| {
+            out.clear();
+            payload::render(black_box(&pieces), 16, 1_000_000, &mut out)
+        });
+    });
+    group.bench_function("parts/16_of_182", |bench| {
+        out.clear();
+        payload::render(&pieces, 16, 1_000_000, &mut out);
+        bench.iter(|| payload::parts(black_box(&out)).filter(Result::is_ok).count());
+    });
+}
+
+criterion_group!(benches, unmask, envelopes, pushes, socket_io, assembler, opening);
 criterion_main!(benches);

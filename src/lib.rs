@@ -19,4 +19,6 @@ pub mod wire;
 pub use host::{App, Failed, Options};
 pub use kernel::endpoint::{Client, Endpoint, EndpointLimits, Message};
 pub use kernel::ids::ConnId;
+pub use kernel::mounts::{EngineSettings, SocketIo};
+pub use kernel::namespace::{Ack, Arguments, ConnectRefused, Namespace, Socket};
 pub use wire::codes::CloseCode;

@@ -11,13 +11,15 @@ use std::{fs, panic};
 /// A target and what it checks.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 8] = [
+    ("engine", checks::engine),
     ("envelope", checks::envelope),
     ("frames", checks::frames),
     ("frames_raw", checks::frames_raw),
     ("http_head", checks::http_head),
     ("inflate", checks::inflate),
     ("msgpack", checks::msgpack),
+    ("socketio", checks::socketio),
 ];
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -58,6 +60,11 @@ fn replay(name: &str) {
 }
 
 #[test]
+fn the_corpus_of_engine_replays() {
+    replay("engine");
+}
+
+#[test]
 fn the_corpus_of_envelope_replays() {
     replay("envelope");
 }
@@ -85,4 +92,9 @@ fn the_corpus_of_inflate_replays() {
 #[test]
 fn the_corpus_of_msgpack_replays() {
     replay("msgpack");
+}
+
+#[test]
+fn the_corpus_of_socketio_replays() {
+    replay("socketio");
 }

@@ -2,6 +2,9 @@
 //! knows nothing of us. Every promise is held on both drivers. Waits are bounded by patience that
 //! only a failure exhausts; no time measured here decides anything.
 
+#[path = "edge/polling.rs"]
+mod polling;
+
 use ringroom::admission::token::{Claims, sign_hs256};
 use ringroom::kernel::placement::Placement;
 use serde_json::{Value, json};
@@ -21,6 +24,7 @@ const UNHURRIED: (&str, &str) = ("RINGROOM_LIMITS__CONN_BURST", "unlimited");
 
 struct Server {
     child: Child,
+    shards: usize,
     out: BufReader<ChildStdout>,
     data: SocketAddr,
     ops: SocketAddr,
@@ -50,7 +54,7 @@ impl Server {
         assert_eq!(field("shards="), shards.to_string());
         assert!(driver == "auto" || field("io=") == driver, "{ready:?}");
         let (data, ops) = (field("data=").parse().unwrap(), field("ops=").parse().unwrap());
-        Server { child, out, data, ops }
+        Server { child, shards, out, data, ops }
     }
 
     fn connect(&self, user: &str) -> Client {

@@ -33,7 +33,7 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
         limits: Limits::default(),
         verifier: Arc::new(verifier),
         policy: Arc::default(),
-        endpoints: Default::default(),
+        paths: Default::default(),
         keys_wanted: Arc::new(move || {
             wanted.fetch_add(1, Ordering::SeqCst);
         }),

@@ -118,7 +118,8 @@ impl<'a> Deserialize<'a> for Pairs<'a> {
     }
 }
 
-fn pairs(json: &str) -> Option<Vec<(Vec<u8>, &str)>> {
+/// The fields of a text that is one object.
+pub fn pairs(json: &str) -> Option<Vec<(Vec<u8>, &str)>> {
     serde_json::from_str::<Pairs>(json).ok().map(|pairs| pairs.0)
 }
 

@@ -3,14 +3,18 @@
 //! up, and `tests/corpus.rs` of ringroom with every file of the corpora.
 
 mod choices;
+mod engine;
 mod envelope;
 mod frames;
 mod http;
 mod inflate;
 mod msgpack;
+mod socketio;
 
+pub use engine::engine;
 pub use envelope::envelope;
 pub use frames::{frames, frames_raw};
 pub use http::http_head;
 pub use inflate::inflate;
 pub use msgpack::msgpack;
+pub use socketio::socketio;

@@ -57,6 +57,11 @@ impl Identity {
         Identity::new(User::new(tenant.into(), user), None, Particulars::default())
     }
 
+    /// Whose user is made up by the server.
+    pub fn of_user(user: User) -> Identity {
+        Identity::new(user, None, Particulars::default())
+    }
+
     /// Who needs no token: nobody that one could name.
     pub fn guest() -> Identity {
         Identity::of("", "")

@@ -21,8 +21,27 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// Fields of a request's data that are noted as the message is checked; who reads more walks on.
 pub const JSON_SPANS_MAX: usize = 6;
 /// Endpoints of an application, and what it may allow a message at one of them, bytes.
-pub const ENDPOINTS_MAX: usize = 8;
+pub const ENDPOINTS_MAX: usize = 6;
 pub const ENDPOINT_MESSAGE_BYTES_MAX: usize = 1 << 26;
+/// Paths at which Engine.IO is spoken, and namespaces of all of them together.
+pub const MOUNTS_MAX: usize = 3;
+pub const NAMESPACES_MAX: usize = 10;
+/// Packets of one Engine.IO payload: clients in use drop connections that bring more.
+pub const POLL_PACKETS_MAX: usize = 16;
+/// Name of a namespace, bytes.
+pub const NAMESPACE_BYTES_MAX: usize = 64;
+/// Arguments of one Socket.IO event, its name not counted.
+pub const ARGUMENTS_MAX: usize = 256;
+/// From a packet of Socket.IO to the last of its attachments.
+pub const ATTACHMENTS_TIME_MAX: Duration = Duration::from_secs(10);
+/// Binary attachments of one Socket.IO packet, unless an operator says otherwise.
+pub const ATTACHMENTS_MAX: usize = 10;
+/// Rows of aliases and of pushes, fields that one makes, fields that it makes them of, and what a text that is
+/// put into another may have, bytes.
+pub const ALIASES_MAX: usize = 256;
+pub const ALIAS_FIELDS_MAX: usize = 16;
+pub const ALIAS_SOURCES_MAX: usize = 16;
+pub const ALIAS_TEXT_BYTES_MAX: usize = 256;
 /// Bytes read from one connection in one turn, where a profile says nothing else, and what it may say.
 pub const READ_BYTES_PER_TURN: usize = 64 * 1024;
 pub const READ_BYTES_PER_TURN_MIN: usize = 4 * 1024;
@@ -186,6 +205,17 @@ pub const CALLER_TIME: Duration = Duration::from_secs(60);
 /// Callers (addresses and users) that a process remembers, and how many places one may have.
 pub const CALLERS_MAX: usize = 65_536;
 pub const CALLER_PLACES: usize = 8;
+/// Sockets of one shard that ask over HTTP again and again and do not wait for packets now, and what all such
+/// sockets hold of requests and answers, bytes. Beyond them whoever is idle longest goes, or is slowest.
+pub const REGULARS_MAX: usize = 16_384;
+pub const REGULARS_BYTES_MAX: usize = 64 << 20;
+/// How long such a socket may be idle: longer than proxies keep theirs (nginx 60 s), so that it is they who end it.
+pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(75);
+/// Packets of one POST that the core takes before others have their turn.
+pub const POSTED_PER_TURN: usize = 64;
+/// Headers that a page may ask leave for, and bytes of their names.
+pub const CORS_HEADERS_MAX: usize = 32;
+pub const CORS_HEADERS_BYTES_MAX: usize = 1_024;
 /// Bytes that are read and thrown away from a peer that was answered and does not close.
 pub const DISCARD_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 /// Sockets accepted, mails taken from one lane, connections read from and written to: each at most so often

@@ -11,7 +11,11 @@ mod systemd;
 mod watch;
 
 use crate::io::runtime::Choice;
-use crate::kernel::endpoint::{Endpoint, EndpointLimits, Endpoints};
+use crate::kernel::endpoint::{Endpoint, EndpointLimits};
+#[cfg(doc)]
+use crate::kernel::mounts::SOCKET_IO_PATH;
+use crate::kernel::mounts::{EngineSettings, SocketIo};
+use crate::kernel::paths::Paths;
 use config::Sources;
 use std::fmt;
 use std::sync::Arc;
@@ -64,7 +68,7 @@ impl From<config::Refused> for Failed {
 /// configuration, tokens, limits, rooms at `/ws`, the ops port, the drain.
 #[derive(Clone, Default)]
 pub struct App {
-    endpoints: Endpoints,
+    paths: Paths,
 }
 
 impl App {
@@ -72,7 +76,7 @@ impl App {
         App::default()
     }
 
-    /// Serves plain WebSocket messages at `path`; `make` is called once for each shard. At most eight; what
+    /// Serves plain WebSocket messages at `path`; `make` is called once for each shard. At most six; what
     /// is wrong with one is said by [`App::serve`].
     pub fn endpoint<E: Endpoint + 'static>(
         mut self,
@@ -80,19 +84,38 @@ impl App {
         limits: EndpointLimits,
         make: impl Fn() -> E + Send + Sync + 'static,
     ) -> App {
-        self.endpoints.add(path, limits, Arc::new(move || Box::new(make())));
+        self.paths.endpoints.add(path, limits, Arc::new(move || Box::new(make())));
+        self
+    }
+
+    /// Serves messages at `path` likewise, by Engine.IO, which begins with polling where a client wants that;
+    /// `path` ends with a slash.
+    pub fn engine<E: Endpoint + 'static>(
+        mut self,
+        path: &'static str,
+        settings: EngineSettings,
+        make: impl Fn() -> E + Send + Sync + 'static,
+    ) -> App {
+        self.paths.mounts.engine(path, settings, Arc::new(move || Box::new(make())));
+        self
+    }
+
+    /// Serves namespaces of Socket.IO at `path`, which ends with a slash; at [`SOCKET_IO_PATH`] they stand in
+    /// place of the gateway's own.
+    pub fn socket_io(mut self, path: &'static str, settings: EngineSettings, namespaces: SocketIo) -> App {
+        self.paths.mounts.socket_io(path, settings, namespaces);
         self
     }
 
     /// Serves until SIGTERM or SIGINT, then drains. Once clients can connect, standard output has the line
     /// `ready data=<address> ops=<address> shards=<number> io=<driver>`.
     pub fn serve(self, options: Options) -> Result<(), Failed> {
-        serve(self.endpoints, options)
+        serve(self.paths, options)
     }
 }
 
-fn serve(endpoints: Endpoints, options: Options) -> Result<(), Failed> {
-    endpoints.check().map_err(Failed::configuration)?;
+fn serve(paths: Paths, options: Options) -> Result<(), Failed> {
+    paths.check().map_err(Failed::configuration)?;
     let environment = Environment::of_process();
     // Before anything is opened, and before the configuration is judged: who may listen where.
     let handed = Handed::take(&environment)?;
@@ -102,7 +125,7 @@ fn serve(endpoints: Endpoints, options: Options) -> Result<(), Failed> {
     for note in &loaded.notes {
         log::warn!("{note}");
     }
-    service::run(sources, loaded, endpoints, handed, Notifier::new(&environment))
+    service::run(sources, loaded, paths, handed, Notifier::new(&environment))
 }
 
 /// Whether the configuration can be served: one line that says so, and what to know besides.

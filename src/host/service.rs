@@ -1,7 +1,7 @@
 //! The service thread: boots the shards, serves the ops port, waits for signals and drains.
 //! Invariant: standard output gets the one `ready` line, and only once clients can connect.
 
-use crate::host::config::{Config, Loaded, Sources};
+use crate::host::config::{self, Config, Loaded, Sources};
 use crate::host::drain::drain;
 use crate::host::jwks::{KeyRing, KeySettings};
 use crate::host::reload::Reload;
@@ -10,7 +10,8 @@ use crate::host::{Failed, development, journal, watch};
 use crate::io::audit::Teller;
 use crate::io::gateway::{Gateway, Settings, StartFailed};
 use crate::io::process;
-use crate::kernel::endpoint::Endpoints;
+use crate::kernel::mounts::{SOCKET_IO_PATH, SocketIo};
+use crate::kernel::paths::Paths;
 use crate::observe::audit::Audit;
 use crate::observe::collector::Collector;
 use crate::observe::ops;
@@ -24,13 +25,7 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-pub fn run(
-    sources: Sources,
-    loaded: Loaded,
-    endpoints: Endpoints,
-    handed: Handed,
-    notifier: Notifier,
-) -> Result<(), Failed> {
+pub fn run(sources: Sources, loaded: Loaded, paths: Paths, handed: Handed, notifier: Notifier) -> Result<(), Failed> {
     let started = Instant::now();
     match process::raise_descriptors() {
         Ok(limit) => process::widen_descriptors(limit)
@@ -40,12 +35,12 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::failure(format!("the service thread cannot start: {error}")))?;
     let reload = Reload::new(sources, loaded.effective);
-    runtime.block_on(serve(loaded.config, endpoints, reload, handed, Arc::new(notifier), started))
+    runtime.block_on(serve(loaded.config, paths, reload, handed, Arc::new(notifier), started))
 }
 
 async fn serve(
     config: Config,
-    endpoints: Endpoints,
+    mut paths: Paths,
     mut reload: Reload,
     handed: Handed,
     notifier: Arc<Notifier>,
@@ -72,6 +67,15 @@ async fn serve(
     let admits = Arc::new(AtomicBool::new(verifier.admits_anybody()));
     reload.audited(&audit);
     let keys_wanted = Arc::new(Notify::new());
+    if let Some(config::SocketIo { settings, namespaces, aliases }) = config.socketio
+        && paths.mounts.paths().all(|path| path != SOCKET_IO_PATH)
+    {
+        // A program that speaks Socket.IO there itself stands in place of the gateway's features.
+        let own = SocketIo::of_gateway(namespaces, aliases);
+        paths.mounts.socket_io(SOCKET_IO_PATH, settings, own);
+    }
+    // Both together may be too much.
+    paths.check().map_err(Failed::configuration)?;
     let settings = Settings {
         listen: config.listen,
         inherited: handed.data,
@@ -84,7 +88,7 @@ async fn serve(
         limits: config.limits,
         verifier,
         policy: config.policy,
-        endpoints,
+        paths,
         keys_wanted: {
             let wanted = Arc::clone(&keys_wanted);
             Arc::new(move || wanted.notify_one())

@@ -72,7 +72,7 @@ fn complaint(silent: &Silent, has_watchdog: bool) -> String {
 /// What the manager shows of a gateway that serves.
 async fn connections(gateway: &Gateway) -> String {
     let reports = collector::answers(gateway).await;
-    let open: u64 = reports.iter().map(|report| report.edge.connections_now).sum();
+    let open: u64 = reports.iter().map(|report| report.edge.clients_now()).sum();
     match gateway.shards() - reports.len() {
         0 => format!("serving {open} connections"),
         silent => format!("serving {open} connections; {silent} shards do not answer"),
@@ -90,7 +90,7 @@ pub struct Left {
 pub async fn left(gateway: &Gateway) -> Option<Left> {
     let reports = collector::answers(gateway).await;
     let left = Left {
-        connections: reports.iter().map(|report| report.edge.connections_now).sum(),
+        connections: reports.iter().map(|report| report.edge.clients_now()).sum(),
         handshakes: reports.iter().map(|report| report.edge.handshakes_now).sum(),
     };
     (reports.len() == gateway.shards()).then_some(left)

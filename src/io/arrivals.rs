@@ -7,6 +7,7 @@ use crate::io::audit::Told;
 use crate::io::bell::Bell;
 use crate::io::control::Control;
 use crate::io::edge::Edge;
+use crate::io::engine;
 use crate::io::socket;
 use crate::io::{handshake, turn};
 use crate::kernel::ids::ShardId;
@@ -41,6 +42,7 @@ pub fn take_controls(edge: &Rc<Edge>) {
     while let Some(control) = edge.controls.take() {
         match control {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
+            Control::Asks(asking) => engine::take_over(edge, *asking),
             Control::Entrance(entrance) => *edge.entrance.borrow_mut() = entrance,
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain(pace) => edge.drain(pace),

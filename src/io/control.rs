@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub enum Control {
     /// A socket whose user has its home here, before its 101.
     HandOff(Box<Newcomer>),
+    /// A socket whose request is for an Engine.IO session of this shard.
+    Asks(Box<Asking>),
     /// No new connections; the old ones are sent back at this pace.
     Drain(DrainPace),
     /// Tokens are checked with this from now on.
@@ -45,6 +47,14 @@ pub enum Control {
 pub struct Newcomer {
     pub socket: OwnedFd,
     pub welcome: Welcome,
+}
+
+/// A request that another shard has read, and not answered.
+pub struct Asking {
+    pub socket: OwnedFd,
+    pub peer: IpAddr,
+    /// From its first byte on.
+    pub bytes: Vec<u8>,
 }
 
 /// What becomes of an admitted socket.

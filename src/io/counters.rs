@@ -24,6 +24,12 @@ pub struct Counters {
     /// Connections handed to their user's home, and taken over as one.
     pub moved_out: u64,
     pub moved_in: u64,
+    /// Of Engine.IO: GETs that were given to the core, and POSTs that came whole.
+    pub engine_polls: u64,
+    pub engine_posts: u64,
+    /// Of Engine.IO: requests handed to the shard of their session, and taken over as one.
+    pub requests_out: u64,
+    pub requests_in: u64,
     /// Times that the shard asked which sockets have something, and reads that followed.
     pub looks: u64,
     /// Turns that only looked for work, without sleeping.
@@ -41,14 +47,23 @@ pub struct Counters {
     /// Now: sockets whose head has not ended, and open connections.
     pub handshakes_now: u64,
     pub connections_now: u64,
+    /// Now: Engine.IO sessions without a WebSocket, and sockets that are kept for their requests.
+    pub sessions_polling_now: u64,
+    pub requesters_now: u64,
     /// Now: 1 while the shard takes new sockets.
     pub listening: u64,
 }
 
 impl Counters {
+    /// Clients that are connected now, by a WebSocket or by polling.
+    pub fn clients_now(&self) -> u64 {
+        self.connections_now + self.sessions_polling_now
+    }
+
     /// Rises with whatever keeps a shard busy but the passing of time.
     pub fn work(&self) -> u64 {
-        self.accepted + self.moved_in + self.reads + self.writes + self.mails_in
+        let of_engine = self.engine_polls + self.engine_posts + self.requests_in;
+        self.accepted + self.moved_in + self.reads + self.writes + self.mails_in + of_engine
     }
 }
 

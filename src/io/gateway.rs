@@ -26,9 +26,9 @@ use crate::io::tuning::Tuning;
 use crate::io::users::Users;
 use crate::io::{arrivals, flusher, inherited, listener, polling, process, reader, tick};
 use crate::kernel::Limits;
-use crate::kernel::endpoint::Endpoints;
 use crate::kernel::ids::ShardId;
 use crate::kernel::mail::Mail;
+use crate::kernel::paths::Paths;
 use crate::kernel::placement::Placement;
 use crate::shard::{DrainPace, Shard, ShardConfig};
 use std::io;
@@ -59,8 +59,8 @@ pub struct Settings {
     pub limits: Limits,
     pub verifier: Arc<Verifier>,
     pub policy: Arc<Policy>,
-    /// Of an application, beside the gateway's own paths.
-    pub endpoints: Endpoints,
+    /// What is served besides the native protocol.
+    pub paths: Paths,
     /// Called when a token names a key that is not there.
     pub keys_wanted: KeysWanted,
 }
@@ -354,7 +354,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
     let edge = Edge::new(Parts {
         id,
         driver: common.driver,
-        shard: Shard::new(config, features::all(), clock.now()).with_endpoints(&settings.endpoints),
+        shard: Shard::new(config, features::all(), clock.now()).with_paths(&settings.paths),
         clock,
         placement: Placement::new(settings.shards as u8),
         doors: Arc::clone(&common.doors),

@@ -13,6 +13,8 @@ use crate::base::table::Key;
 use crate::io::callers::{Caller, Kind};
 use crate::io::control::{Control, Held, Newcomer, Welcome};
 use crate::io::edge::Edge;
+use crate::io::engine;
+use crate::io::engine::requests::Asked as AskedOfEngine;
 use crate::io::entrance::{Entrance, Source};
 use crate::io::socket::{self, Shut};
 use crate::io::waiting::{Guest, Stage};
@@ -27,18 +29,29 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 /// What somebody without a token is called, for showing to people.
-const LABEL_QUERY: &str = "userId";
+pub const LABEL_QUERY: &str = "userId";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 /// When one may ask again whose address or user has all connections that it may have: nobody knows
 /// when one of them ends.
-const CONNS_RETRY: Duration = Duration::from_secs(5);
+pub const CONNS_RETRY: Duration = Duration::from_secs(5);
 /// Reads of one answered guest before others have their turn.
 const DISCARDS_PER_TURN: usize = 4;
+pub const GOING_AWAY: &str = "the server is going away; connect again and reach another";
+pub const FOREIGN_COOKIE: &str =
+    "a cookie counts only from pages that are listed or of this host; send the token in the query or a header";
+pub const FULL: &str = "this server holds as many connections as it may; try again later";
 
 /// A socket and whether the readiness knows it.
-struct Arrival {
-    guest: Guest,
-    is_watched: bool,
+pub struct Arrival {
+    pub guest: Guest,
+    pub is_watched: bool,
+}
+
+impl Arrival {
+    /// A socket that somebody else had.
+    pub fn of(socket: OwnedFd, peer: IpAddr, is_watched: bool) -> Arrival {
+        Arrival { guest: Guest { socket, peer, stage: Stage::start(), half_open: None }, is_watched }
+    }
 }
 
 /// What hearing a guest brought.
@@ -53,13 +66,15 @@ enum Heard {
 }
 
 /// What becomes of a request.
-enum Verdict {
+pub enum Verdict {
     /// These bytes, and the end.
     Answer(Vec<u8>),
     Admit(Box<Admit>),
+    /// It is for Engine.IO.
+    Engine(Box<AskedOfEngine>),
 }
 
-struct Admit {
+pub struct Admit {
     answer: Vec<u8>,
     dialect: DialectId,
     identity: Identity,
@@ -141,10 +156,11 @@ pub fn take_over(edge: &Edge, newcomer: Newcomer) {
     open(edge, newcomer.socket, false, newcomer.welcome);
 }
 
-/// Lets the longest waiting guest go, so that somebody else has its descriptor. False: none waits.
+/// Lets somebody go who waits, so that somebody else has its descriptor: whoever has nothing to say first.
+/// False: none waits.
 pub fn spare_a_descriptor(edge: &Edge) -> bool {
     let longest = edge.waiting.borrow().oldest();
-    let_go(edge, longest, "descriptors")
+    engine::spare_an_idle(edge) || let_go(edge, longest, "descriptors") || engine::spare_the_slowest(edge)
 }
 
 /// Ends a guest in favour of others.
@@ -173,8 +189,7 @@ fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
 fn go_on(edge: &Edge, arrival: Arrival, heard: Heard) {
     match heard {
         Heard::Ended => {}
-        Heard::Said(Verdict::Answer(answer)) => end(edge, arrival, &answer),
-        Heard::Said(Verdict::Admit(admit)) => admit_home(edge, arrival, *admit),
+        Heard::Said(verdict) => follow(edge, arrival, verdict),
         Heard::Waits => drop(wait(edge, arrival)),
         Heard::Again => {
             if let Some(key) = wait(edge, arrival) {
@@ -182,6 +197,15 @@ fn go_on(edge: &Edge, arrival: Arrival, heard: Heard) {
                 edge.reading.raise();
             }
         }
+    }
+}
+
+/// Does to a socket what was found of its request.
+pub fn follow(edge: &Edge, arrival: Arrival, verdict: Verdict) {
+    match verdict {
+        Verdict::Answer(answer) => end(edge, arrival, &answer),
+        Verdict::Admit(admit) => admit_home(edge, arrival, *admit),
+        Verdict::Engine(asked) => engine::begin(edge, arrival, *asked),
     }
 }
 
@@ -216,10 +240,10 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
             };
             // Nearly every head comes whole, and is read where it lies.
             let said = match bytes.is_empty() {
-                true => judge(edge, *peer, got, scan),
+                true => judge(edge, *peer, got, scan, true),
                 false => {
                     bytes.extend_from_slice(got);
-                    judge(edge, *peer, bytes, scan)
+                    judge(edge, *peer, bytes, scan, true)
                 }
             };
             match said {
@@ -245,14 +269,15 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
     })
 }
 
-/// What becomes of the request that begins with `bytes`; `None`: its head has not ended.
-fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan) -> Option<Verdict> {
+/// What becomes of the request that begins with `bytes`; `None`: its head has not ended. `is_first`: of
+/// its socket.
+pub fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan, is_first: bool) -> Option<Verdict> {
     if !scan.is_complete(bytes) {
         return None;
     }
     match http::parse_head(bytes) {
         Ok(None) => None,
-        Ok(Some(head)) => Some(route(edge, peer, &head, &bytes[head.len..])),
+        Ok(Some(head)) => Some(route(edge, peer, &head, bytes, is_first)),
         Err(error) => {
             edge.refuse_from("head", peer);
             let body = wire::error_body(ErrorCode::BadRequest, error.message());
@@ -261,16 +286,25 @@ fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan) -> Option
     }
 }
 
-fn route(edge: &Edge, peer: IpAddr, head: &Head<'_>, rest: &[u8]) -> Verdict {
+fn route(edge: &Edge, peer: IpAddr, head: &Head<'_>, bytes: &[u8], is_first: bool) -> Verdict {
     let entrance = &*edge.entrance.borrow();
     let source = entrance.source(peer, head);
     let client = source.client;
-    let verdict = route_of(edge, entrance, source, head, rest);
+    let verdict = route_of(edge, entrance, source, head, bytes, is_first);
     edge.audit_refusal(client, head.header("origin"));
     verdict
 }
 
-fn route_of(edge: &Edge, entrance: &Entrance, source: Source, head: &Head<'_>, rest: &[u8]) -> Verdict {
+fn route_of(
+    edge: &Edge,
+    entrance: &Entrance,
+    source: Source,
+    head: &Head<'_>,
+    bytes: &[u8],
+    is_first: bool,
+) -> Verdict {
+    let rest = &bytes[head.len..];
+    let mount = edge.mount_at(head.path);
     if source.is_malformed {
         edge.count(|counters| counters.forwarded_malformed += 1);
     }
@@ -280,7 +314,9 @@ fn route_of(edge: &Edge, entrance: &Entrance, source: Source, head: &Head<'_>, r
         if !entrance.admits(source.client) {
             return refuse(edge, "network", 403, ErrorCode::Forbidden, "connections from your network are not served");
         }
-        if let (Some(caller), Some(rate)) = (caller, entrance.attempts)
+        // A client that polls asks as often as it has something to say: only for a session it comes anew.
+        if mount.is_none()
+            && let (Some(caller), Some(rate)) = (caller, entrance.attempts)
             && let Err(retry) = edge.callers.attempt(caller, rate, edge.clock.now().at)
         {
             return limited(edge, "attempts", "network.attempts", retry);
@@ -288,6 +324,11 @@ fn route_of(edge: &Edge, entrance: &Entrance, source: Source, head: &Head<'_>, r
     }
     let scheme = source.is_proxied.then(|| forwarded::scheme(head)).flatten();
     let visit = Visit { entrance, client: source.client, caller, scheme, endpoint: None };
+    if let Some(mount) = mount {
+        let is_counted = is_first && !source.is_proxied;
+        let asked = engine::requests::judge(edge, &visit, mount, head, bytes, is_counted);
+        return Verdict::Engine(Box::new(asked));
+    }
     match head.path {
         "/ws" => upgrade(edge, &visit, head, rest),
         "/health" if head.method == "GET" => {
@@ -305,11 +346,11 @@ fn route_of(edge: &Edge, entrance: &Entrance, source: Source, head: &Head<'_>, r
 }
 
 /// Who asks, under which rules.
-struct Visit<'a> {
-    entrance: &'a Entrance,
-    client: IpAddr,
+pub struct Visit<'a> {
+    pub entrance: &'a Entrance,
+    pub client: IpAddr,
     /// `None`: no limit of addresses applies.
-    caller: Option<Caller>,
+    pub caller: Option<Caller>,
     scheme: Option<&'static str>,
     /// Of an application; `None`: the native protocol's.
     endpoint: Option<DialectId>,
@@ -407,35 +448,50 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
     Verdict::Admit(Box::new(Admit { answer, dialect, identity, client, held, rest: rest.to_vec() }))
 }
 
-/// The refusal of a page that may not connect, or whose cookies may not.
-fn foreign(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, token: Option<&Token<'_>>) -> Option<Verdict> {
+/// The page that asks.
+pub struct Page {
+    /// `None`: it may not.
+    pub allowed: Option<Allowed>,
+    /// What it is told then.
+    pub message: &'static str,
+}
+
+pub fn page_of(visit: &Visit<'_>, head: &Head<'_>) -> Page {
     let mut origins = head.headers_named("origin");
     let origin = origins.next();
     // Two are none that anybody knows.
     let origin = if origins.next().is_some() { Some("") } else { origin };
     let asked = Asked { origin, host: head.header("host").unwrap_or(""), scheme: visit.scheme };
-    let message = match visit.entrance.origins.judge(asked) {
-        None => "pages of this origin may not connect; the operator lists those that may in network.origins",
-        Some(Allowed::Any) if token.is_some_and(|token| token.source == TokenSource::Cookie) => {
-            "a cookie counts only from pages that are listed or of this host; send the token in the query or a header"
-        }
+    let message = "pages of this origin may not connect; the operator lists those that may in network.origins";
+    Page { allowed: visit.entrance.origins.judge(asked), message }
+}
+
+/// The refusal of a page that may not connect, or whose cookies may not.
+fn foreign(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, token: Option<&Token<'_>>) -> Option<Verdict> {
+    let page = page_of(visit, head);
+    let message = match page.allowed {
+        None => page.message,
+        Some(Allowed::Any) if token.is_some_and(|token| token.source == TokenSource::Cookie) => FOREIGN_COOKIE,
         Some(_) => return None,
     };
     Some(refuse(edge, "origin", 403, ErrorCode::Forbidden, message))
 }
 
 fn going_away(edge: &Edge) -> Verdict {
-    let message = "the server is going away; connect again and reach another";
-    refuse(edge, "draining", 503, ErrorCode::Unavailable, message)
+    refuse(edge, "draining", 503, ErrorCode::Unavailable, GOING_AWAY)
 }
 
 /// Writes the last bytes to a socket and waits for its peer to close; the sweep bounds the time.
-fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
-    let Arrival { mut guest, is_watched } = arrival;
+pub fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
     // An empty send buffer takes it whole; a peer that made it too small gets less.
-    if socket::send(guest.socket.as_raw_fd(), answer).is_err() {
-        return;
+    if socket::send(arrival.guest.socket.as_raw_fd(), answer).is_ok() {
+        part(edge, arrival);
     }
+}
+
+/// Waits for a peer to close that was told all there is.
+pub fn part(edge: &Edge, arrival: Arrival) {
+    let Arrival { mut guest, is_watched } = arrival;
     socket::shut(guest.socket.as_raw_fd(), Shut::Sending);
     guest.stage = Stage::Answered { discarded: 0 };
     wait(edge, Arrival { guest, is_watched });
@@ -475,16 +531,12 @@ fn open(edge: &Edge, socket: OwnedFd, is_watched: bool, welcome: Welcome) {
         true => (socket, going_away(edge)),
         false => match edge.open(socket, is_watched, welcome) {
             Ok(_) => return,
-            Err(socket) => {
-                let message = "this server holds as many connections as it may; try again later";
-                (socket, refuse(edge, "full", 503, ErrorCode::Unavailable, message))
-            }
+            Err(socket) => (socket, refuse(edge, "full", 503, ErrorCode::Unavailable, FULL)),
         },
     };
     edge.audit_refusal(peer, None);
     let Verdict::Answer(answer) = verdict else { unreachable!("a refusal is an answer") };
-    let guest = Guest { socket, peer, stage: Stage::start(), half_open: None };
-    end(edge, Arrival { guest, is_watched }, &answer);
+    end(edge, Arrival::of(socket, peer, is_watched), &answer);
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod crowd;
 pub mod dirty;
 pub mod edge;
 pub mod egress;
+pub mod engine;
 pub mod entrance;
 pub mod flusher;
 pub mod gateway;

@@ -4,7 +4,7 @@
 //! each connection and `reads_per_turn` connections before others have their turn.
 
 use crate::io::edge::Edge;
-use crate::io::{handshake, turn};
+use crate::io::{engine, handshake, turn};
 use std::io;
 use std::rc::Rc;
 
@@ -24,8 +24,8 @@ pub async fn watch(edge: Rc<Edge>) -> io::Result<()> {
 pub async fn run(edge: Rc<Edge>) {
     loop {
         edge.reading.wait().await;
-        // Both: neither connections nor newcomers wait until the others have nothing.
-        while edge.read() | handshake::hear_some(&edge) {
+        // All: neither connections nor newcomers nor who polls wait until the others have nothing.
+        while edge.read() | handshake::hear_some(&edge) | engine::hear_some(&edge) {
             edge.turn.next().await;
         }
     }

@@ -3,7 +3,7 @@
 //! becomes ready (edge-triggered), so whoever is told must remember it until the socket has no more.
 //! A socket may be watched as a guest, whose handshake is under way, and later as a connection.
 
-use crate::base::limits::{CONNS_PER_SHARD_MAX, HANDSHAKES_MAX};
+use crate::base::limits::{CONNS_PER_SHARD_MAX, HANDSHAKES_MAX, REGULARS_MAX};
 use crate::base::table::Key;
 use crate::kernel::ids::ConnId;
 use std::io;
@@ -20,6 +20,8 @@ pub enum Who {
     Conn(ConnId),
     /// A place in `waiting`.
     Guest(Key),
+    /// A place in `engine::regulars`.
+    Regular(Key),
 }
 
 /// What became of one socket.
@@ -73,7 +75,7 @@ impl Readiness {
 
     fn control(&self, what: libc::c_int, socket: &OwnedFd, who: Who) -> io::Result<()> {
         // What guests are sent fits into an empty socket.
-        let wanted = if matches!(who, Who::Conn(_)) { READABLE | WRITABLE } else { READABLE };
+        let wanted = if matches!(who, Who::Guest(_)) { READABLE } else { READABLE | WRITABLE };
         let mut event = libc::epoll_event { events: wanted | EDGES, u64: number(who) };
         // SAFETY: two open descriptors, and an event on the stack that the kernel copies.
         let done = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, socket.as_raw_fd(), &mut event) };
@@ -98,23 +100,29 @@ impl Readiness {
     }
 }
 
-/// No table has so many places that this bit of a slot were used.
+/// No table has so many places that these bits of a slot were used.
 const GUEST: u32 = 1 << 31;
-const _: () = assert!(CONNS_PER_SHARD_MAX < GUEST as usize);
-const _: () = assert!(HANDSHAKES_MAX < GUEST as usize);
+const REGULAR: u32 = 1 << 30;
+const _: () = assert!(CONNS_PER_SHARD_MAX + REGULARS_MAX < REGULAR as usize);
+const _: () = assert!(HANDSHAKES_MAX < REGULAR as usize);
 
 fn number(who: Who) -> u64 {
     let (key, kind) = match who {
         Who::Conn(conn) => (conn.0, 0),
         Who::Guest(key) => (key, GUEST),
+        Who::Regular(key) => (key, REGULAR),
     };
     u64::from(key.generation) << 32 | u64::from(key.slot | kind)
 }
 
 fn who(number: u64) -> Who {
     let (slot, generation) = (number as u32, (number >> 32) as u32);
-    let key = Key { slot: slot & !GUEST, generation };
-    if slot & GUEST == 0 { Who::Conn(ConnId(key)) } else { Who::Guest(key) }
+    let key = Key { slot: slot & !(GUEST | REGULAR), generation };
+    match slot & (GUEST | REGULAR) {
+        0 => Who::Conn(ConnId(key)),
+        REGULAR => Who::Regular(key),
+        _ => Who::Guest(key),
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +148,7 @@ mod tests {
     fn a_socket_is_named_once_for_each_time_it_becomes_ready() {
         let mut readiness = Readiness::new(READY_MAX).unwrap();
         let (ours, theirs) = pair();
-        let me = Who::Conn(ConnId(Key { slot: 0x2BCD_EF01, generation: 0xFEDC_BA98 }));
+        let me = Who::Conn(ConnId(Key { slot: 0x0BCD_EF01, generation: 0xFEDC_BA98 }));
         readiness.watch(&ours, me).unwrap();
         let named = |is_readable, is_ended| Ready { who: me, is_readable, is_ended, is_writable: true };
         assert_eq!(look(&mut readiness), [named(false, false)], "a new socket takes bytes");
@@ -161,7 +169,7 @@ mod tests {
     fn a_guest_becomes_a_connection_and_what_it_said_meanwhile_is_told() {
         let mut readiness = Readiness::new(READY_MAX).unwrap();
         let (ours, theirs) = pair();
-        let key = Key { slot: 0x2BCD_EF01, generation: 0xFEDC_BA98 };
+        let key = Key { slot: 0x0BCD_EF01, generation: 0xFEDC_BA98 };
         readiness.watch(&ours, Who::Guest(key)).unwrap();
         assert_eq!(look(&mut readiness), [], "it takes bytes, which nobody asked");
         socket::send(theirs.as_raw_fd(), b"x").unwrap();

@@ -168,7 +168,7 @@ impl UnderWay {
 pub struct Rows {
     rows: Pages<Option<Row>>,
     crowd: Crowd,
-    /// By slot: what is counted of connections where that is limited, and of no others.
+    /// By slot: what is counted of connections where that is limited, and of no others; they may have no row.
     held: HashMap<u32, Held>,
 }
 
@@ -178,16 +178,42 @@ impl Rows {
         Rows { rows: Pages::default(), crowd, held: HashMap::new() }
     }
 
-    pub fn insert(&mut self, mut row: Row, counted: Option<Counted>, held: Held) {
+    /// Keeps what is counted of a connection until it goes.
+    pub fn hold(&mut self, conn: ConnId, held: Held) {
         if !held.is_nothing() {
-            self.held.insert(row.conn.0.slot, held);
+            self.held.insert(conn.0.slot, held);
         }
+    }
+
+    /// Gives back what is counted of a connection that has no row.
+    pub fn let_go(&mut self, conn: ConnId) {
+        if !self.held.is_empty() {
+            self.held.remove(&conn.0.slot);
+        }
+    }
+
+    /// A connection's socket is another's from now on, which has none.
+    pub fn rename(&mut self, old: ConnId, new: ConnId) -> Option<&mut Row> {
+        self.get_mut(old)?;
+        let mut row = self.rows[old.0.slot as usize].take()?;
+        self.let_go(old);
+        row.conn = new;
+        self.place(row)
+    }
+
+    pub fn insert(&mut self, mut row: Row, counted: Option<Counted>, held: Held) {
+        self.hold(row.conn, held);
         row.counted = counted.map(Counted::into_bucket);
+        self.place(row);
+    }
+
+    fn place(&mut self, row: Row) -> Option<&mut Row> {
         let slot = row.conn.0.slot as usize;
         while self.rows.len() <= slot {
             self.rows.push(None);
         }
         self.rows[slot] = Some(row);
+        self.rows[slot].as_mut()
     }
 
     pub fn get_mut(&mut self, conn: ConnId) -> Option<&mut Row> {
@@ -198,9 +224,7 @@ impl Rows {
     pub fn remove(&mut self, conn: ConnId) -> Option<Row> {
         self.get_mut(conn)?;
         let row = self.rows[conn.0.slot as usize].take()?;
-        if !self.held.is_empty() {
-            self.held.remove(&conn.0.slot);
-        }
+        self.let_go(conn);
         self.take_off(&row);
         Some(row)
     }
@@ -273,6 +297,20 @@ mod tests {
         assert!(users.enter("t", "alice", 1).is_none());
         rows.remove(conn(7, 0));
         assert!(users.enter("t", "alice", 1).is_some() && rows.held.is_empty());
+    }
+
+    #[test]
+    fn a_row_that_is_renamed_keeps_its_socket_and_what_was_counted_of_each() {
+        let users = std::sync::Arc::new(crate::io::users::Users::new([1, 2]));
+        let hold = |user| Held { user: users.enter("t", user, 1), ..Held::default() };
+        let mut rows = Rows::new(Crowd::default());
+        rows.hold(conn(1, 4), hold("session"));
+        rows.insert(row(conn(2, 5)).0, None, hold("probe"));
+        assert_eq!(rows.rename(conn(2, 5), conn(1, 4)).map(|row| row.conn), Some(conn(1, 4)));
+        assert!(rows.get_mut(conn(2, 5)).is_none() && rows.rename(conn(2, 5), conn(1, 4)).is_none());
+        assert!(users.enter("t", "probe", 1).is_some() && users.enter("t", "session", 1).is_none());
+        assert!(rows.remove(conn(1, 4)).is_some());
+        assert!(users.enter("t", "session", 1).is_some() && rows.held.is_empty());
     }
 
     #[test]

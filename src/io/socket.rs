@@ -87,6 +87,18 @@ pub fn accept(listener: RawFd) -> io::Result<(OwnedFd, IpAddr)> {
     Ok((unsafe { OwnedFd::from_raw_fd(fd) }, address_of(&peer)))
 }
 
+/// Whose socket it is.
+pub fn peer(fd: RawFd) -> io::Result<IpAddr> {
+    // SAFETY: all zeroes is an address of no family.
+    let mut peer: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&peer) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, which is the size of `peer`.
+    match unsafe { libc::getpeername(fd, (&raw mut peer).cast(), &mut len) } {
+        0 => Ok(address_of(&peer)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 fn address_of(address: &libc::sockaddr_storage) -> IpAddr {
     let address = &raw const *address;
     // SAFETY: the pointer is that of a whole storage, which begins with its family.
@@ -259,11 +271,12 @@ mod tests {
             client.connect(&to.into()).unwrap();
             let peer = loop {
                 match accept(listener.as_raw_fd()) {
-                    Ok((_, peer)) => break peer,
+                    Ok((socket, peer)) => break (peer, socket),
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                 }
             };
-            assert_eq!(peer.to_string(), expected);
+            assert_eq!(peer.0.to_string(), expected);
+            assert_eq!(super::peer(peer.1.as_raw_fd()).unwrap().to_string(), expected, "later too");
         }
     }
 

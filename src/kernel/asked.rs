@@ -226,7 +226,8 @@ impl Wait {
 fn weight(request: &Request) -> usize {
     let data = match &request.ask {
         Ask::Event { data, .. } => data.len(),
-        Ask::Inbox | Ask::Page { .. } => 0,
+        Ask::Say { arguments, .. } => arguments.len(),
+        Ask::Enter | Ask::Exit | Ask::Page { .. } => 0,
     };
     size_of::<Request>() + data
 }

@@ -19,6 +19,8 @@ pub enum Asker {
     Inbox,
     /// A replay to the connection.
     Replay,
+    /// An application, whose client may wait for an acknowledgement.
+    Application { ack: Option<u64> },
 }
 
 pub struct Call {

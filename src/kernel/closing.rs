@@ -2,15 +2,18 @@
 //! Invariant: from the close on, the connection is in no room and nothing more is queued for it; what
 //! it still pins is let go of after [`LINGER`], or with its reset.
 
+use crate::admission::identity::Identity;
 use crate::base::limits::LINGER;
 use crate::base::time::Now;
 use crate::kernel::audited::{self, Audited};
+use crate::kernel::carriers::State;
 use crate::kernel::conns::Flags;
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Frame;
 use crate::kernel::fan_out::list;
 use crate::kernel::ids::{ConnId, RoomId, ShardId};
 use crate::kernel::mail::Gone;
+use crate::kernel::mounts;
 use crate::kernel::outbox::Outbox;
 use crate::kernel::reasons::{CloseReason, Dropped};
 use crate::kernel::{Kernel, Timer};
@@ -38,7 +41,7 @@ impl Kernel {
     }
 
     /// Closes: counted as the one, sent as the other.
-    fn close_with(
+    pub(super) fn close_with(
         &mut self,
         now: Now,
         conn: ConnId,
@@ -47,6 +50,10 @@ impl Kernel {
         effects: &mut Effects,
     ) {
         let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
+        if row.flags.has(Flags::RIDER) {
+            return self.close_rider(now, conn, (counted, number), reason, effects);
+        }
+        let is_carrier = row.dialect.mount().is_some();
         if counted == CloseCode::SlowConsumer {
             row.outbox.cut(|frame| self.counters.drop(Dropped::cut(frame.class()), 1));
         }
@@ -60,7 +67,14 @@ impl Kernel {
         self.audit_close(conn, number, reason, effects);
         self.wheel.set(now.at.after(LINGER), Timer::Linger(conn));
         effects.closing.push(conn);
-        self.leave_all(conn, effects);
+        if !is_carrier {
+            return self.leave_all(conn, effects);
+        }
+        self.end_riders(now, conn, (number, reason), effects);
+        if let Some(carrier) = self.carriers.get_mut(conn) {
+            carrier.closing = Some(counted);
+        }
+        self.give_up_probe(conn);
     }
 
     /// Closes for a reason of the core's own, and counts it.
@@ -77,11 +91,21 @@ impl Kernel {
         row.outbox = Outbox::default();
         self.counters.resets_memory += 1;
         self.closes_left = self.closes_left.saturating_sub(1);
-        effects.reset.push(conn);
+        self.cut_off(conn, effects);
+    }
+
+    /// Has the world let go of a connection at once.
+    pub fn cut_off(&mut self, conn: ConnId, effects: &mut Effects) {
+        let has_socket = self.carriers.get(conn).is_none_or(|carrier| !matches!(carrier.state, State::Polling { .. }));
+        if has_socket { effects.reset.push(conn) } else { effects.ended.push(conn) }
     }
 
     /// The socket is closed: the slot is free.
-    pub fn gone(&mut self, conn: ConnId, effects: &mut Effects) {
+    pub fn gone(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
+        if self.conns.row(conn).is_some_and(|row| row.dialect.mount().is_some()) {
+            self.end_riders(now, conn, (CLOSED_WITHOUT_A_WORD, "the socket ended"), effects);
+            self.carriers.remove(conn);
+        }
         if let Some(row) = self.conns.row(conn) {
             self.counters.blocked -= u64::from(row.flags.has(Flags::BLOCKED));
             self.counters.slow -= u64::from(row.flags.has(Flags::SLOW));
@@ -94,16 +118,19 @@ impl Kernel {
         self.conns.free(conn);
     }
 
-    fn audit_close(&self, conn: ConnId, code: u16, reason: &str, effects: &mut Effects) {
+    pub(super) fn audit_close(&self, conn: ConnId, code: u16, reason: &str, effects: &mut Effects) {
+        // Sessions are nobody's, and of whom an application let in it did not tell.
+        let is_told = |identity: &Identity| !mounts::is_of_application(identity.tenant());
         if self.limits.audit.is_on
-            && let Some(cold) = self.conns.cold(conn)
+            && self.conns.row(conn).is_some_and(|row| row.dialect.mount().is_none())
+            && let Some(cold) = self.conns.cold(conn).filter(|cold| is_told(&cold.identity))
         {
             let (user, reason) = (cold.identity.user.clone(), audited::reason(reason));
             effects.audit.push(Audited::Closed { conn, user, code, reason });
         }
     }
 
-    fn leave_all(&mut self, conn: ConnId, effects: &mut Effects) {
+    pub(super) fn leave_all(&mut self, conn: ConnId, effects: &mut Effects) {
         if let Some(cold) = self.conns.cold_mut(conn) {
             cold.replays = None;
         }

@@ -31,7 +31,7 @@ impl Flags {
     pub const SLOW: Flags = Flags(16);
     /// A replay is under way.
     pub const REPLAYING: Flags = Flags(32);
-    /// A request waits for credit, or too much for a client of an endpoint; reads pause.
+    /// A request waits for credit, or somebody for being let into a namespace; reads pause.
     pub const PAUSED: Flags = Flags(64);
     /// A logged push was queued since the outbox was last empty.
     pub const OWED: Flags = Flags(128);
@@ -39,8 +39,16 @@ impl Flags {
     pub const WATCHED: Flags = Flags(256);
     /// Told that its token is near its end.
     pub const TOLD_EXPIRING: Flags = Flags(512);
-    /// An endpoint has heard of it, and is to hear of its end.
+    /// An endpoint or a namespace has heard of it, and is to hear of its end.
     pub const SERVED: Flags = Flags(1024);
+    /// In a namespace; what is sent to it goes into its carrier's outbox.
+    pub const RIDER: Flags = Flags(2048);
+    /// Too much waits for it of what an application has answered; reads pause.
+    pub const FULL: Flags = Flags(4096);
+    /// An application has not heard yet that somebody of it is in a namespace; reads pause.
+    pub const UNGREETED: Flags = Flags(8192);
+    /// Any of the three.
+    pub const UNREAD: Flags = Flags(Flags::PAUSED.0 | Flags::FULL.0 | Flags::UNGREETED.0);
 
     pub const fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

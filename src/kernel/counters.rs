@@ -7,6 +7,11 @@ use crate::wire::codes::{CloseCode, ErrorCode, Limit, WireError};
 pub struct Counters {
     pub opened: u64,
     pub gone: u64,
+    /// Clients in namespaces of Socket.IO.
+    pub riders_opened: u64,
+    pub riders_gone: u64,
+    /// WebSockets that took over from polling.
+    pub upgrades: u64,
     pub requests: u64,
     /// Messages sequenced.
     pub publishes: u64,

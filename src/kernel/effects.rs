@@ -2,6 +2,7 @@
 
 use crate::kernel::asked::Question;
 use crate::kernel::audited::Audited;
+use crate::kernel::carriers::{Entrant, PollAnswer, PollId};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::mail::Mail;
 
@@ -28,6 +29,21 @@ pub struct Effects {
     pub keys_wanted: bool,
     /// For the audit log, if one is kept.
     pub audit: Vec<Audited>,
+    /// Answers to GETs, each once.
+    pub polls: Vec<(PollId, PollAnswer)>,
+    /// The socket of the first is the second's from now on, with all that was read of it and not taken; the
+    /// first is nobody's any more and not to be reported gone.
+    pub merged: Vec<(ConnId, ConnId)>,
+    /// Sessions without a socket that are over: to be reported gone.
+    pub ended: Vec<ConnId>,
+    /// Whose users' limits are to be looked at.
+    pub entrants: Vec<Entrant>,
+    /// Those of [`Effects::entrants`] who came in and are gone.
+    pub left: Vec<ConnId>,
+    /// Sessions by which a token came that is not good.
+    pub failures: Vec<ConnId>,
+    /// Something is due at the wheel's next turn, which is to be no later than that.
+    pub is_soon: bool,
 }
 
 impl Effects {
@@ -41,5 +57,12 @@ impl Effects {
             && self.questions.is_empty()
             && !self.keys_wanted
             && self.audit.is_empty()
+            && self.polls.is_empty()
+            && self.merged.is_empty()
+            && self.ended.is_empty()
+            && self.entrants.is_empty()
+            && self.left.is_empty()
+            && self.failures.is_empty()
+            && !self.is_soon
     }
 }

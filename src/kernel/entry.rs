@@ -12,6 +12,7 @@ use crate::wire::deflate::{Deflater, Window};
 use crate::wire::dialect::{self, DialectId, DialectSet};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
+use crate::wire::socketio::Forms;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ pub struct Entry {
     /// This connection does not get it.
     pub excluded: Option<ConnAt>,
     pub at: Instant,
+    /// What its receivers spoke when it was made.
+    wanted: DialectSet,
     forms: Box<[Form]>,
 }
 
@@ -53,6 +56,8 @@ pub struct Encoder {
     json: Vec<u8>,
     scratch: Vec<u8>,
     deflater: Deflater,
+    /// How namespaces are written for.
+    forms: Arc<Forms>,
 }
 
 impl Encoder {
@@ -66,31 +71,47 @@ impl Encoder {
         self.deflater.set_bytes_min(limits.deflate_bytes_min);
     }
 
+    /// How pushes are written for namespaces.
+    pub fn set_forms(&mut self, forms: Arc<Forms>) {
+        self.forms = forms;
+    }
+
+    pub fn forms(&self) -> &Arc<Forms> {
+        &self.forms
+    }
+
     /// A native JSON frame as one receiver reads it best that speaks `dialect`.
     pub fn one<'a>(&'a mut self, dialect: DialectId, json_frame: &'a [u8]) -> &'a [u8] {
         let plain = match dialect.plain() {
             dialect::NATIVE_JSON => json_frame,
             other => {
                 self.scratch.clear();
-                dialect::translate(other, &mut self.scratch, json_frame);
+                dialect::translate(other, &self.forms, &mut self.scratch, json_frame);
                 &self.scratch
             }
         };
         dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
     }
 
-    /// A message as it is, framed as one receiver reads it best.
-    pub fn message(&mut self, dialect: DialectId, opcode: u8, payload: &[u8]) -> &[u8] {
+    /// Frames that `write` appends, as one receiver reads them best.
+    pub fn frames(&mut self, dialect: DialectId, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
         self.scratch.clear();
         self.scratch.shrink_to(INFLATED_BYTES_KEPT);
-        frame::header(&mut self.scratch, opcode, payload.len());
-        self.scratch.extend_from_slice(payload);
+        write(&mut self.scratch);
         let plain = &self.scratch;
         dialect.window().and_then(|window| self.deflater.frame(plain, window)).unwrap_or(plain)
     }
+
+    /// A message as it is, framed as one receiver reads it best.
+    pub fn message(&mut self, dialect: DialectId, opcode: u8, payload: &[u8]) -> &[u8] {
+        self.frames(dialect, |out| {
+            frame::header(out, opcode, payload.len());
+            out.extend_from_slice(payload);
+        })
+    }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Form {
     dialect: DialectId,
     bytes: Arc<[u8]>,
@@ -101,34 +122,58 @@ impl Entry {
     /// `wanted`, compressed where that pays.
     pub fn encode(push: &Push<'_>, label: Label, wanted: DialectSet, encoder: &mut Encoder) -> Entry {
         let Label { place, class, excluded, at } = label;
-        let Encoder { json, scratch, deflater } = encoder;
+        let Encoder { json, scratch, deflater, forms } = encoder;
         json.clear();
         encode::push(json, push);
         let mut plain = DialectSet::EMPTY;
         plain.insert(dialect::NATIVE_JSON);
         wanted.iter().for_each(|dialect| plain.insert(dialect.plain()));
         // One of each plain form, and no more where nobody reads compressed ones.
-        let mut forms = Vec::with_capacity(plain.union(wanted).iter().count());
+        let mut encoded = Vec::with_capacity(plain.union(wanted).iter().count());
         for dialect in plain.iter() {
             let frame = match dialect {
                 dialect::NATIVE_JSON => &*json,
                 other => {
                     scratch.clear();
-                    dialect::translate(other, scratch, json);
+                    dialect::translate(other, forms, scratch, json);
                     &*scratch
                 }
             };
-            forms.push(Form { dialect, bytes: Arc::from(frame.as_slice()) });
+            encoded.push(Form { dialect, bytes: Arc::from(frame.as_slice()) });
             for window in [Window::Full, Window::Small] {
                 let dialect = dialect.compressed(window);
                 if wanted.contains(dialect)
                     && let Some(frame) = deflater.frame(frame, window)
                 {
-                    forms.push(Form { dialect, bytes: Arc::from(frame) });
+                    encoded.push(Form { dialect, bytes: Arc::from(frame) });
                 }
             }
         }
-        Entry { place, class, excluded, at, forms: forms.into() }
+        Entry { place, class, excluded, at, wanted, forms: encoded.into() }
+    }
+
+    /// What is kept of it for later: not the plain forms that are made of the native one in no time, or a room
+    /// whose members speak them would keep everything twice.
+    pub fn kept(self: &Arc<Entry>) -> Arc<Entry> {
+        let is_kept = |form: &&Form| form.dialect == dialect::NATIVE_JSON || form.dialect.window().is_some();
+        if self.forms.iter().all(|form| is_kept(&form)) {
+            return Arc::clone(self);
+        }
+        Arc::new(Entry { forms: self.forms.iter().filter(is_kept).cloned().collect(), ..**self })
+    }
+
+    /// With what was not kept of the forms that its receivers read.
+    pub fn completed(self: &Arc<Entry>, encoder: &mut Encoder) -> Arc<Entry> {
+        if self.wanted.iter().all(|dialect| self.form(dialect).is_some()) {
+            return Arc::clone(self);
+        }
+        let mut forms = self.forms.to_vec();
+        for plain in self.wanted.iter().map(DialectId::plain) {
+            if forms.iter().all(|form| form.dialect != plain) {
+                forms.push(Form { dialect: plain, bytes: Arc::from(encoder.one(plain, self.json_frame())) });
+            }
+        }
+        Arc::new(Entry { forms: forms.into(), ..**self })
     }
 
     /// The frame for receivers of `dialect`, if the home knew that there are any.
@@ -231,6 +276,23 @@ pub struct Frames {
 impl Frames {
     pub fn of(account: &Rc<Account>, entry: &Entry) -> Frames {
         let frame = |form: &Form| (form.dialect, Frame::new(account, form.bytes.clone(), entry.class));
+        let (first, rest) = entry.forms.split_first().expect("every entry is encoded in native JSON");
+        Frames { first: frame(first), rest: rest.iter().map(frame).collect() }
+    }
+
+    /// Whether there is one of each form of `entry`, of which these are kept.
+    #[inline]
+    pub fn are_all_of(&self, entry: &Entry) -> bool {
+        entry.forms.len() == 1 + self.rest.len()
+    }
+
+    /// Those of `entry`, of which these are kept.
+    pub fn completed(&self, account: &Rc<Account>, entry: &Entry) -> Frames {
+        let kept = |dialect| std::iter::once(&self.first).chain(&self.rest).find(|(spoken, _)| *spoken == dialect);
+        let frame = |form: &Form| match kept(form.dialect) {
+            Some((dialect, frame)) => (*dialect, frame.clone()),
+            None => (form.dialect, Frame::new(account, form.bytes.clone(), entry.class)),
+        };
         let (first, rest) = entry.forms.split_first().expect("every entry is encoded in native JSON");
         Frames { first: frame(first), rest: rest.iter().map(frame).collect() }
     }

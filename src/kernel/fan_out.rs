@@ -10,6 +10,7 @@ use crate::kernel::entry::{Class, Entry, Frame, Frames, Shared};
 use crate::kernel::ids::{ConnId, RoomId, ShardId};
 use crate::kernel::outbox::{OutboxBounds, Pushed};
 use crate::kernel::reasons::{CloseReason, Dropped};
+use crate::wire::{engine, frame};
 use std::sync::Arc;
 
 impl Kernel {
@@ -22,9 +23,10 @@ impl Kernel {
             if from == self.id { self.rooms.get(room).and_then(|row| row.history().frames_of(entry)) } else { None };
         let fresh;
         let frames = match kept {
-            Some(frames) => frames,
-            None => {
-                fresh = Frames::of(&self.memory.account, entry);
+            Some(frames) if frames.are_all_of(entry) => frames,
+            kept => {
+                let account = &self.memory.account;
+                fresh = kept.map_or_else(|| Frames::of(account, entry), |kept| kept.completed(account, entry));
                 &fresh
             }
         };
@@ -57,7 +59,15 @@ impl Kernel {
                     frame
                 }
             };
-            match queue(conn, row, frame, &bounds, dirty) {
+            let pushed = match row.flags.has(Flags::RIDER) {
+                false => queue(conn, row, frame, &bounds, dirty),
+                true => {
+                    let carrier = self.carriers.transport_of(conn);
+                    let Some(row) = self.conns.row_mut(carrier) else { continue };
+                    queue(carrier, row, frame, &bounds, dirty)
+                }
+            };
+            match pushed {
                 Pushed::Queued => queued += 1,
                 Pushed::Replaced => {
                     queued += 1;
@@ -92,7 +102,7 @@ impl Kernel {
     /// Queues a native JSON frame for one connection, in the form that it reads. Clients of an endpoint
     /// read none: they are told by closes alone.
     pub fn tell(&mut self, now: Now, conn: ConnId, json_frame: &[u8], class: Class, effects: &mut Effects) {
-        let Some(row) = self.conns.row(conn).filter(|row| row.dialect.endpoint().is_none()) else { return };
+        let Some(row) = self.conns.row(conn).filter(|row| row.dialect.has_envelopes()) else { return };
         let frame = self.encoder.one(row.dialect, json_frame);
         let frame = Frame::new(&self.memory.account, Arc::from(frame), class);
         self.push_to(now, conn, &frame, effects);
@@ -101,14 +111,26 @@ impl Kernel {
     /// Queues a message as it is for one client of an endpoint.
     pub fn send_message(&mut self, now: Now, conn: ConnId, opcode: u8, payload: &[u8], effects: &mut Effects) {
         let Some(row) = self.conns.row(conn).filter(|row| row.is_open()) else { return };
-        let frame = self.encoder.message(row.dialect, opcode, payload);
+        let frame = match row.dialect.mount() {
+            Some(_) if opcode == frame::TEXT => {
+                let text = std::str::from_utf8(payload).expect("a text message is UTF-8 throughout");
+                self.encoder.frames(row.dialect, |out| engine::packet_frame(out, b'4', text))
+            }
+            _ => self.encoder.message(row.dialect, opcode, payload),
+        };
         let frame = Frame::logged(&self.memory.account, frame);
         self.push_to(now, conn, &frame, effects);
     }
 
     /// Queues a frame for one connection; one that has no place for it is closed.
     pub fn push_to(&mut self, now: Now, conn: ConnId, frame: &Shared, effects: &mut Effects) {
-        let Some(row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
+        let Some(mut row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
+        let mut conn = conn;
+        if row.flags.has(Flags::RIDER) {
+            conn = self.carriers.transport_of(conn);
+            let Some(carrier) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
+            row = carrier;
+        }
         match queue(conn, row, frame, &self.limits.outbox, &mut effects.dirty) {
             Pushed::Queued => {}
             Pushed::Replaced => self.counters.drop(Dropped::LatestReplaced, 1),

@@ -71,8 +71,10 @@ impl History {
         self.bytes
     }
 
-    /// Keeps `entry`, which must be the next in order, and lets go of what is too old or too much.
-    pub fn push(&mut self, entry: Arc<Entry>, account: &Rc<Account>) {
+    /// Keeps `entry` ([`Entry::kept`]), which must be the next in order, and lets go of what is too old or too
+    /// much.
+    pub fn push(&mut self, entry: &Arc<Entry>, account: &Rc<Account>) {
+        let entry = entry.kept();
         let seq = place(&entry).seq;
         if let Some(last) = self.last() {
             assert_eq!(seq, last.next(), "a history is dense");
@@ -135,10 +137,10 @@ impl History {
         self.entries.get(usize::try_from(nth).ok()?)
     }
 
-    /// The frames of `entry`, a message of this room, while it is kept.
-    pub fn frames_of(&self, entry: &Arc<Entry>) -> Option<&Frames> {
+    /// The frames that are kept of `entry`, a message of this room, while any are.
+    pub fn frames_of(&self, entry: &Entry) -> Option<&Frames> {
         let kept = self.kept(entry.place?.seq)?;
-        Arc::ptr_eq(&kept.entry, entry).then_some(&kept.frames)
+        (kept.entry.place == entry.place).then_some(&kept.frames)
     }
 
     /// The entries after `after`, oldest first. `head` is the room's last seq: what lies between
@@ -230,7 +232,7 @@ pub(crate) mod tests {
                         head += 1;
                         let entry = entry(head, size, now);
                         model.push((head, entry.bytes(), now));
-                        history.push(entry, &account);
+                        history.push(&entry, &account);
                     }
                     Move::Wait { seconds } => {
                         now = now.after(Duration::from_secs(seconds));

@@ -56,8 +56,12 @@ pub enum Ask {
     /// A client's event, for the feature that declared it. `data`: the sender's JSON, and where its
     /// first fields lie.
     Event { declared: DeclaredId, data: Arc<str>, spans: Spans },
-    /// Joins the user's own room, quietly.
-    Inbox,
+    /// Joins quietly: the user's own room, or one of an application's.
+    Enter,
+    /// Leaves a room of an application's.
+    Exit,
+    /// An application's event for a room: the JSON list of its arguments. `is_for_others`: all but its sender.
+    Say { event: Box<str>, arguments: Arc<str>, is_for_others: bool },
     /// What came after `after`, for a replay.
     Page { epoch: Epoch, after: Seq },
 }

@@ -3,13 +3,15 @@
 //! [`Kernel`] owns the tables of one shard. What is done with them stands by subject:
 //! `sequencer` (a publish gets its place), `fan_out` (an entry gets into outboxes), `replay`
 //! (what was missed), `asked` (an answer comes from outside), `closing` (a connection ends), `relief`
-//! (there is too much to hold), `scope` (what features may do), `endpoint` (what applications may).
+//! (there is too much to hold), `scope` (what features may do), `endpoint` and `namespace` (what applications
+//! may), `carriers` (sessions of Engine.IO and who is in which namespace).
 
 pub mod asked;
 pub mod audience;
 pub mod audited;
 pub mod budget;
 pub mod calls;
+pub mod carriers;
 pub mod cids;
 pub mod closing;
 pub mod conns;
@@ -27,7 +29,10 @@ pub mod lanes;
 pub mod mail;
 pub mod membership;
 pub mod mids;
+pub mod mounts;
+pub mod namespace;
 pub mod outbox;
+pub mod paths;
 pub mod placement;
 pub mod rates;
 pub mod reasons;
@@ -51,6 +56,7 @@ use asked::{Asking, Ticket};
 use audited::Auditing;
 use budget::Memory;
 use calls::Calls;
+use carriers::Carriers;
 use conns::Conns;
 use counters::Counters;
 use entry::Encoder;
@@ -142,6 +148,10 @@ pub enum Timer {
     Asked(Ticket),
     /// Whose turn is it to come back?
     Drain,
+    /// Is a ping of Engine.IO due, or the answer to one, or anything else that its session is given time for?
+    Session(ConnId),
+    /// Has a client acknowledged in time what an application asked?
+    Answer(ConnId),
 }
 
 pub struct Kernel {
@@ -149,6 +159,9 @@ pub struct Kernel {
     pub placement: Placement,
     pub limits: Limits,
     pub conns: Conns,
+    pub carriers: Carriers,
+    /// Riders that are gone, with their namespaces, of whom applications have not heard.
+    pub farewells: Vec<(usize, ConnId)>,
     pub membership: Membership,
     pub rooms: Rooms,
     pub calls: Calls,
@@ -197,6 +210,8 @@ impl Kernel {
             id: config.id,
             placement: Placement::new(config.shards),
             conns: Conns::default(),
+            carriers: Carriers::default(),
+            farewells: Vec::new(),
             membership: Membership::new(keyed),
             rooms: Rooms::new(keyed),
             calls: Calls::default(),

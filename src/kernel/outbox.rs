@@ -8,6 +8,7 @@ use crate::base::limits::{OUTBOX_BYTES_LARGEST, OUTBOX_BYTES_LEAST, PAGE_BYTES_M
 use crate::kernel::budget::Queue;
 use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::reasons::Dropped;
+use std::sync::Arc;
 
 const INLINE: usize = 4;
 
@@ -140,6 +141,21 @@ impl Outbox {
         let spill = self.spill.get_or_insert_default();
         spill.make_room(frame.account());
         spill.push_back(frame);
+    }
+
+    /// Has all of `later` go behind what is queued here. Of its front frame nothing may have been written: see
+    /// [`Outbox::cut_written`].
+    pub fn go_before(&mut self, mut later: Outbox) {
+        assert_eq!(later.written, 0, "a frame that is begun goes first");
+        later.take_all().into_iter().for_each(|frame| self.append(frame));
+    }
+
+    /// Makes what is left of a front frame that is partly written a frame of its own.
+    pub fn cut_written(&mut self) {
+        let written = std::mem::take(&mut self.written) as usize;
+        if let Some(front) = self.inline[0].as_mut().filter(|_| written > 0) {
+            *front = Frame::new(front.account(), Arc::from(&front.bytes()[written..]), front.class());
+        }
     }
 
     pub fn frames(&self) -> impl Iterator<Item = &Shared> {
@@ -303,6 +319,28 @@ mod tests {
         assert_eq!(drain(&mut outbox), b"aaa!");
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn one_goes_before_another_whatever_was_written_of_either() {
+        for (written_first, written_second) in [(0, 0), (1, 0), (0, 2), (2, 1)] {
+            let (mut first, mut second) = (Outbox::default(), Outbox::default());
+            for tag in b'a'..b'g' {
+                first.push(&frame(Class::Logged, 3, tag), false, &BOUNDS);
+                second.push(&frame(Class::Logged, 3, tag + 10), false, &BOUNDS);
+            }
+            first.wrote(written_first);
+            second.wrote(written_second);
+            second.cut_written();
+            first.go_before(second);
+            let all: Vec<u8> = (b'a'..b'g').chain(b'k'..b'q').flat_map(|tag| [tag; 3]).collect();
+            let mut expected = all.clone();
+            expected.drain(18..18 + written_second);
+            expected.drain(..written_first);
+            assert_eq!(first.bytes(), expected.len());
+            assert_eq!(drain(&mut first), expected);
+            assert!(first.is_empty());
+        }
     }
 
     #[test]

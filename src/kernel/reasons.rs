@@ -94,10 +94,11 @@ pub enum CloseReason {
     TokenRevoked,
     TokenRevokedBefore,
     AskedOn,
+    NoNamespace,
 }
 
 impl CloseReason {
-    pub const ALL: [CloseReason; 11] = [
+    pub const ALL: [CloseReason; 12] = [
         CloseReason::OutboxBytes,
         CloseReason::StallTime,
         CloseReason::Memory,
@@ -109,6 +110,7 @@ impl CloseReason {
         CloseReason::TokenRevoked,
         CloseReason::TokenRevokedBefore,
         CloseReason::AskedOn,
+        CloseReason::NoNamespace,
     ];
 
     pub fn index(self) -> usize {
@@ -122,7 +124,7 @@ impl CloseReason {
             | CloseReason::Memory
             | CloseReason::LostBetweenShards
             | CloseReason::LostReplay => CloseCode::SlowConsumer,
-            CloseReason::Silent | CloseReason::Inactive => CloseCode::Idle,
+            CloseReason::Silent | CloseReason::Inactive | CloseReason::NoNamespace => CloseCode::Idle,
             CloseReason::TokenEnded | CloseReason::TokenRevokedBefore => CloseCode::Unauthorized,
             CloseReason::TokenRevoked => CloseCode::SessionRevoked,
             CloseReason::AskedOn => CloseCode::RateLimited,
@@ -142,6 +144,7 @@ impl CloseReason {
             CloseReason::TokenEnded => "the token has expired; connect again with a new one",
             CloseReason::TokenRevoked => "the token was revoked; log in again",
             CloseReason::TokenRevokedBefore => "the token was revoked meanwhile; log in again",
+            CloseReason::NoNamespace => "in no namespace for too long",
             CloseReason::AskedOn => "rate limited: sent on after many refusals; wait as long as they say",
         }
     }
@@ -159,6 +162,7 @@ impl CloseReason {
             CloseReason::TokenRevoked => "token_revoked",
             CloseReason::TokenRevokedBefore => "token_revoked_before",
             CloseReason::AskedOn => "asked_on",
+            CloseReason::NoNamespace => "no_namespace",
         }
     }
 
@@ -180,6 +184,9 @@ impl CloseReason {
                 "closed with 4401: the token was revoked between its check and the opening"
             }
             CloseReason::AskedOn => "closed with 4429: went on asking after REFUSALS_MAX refusals within REFUSALS_TIME",
+            CloseReason::NoNamespace => {
+                "closed with 4408: a Socket.IO session was in no namespace for socketio.connect_timeout_ms"
+            }
             CloseReason::Inactive => "closed with 4408: neither a request nor a delivery for the idle time",
         }
     }

@@ -88,9 +88,10 @@ impl Kernel {
 
     /// Asks for the next page of a connection's replay, if it has one that may go on.
     pub fn pump_replay(&mut self, conn: ConnId, effects: &mut Effects) {
-        let Some(row) = self.conns.row_mut(conn).filter(|row| row.flags.has(Flags::REPLAYING)) else { return };
+        let Some(row) = self.conns.row(conn).filter(|row| row.flags.has(Flags::REPLAYING)) else { return };
         let (is_open, dialect) = (row.is_open(), row.dialect);
-        let has_room = row.outbox.bytes() <= self.limits.outbox.resume;
+        let written = self.conns.row(self.carriers.transport_of(conn));
+        let has_room = written.is_some_and(|row| row.outbox.bytes() <= self.limits.outbox.resume);
         let Some(cold) = self.conns.cold_mut(conn) else { return };
         if !is_open || cold.replays().is_empty() {
             cold.replays = None;

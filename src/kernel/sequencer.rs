@@ -88,7 +88,7 @@ impl Kernel {
         let label = Label { place: Some(place), class: Class::Logged, excluded: draft.excluded, at: now.at };
         let entry = Arc::new(Entry::encode(&push, label, row.audience.dialects(), &mut self.encoder));
         row.head = place.seq;
-        row.history_mut().push(entry.clone(), &self.memory.account);
+        row.history_mut().push(&entry, &self.memory.account);
         if let Some((user, cid)) = draft.from.zip(draft.cid) {
             row.remember_cid(self.keyed, now.at, user, cid, place);
         }
@@ -165,7 +165,10 @@ impl Kernel {
             *from = from.next();
             // Whether or not somebody is left there: a leave whose result waits behind this run must
             // not come before what was said before it.
-            let entry = self.rooms.get(room).map(|row| row.history().get(seq).cloned());
+            let entry = self.rooms.get(room).map(|row| {
+                let entry = row.history().get(seq)?;
+                Some(entry.completed(&mut self.encoder))
+            });
             if is_last || !matches!(entry, Some(Some(_))) {
                 self.lanes.skip(peer);
             }

@@ -8,7 +8,7 @@ use crate::admission::identity::Identity;
 use crate::admission::revocations::Revocation;
 use crate::admission::token::TokenRefused;
 use crate::base::time::Now;
-use crate::kernel::conns::Flags;
+use crate::kernel::conns::{Cold, Flags};
 use crate::kernel::effects::Effects;
 use crate::kernel::entry::Class;
 use crate::kernel::ids::ConnId;
@@ -115,7 +115,10 @@ impl Kernel {
         }
         for slot in 0..self.conns.slots() {
             let conn = self.conns.id_at(slot);
-            if self.conns.cold(conn).is_some_and(|cold| self.revocations.void(&cold.identity, unix_s)) {
+            // A session of Engine.IO may have others in its namespaces; who wants to come in later is asked then.
+            let is_session = self.conns.row(conn).is_some_and(|row| row.dialect.mount().is_some());
+            let is_void = |cold: &Cold| self.revocations.void(&cold.identity, unix_s);
+            if !is_session && self.conns.cold(conn).is_some_and(is_void) {
                 self.close_for(now, conn, CloseReason::TokenRevoked, effects);
             }
         }

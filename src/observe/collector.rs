@@ -193,7 +193,7 @@ mod tests {
             limits: Limits::default(),
             verifier: Arc::default(),
             policy: Arc::default(),
-            endpoints: Default::default(),
+            paths: Default::default(),
             keys_wanted: Arc::new(|| {}),
         };
         let gateway = Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));

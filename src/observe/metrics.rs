@@ -114,6 +114,12 @@ metrics! {
         opened: Counter "ringroom_connections_opened_total" in "connections";
         /// Connections whose sockets have ended.
         gone: Counter "ringroom_connections_gone_total" in "connections";
+        /// Clients in namespaces of Socket.IO; one connection may be in several.
+        namespaces: Gauge "ringroom_socketio_namespaces" in "clients";
+        /// Clients that were let into namespaces of Socket.IO.
+        namespaces_opened: Counter "ringroom_socketio_namespaces_opened_total" in "clients";
+        /// WebSockets that took over from polling.
+        upgrades: Counter "ringroom_engineio_upgrades_total" in "sessions";
         /// Messages of clients, whatever became of them.
         requests: Counter "ringroom_requests_total" in "messages";
         /// Messages that got their place in a room's order.
@@ -208,6 +214,14 @@ metrics! {
         moved_out: Counter "ringroom_connections_moved_out_total" in "connections";
         /// Connections taken over as such.
         moved_in: Counter "ringroom_connections_moved_in_total" in "connections";
+        /// Of Engine.IO: requests of polling clients for packets.
+        engine_polls: Counter "ringroom_engineio_polls_total" in "requests";
+        /// Of Engine.IO: requests of polling clients that brought packets.
+        engine_posts: Counter "ringroom_engineio_posts_total" in "requests";
+        /// Of Engine.IO: requests handed to the shard of their session.
+        requests_out: Counter "ringroom_engineio_requests_moved_out_total" in "requests";
+        /// Of Engine.IO: requests taken over as such.
+        requests_in: Counter "ringroom_engineio_requests_moved_in_total" in "requests";
         /// Times that the shard asked which sockets have something to read.
         looks: Counter "ringroom_looks_total" in "times";
         /// Turns that only looked for work, without sleeping (`turn.busy_poll_us`).
@@ -232,6 +246,10 @@ metrics! {
         handshakes_now: Gauge "ringroom_handshakes" in "sockets" => "thousands: somebody opens connections and says nothing";
         /// Open WebSockets.
         connections_now: Gauge "ringroom_websockets" in "sockets";
+        /// Open Engine.IO sessions that have no WebSocket.
+        sessions_polling_now: Gauge "ringroom_engineio_sessions_polling" in "sessions";
+        /// Sockets that are kept for the requests of polling clients.
+        requesters_now: Gauge "ringroom_engineio_sockets" in "sockets" => "thousands more than `ringroom_engineio_sessions_polling`: a proxy keeps sockets that nobody uses";
         /// 1 while the shard takes new sockets.
         listening: Gauge "ringroom_listening" in "yes or no";
     }

@@ -15,6 +15,7 @@ use crate::shard::Shard;
 use crate::wire::dialect::{self, DialectId};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
+use crate::wire::socketio::Forms;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ impl Shard {
                 Timer::Room(room) => self.kernel.check_room(now, room),
                 Timer::Asked(ticket) => self.on_silence(now, ticket, effects),
                 Timer::Drain => self.drain_some(now, effects),
+                Timer::Session(conn) => self.on_session_timer(now, conn, effects),
+                Timer::Answer(conn) => self.on_unanswered(now, conn, effects),
             }
         }
         if self.due_done == due.len() {
@@ -84,7 +87,8 @@ impl Shard {
         // Browsers cannot see the ping, other clients need nothing but it. Both share a write.
         let (dialect, account) = (row.dialect, &self.kernel.memory.account);
         let ping = made.ping(account);
-        let push = dialect.endpoint().is_none().then(|| made.push(now, dialect.plain(), account));
+        let push =
+            dialect.has_envelopes().then(|| made.push(now, dialect.plain(), self.kernel.encoder.forms(), account));
         self.kernel.push_to(now, conn, &ping, effects);
         if let Some(push) = push {
             self.kernel.push_to(now, conn, &push, effects);
@@ -127,7 +131,7 @@ impl Shard {
         if self.kernel.conns.row(conn).is_some() {
             self.kernel.counters.resets_linger += 1;
             self.kernel.closes_left = self.kernel.closes_left.saturating_sub(1);
-            effects.reset.push(conn);
+            self.kernel.cut_off(conn, effects);
         }
     }
 }
@@ -143,7 +147,7 @@ impl Heartbeat {
         ping.clone()
     }
 
-    fn push(&mut self, now: Now, dialect: DialectId, account: &Rc<Account>) -> Shared {
+    fn push(&mut self, now: Now, dialect: DialectId, forms: &Forms, account: &Rc<Account>) -> Shared {
         if let Some((_, push)) = self.pushes.iter().find(|(made, _)| *made == dialect) {
             return push.clone();
         }
@@ -152,7 +156,7 @@ impl Heartbeat {
         let push = Push { event: "heartbeat", room: None, seq: None, mid: None, ts: None, from: None, data };
         let (mut json, mut bytes) = (Vec::new(), Vec::new());
         encode::push(&mut json, &push);
-        dialect::translate(dialect, &mut bytes, &json);
+        dialect::translate(dialect, forms, &mut bytes, &json);
         let push = Frame::new(account, Arc::from(bytes), Class::Latest { key: HEARTBEAT_KEY });
         self.pushes.push((dialect, push.clone()));
         push

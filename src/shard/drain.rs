@@ -8,6 +8,7 @@ use crate::base::limits::{DRAIN_CATCH_UP, DRAIN_LOOKS_PER_STEP};
 use crate::base::time::{Instant, Now};
 use crate::base::wheel::TICK;
 use crate::kernel::Timer;
+use crate::kernel::conns::{Flags, Row};
 use crate::kernel::effects::Effects;
 use crate::kernel::ids::ConnId;
 use crate::kernel::membership::ConnSlot;
@@ -65,7 +66,9 @@ impl Shard {
             }
             let conn = self.kernel.conns.id_at(drain.slot);
             drain.slot += 1;
-            if self.kernel.conns.is_open(conn) {
+            // Who is in a namespace goes with its session.
+            let is_client = |row: &Row| row.is_open() && !row.flags.has(Flags::RIDER);
+            if self.kernel.conns.row(conn).is_some_and(is_client) {
                 self.send_back(now, conn, effects);
             }
         }

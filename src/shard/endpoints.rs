@@ -57,33 +57,34 @@ impl Shard {
         self.pause_sender(conn);
     }
 
-    pub(super) fn on_socket_gone(&mut self, conn: ConnId, effects: &mut Effects) {
+    pub(super) fn on_socket_gone(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
+        self.end_session(now, conn, effects);
         // Who was sent away at once never was its client.
         if let Some(row) = self.kernel.conns.row(conn).filter(|row| row.flags.has(Flags::SERVED))
             && let Some(nth) = row.dialect.endpoint()
         {
             self.endpoints[nth].endpoint.on_close(conn);
         }
-        self.kernel.gone(conn, effects);
+        self.kernel.gone(now, conn, effects);
     }
 
-    fn pause_sender(&mut self, conn: ConnId) {
+    pub(super) fn pause_sender(&mut self, conn: ConnId) {
         let resume = self.kernel.limits.outbox.resume;
+        let is_upgrading = self.is_upgrading(conn);
         if let Some(row) = self.kernel.conns.row_mut(conn)
             && row.outbox.bytes() > resume
+            && !is_upgrading
         {
-            row.flags.set(Flags::PAUSED);
+            row.flags.set(Flags::FULL);
         }
     }
 
-    /// Of the others it is credit between shards that ends a pause.
     pub(super) fn resume_sender(&mut self, conn: ConnId, effects: &mut Effects) {
         let resume = self.kernel.limits.outbox.resume;
         if let Some(row) = self.kernel.conns.row_mut(conn)
-            && row.dialect.endpoint().is_some()
             && row.outbox.bytes() <= resume
         {
-            row.flags.clear(Flags::PAUSED);
+            row.flags.clear(Flags::FULL);
             effects.resumed.push(conn);
         }
     }
@@ -104,6 +105,7 @@ mod tests {
     use crate::kernel::endpoint::{Endpoint, EndpointLimits, Endpoints};
     use crate::kernel::ids::ShardId;
     use crate::kernel::outbox::OutboxBounds;
+    use crate::kernel::paths::Paths;
     use crate::shard::{DrainPace, Input, Opening, ShardConfig};
     use crate::wire::assembler::MessageLimits;
     use crate::wire::codes::CloseCode;
@@ -160,7 +162,7 @@ mod tests {
                 endpoints.add(path, limits, Arc::new(move || Box::new(Parrot(Arc::clone(&log)))));
             }
             let now = Now { at: Instant::from_nanos(1_000_000_000), unix_ms: 1_790_000_000_000 };
-            let shard = Shard::new(config, features::all(), now).with_endpoints(&endpoints);
+            let shard = Shard::new(config, features::all(), now).with_paths(&Paths { endpoints, ..Paths::default() });
             World { shard, effects: Effects::default(), now, log }
         }
 

@@ -12,8 +12,10 @@ use crate::kernel::facts::Fact;
 use crate::kernel::feature::{Answer, Told};
 use crate::kernel::ids::{ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq, ShardId};
 use crate::kernel::mail::{Ask, Change, Gone, Mail, Reply, Request};
+use crate::kernel::mounts;
 use crate::kernel::reasons::CloseReason;
 use crate::kernel::scope::RoomScope;
+use crate::kernel::sequencer::Draft;
 use crate::shard::Shard;
 use crate::wire::codes::CloseCode;
 use crate::wire::encode::{self, Push};
@@ -94,17 +96,30 @@ impl Shard {
                 let answer = self.registry.feature(*declared).on_room_request(&mut scope, request, data);
                 (answer, scope.into_change())
             }
-            Ask::Inbox => {
+            Ask::Enter => {
                 let mut scope = RoomScope::new(&mut self.kernel, effects, now, room);
                 let answer = scope.join(request, None).and_then(|_| nothing());
                 (answer, scope.into_change())
+            }
+            Ask::Exit => {
+                let mut scope = RoomScope::new(&mut self.kernel, effects, now, room);
+                scope.leave(request);
+                (nothing(), scope.into_change())
+            }
+            Ask::Say { event, arguments, is_for_others } => {
+                let excluded = is_for_others.then_some(request.from);
+                let data = arguments.as_bytes();
+                let draft = Draft { event, data, from: None, cid: None, excluded };
+                let mut scope = RoomScope::new(&mut self.kernel, effects, now, room);
+                (scope.publish(draft).and_then(|_| nothing()), Change::Nothing)
             }
             Ask::Page { epoch, after } => (nothing(), self.kernel.replay_page(room, *epoch, *after)),
         }
     }
 
     pub(super) fn on_fact(&mut self, now: Now, room: RoomId, fact: &Fact, effects: &mut Effects) {
-        if self.kernel.rooms.get(room).is_none() {
+        // Who is in an application's rooms is the application's to tell.
+        if self.kernel.rooms.get(room).is_none_or(|row| mounts::is_of_application(&row.name.tenant)) {
             return;
         }
         for feature in self.registry.all() {
@@ -146,6 +161,14 @@ impl Shard {
                     self.kernel.close(now, conn, CloseCode::Overloaded, reason, effects);
                 }
                 (Asker::Replay, _) => {}
+                (Asker::Application { ack: None }, _) => {}
+                (Asker::Application { ack: Some(ack) }, answers) => {
+                    let refused = match answers {
+                        Answers::One(Err(error)) => Some(error),
+                        _ => None,
+                    };
+                    self.acknowledge_application(now, conn, *ack, refused, effects);
+                }
                 (Asker::Client { .. }, _) => self.answered.push(answered),
             }
         }
@@ -194,6 +217,9 @@ impl Shard {
         let Some(cold) = self.kernel.conns.cold(conn) else { return };
         let identity = &cold.identity;
         let Limits { message_bytes, rooms_per_conn, rooms_per_request, rates, heartbeat, .. } = &self.kernel.limits;
+        // Who is in a namespace hears the beats of its session.
+        let beats = self.mount_of(self.kernel.carriers.transport_of(conn));
+        let heartbeat = beats.map_or(*heartbeat, |nth| self.served.mounts[nth].settings.ping_interval);
         let rate = rates.conn.filter(|_| Paid::exempt(identity, &rates.unlimited_roles).is_none());
         let data = Connected {
             conn: format_args!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),

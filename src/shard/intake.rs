@@ -24,7 +24,7 @@ use crate::shard::{Opening, Shard};
 use crate::wire::codes::{CloseCode, ErrorCode, Limit, WireError};
 use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
 use crate::wire::encode;
-use crate::wire::envelope::{self, Data, Malformed, RequestId};
+use crate::wire::envelope::{self, Data, Envelope, Malformed, RequestId};
 use crate::wire::{json, msgpack};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -77,18 +77,16 @@ impl Shard {
         if let Some(nth) = dialect.endpoint() {
             return self.open_endpoint(now, conn, nth, effects);
         }
-        let call = self.kernel.calls.open(conn, Asker::Inbox);
-        let inbox = self.at_home(inbox);
-        let home = inbox.home;
-        let request = self.request(conn, call, 0, inbox, Right::Join, Ask::Inbox);
-        self.requests.push((home, Box::new(gate::admit_own(request))));
-        self.send(conn, effects);
+        self.enter_inbox(conn, inbox, effects);
     }
 
     /// A whole binary message.
     pub(super) fn on_binary(&mut self, now: Now, conn: ConnId, message: &[u8], effects: &mut Effects) {
         if let Some(nth) = self.endpoint_of(conn) {
             return self.on_message(now, conn, nth, Message::Binary(message), effects);
+        }
+        if self.mount_of(conn).is_some() {
+            return self.on_engine_binary(now, conn, message, effects);
         }
         if !self.speaks(conn, NATIVE_MSGPACK) {
             let reason = "this subprotocol is JSON in text messages";
@@ -111,8 +109,10 @@ impl Shard {
             return self.on_request_of_client(now, conn, message, effects);
         }
         if let Some(nth) = self.endpoint_of(conn) {
-            let text = simdutf8::basic::from_utf8(message).expect("a text message is UTF-8 throughout");
-            return self.on_message(now, conn, nth, Message::Text(text), effects);
+            return self.on_message(now, conn, nth, Message::Text(text_of(message)), effects);
+        }
+        if self.mount_of(conn).is_some() {
+            return self.on_packet(now, conn, text_of(message), effects);
         }
         let reason = "this subprotocol is MessagePack in binary messages";
         self.kernel.close(now, conn, CloseCode::Unsupported, reason, effects);
@@ -127,10 +127,14 @@ impl Shard {
         row.heard_s = seconds(now.at);
         row.active_s = row.heard_s;
         self.kernel.counters.requests += 1;
-        let envelope = match envelope::parse(message) {
-            Ok(envelope) => envelope,
-            Err(Malformed { id, error }) => return self.refuse_rubbish(now, conn, id.as_ref(), None, error, effects),
-        };
+        match envelope::parse(message) {
+            Ok(envelope) => self.answer(now, conn, envelope, effects),
+            Err(Malformed { id, error }) => self.refuse_rubbish(now, conn, id.as_ref(), None, error, effects),
+        }
+    }
+
+    /// A request of an open connection.
+    pub(super) fn answer(&mut self, now: Now, conn: ConnId, envelope: Envelope<'_>, effects: &mut Effects) {
         let Some((declared_id, declared)) = self.registry.find(&envelope.event) else {
             let message = format!("there is no event `{}`; custom events go through room:publish", envelope.event);
             let error = WireError::new(ErrorCode::UnknownEvent, message);
@@ -320,6 +324,16 @@ impl Shard {
 
     /// Sends the requests that one event was made into; while some have to wait, the connection's
     /// reads pause.
+    /// Has an open connection join its user's own room, after which it is told that it is connected.
+    pub(super) fn enter_inbox(&mut self, conn: ConnId, inbox: RoomRef, effects: &mut Effects) {
+        let call = self.kernel.calls.open(conn, Asker::Inbox);
+        let inbox = self.at_home(inbox);
+        let home = inbox.home;
+        let request = self.request(conn, call, 0, inbox, Right::Join, Ask::Enter);
+        self.requests.push((home, Box::new(gate::admit_own(request))));
+        self.send(conn, effects);
+    }
+
     pub(super) fn send(&mut self, conn: ConnId, effects: &mut Effects) {
         if let Some(cold) = self.kernel.conns.cold_mut(conn) {
             cold.pending += self.requests.len() as u16;
@@ -327,10 +341,7 @@ impl Shard {
         if self.kernel.lanes.request(conn, &mut self.requests, effects) {
             return;
         }
-        self.kernel.counters.parked += 1;
-        if let Some(row) = self.kernel.conns.row_mut(conn) {
-            row.flags.set(Flags::PAUSED);
-        }
+        self.kernel.pause(conn);
     }
 
     /// Tries what is parked for `peer` again.
@@ -348,10 +359,16 @@ impl Shard {
                 // The rest is parked again, where it lacks credit now.
                 continue;
             }
-            if let Some(row) = self.kernel.conns.row_mut(conn) {
-                row.flags.clear(Flags::PAUSED);
-                effects.resumed.push(conn);
-            }
+            self.resume(conn, effects);
+        }
+    }
+
+    /// Reads a client again that was paused, which is its carrier where it is in a namespace.
+    pub(super) fn resume(&mut self, conn: ConnId, effects: &mut Effects) {
+        let heard = self.kernel.carriers.transport_of(conn);
+        if let Some(row) = self.kernel.conns.row_mut(heard) {
+            row.flags.clear(Flags::PAUSED);
+            effects.resumed.push(heard);
         }
     }
 
@@ -419,7 +436,7 @@ impl Shard {
     }
 
     /// Refuses what is no request: it costs as much as the dearest, or rubbish would be free.
-    fn refuse_rubbish(
+    pub(super) fn refuse_rubbish(
         &mut self,
         now: Now,
         conn: ConnId,
@@ -431,6 +448,10 @@ impl Shard {
         let error = self.kernel.pay(now, conn, Price::RUBBISH).err().unwrap_or(error);
         self.refuse(now, conn, id, event, &error, effects);
     }
+}
+
+fn text_of(message: &[u8]) -> &str {
+    simdutf8::basic::from_utf8(message).expect("a text message is UTF-8 throughout")
 }
 
 fn bad(message: impl Into<Cow<'static, str>>) -> WireError {

@@ -12,13 +12,16 @@ mod census;
 mod clock;
 mod drain;
 mod endpoints;
+mod engine;
 mod home;
 mod intake;
+mod namespaces;
 mod snapshot;
 
 pub use crate::kernel::ShardConfig;
 pub use census::{Census, Held};
 pub use drain::DrainPace;
+pub use engine::Spoken;
 pub use snapshot::Snapshot;
 
 use crate::admission::identity::Identity;
@@ -29,17 +32,20 @@ use crate::base::limits::{CLOSES_PER_STEP, FRAGMENTS_MAX, PONGS_PENDING_MAX};
 use crate::base::time::{Instant, Now};
 use crate::kernel::asked::{Outside, Ticket};
 use crate::kernel::calls::Answered;
+use crate::kernel::carriers::{PollId, Transport};
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
-use crate::kernel::endpoint::{EndpointLimits, Endpoints, Served};
+use crate::kernel::endpoint::{EndpointLimits, Served};
 use crate::kernel::entry::Frame;
 use crate::kernel::feature::{Feature, Registry};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::kernel::lanes::Requests;
 use crate::kernel::mail::{Ask, Mail};
+use crate::kernel::mounts;
+use crate::kernel::paths::Paths;
 use crate::kernel::{Kernel, Limits};
 use crate::wire::assembler::MessageLimits;
-use crate::wire::codes::CloseCode;
+use crate::wire::codes::{CloseCode, WireError};
 use crate::wire::dialect::DialectId;
 use crate::wire::frame;
 use drain::Drain;
@@ -56,9 +62,47 @@ pub struct Opening {
     pub greeting: Box<[u8]>,
 }
 
+/// An Engine.IO session that begins, or a WebSocket that is to take one over.
+pub struct EngineOpening {
+    /// From [`Shard::reserve`].
+    pub conn: ConnId,
+    /// Of the path, compressed where that was agreed on.
+    pub dialect: DialectId,
+    pub transport: Transport,
+    /// Random: who knows it may speak for the session.
+    pub secret: [u8; 12],
+    /// Whom the token of the first request names; a guest where there was none, or none that is good.
+    pub identity: Identity,
+    /// Why that token is not good.
+    pub refused: Option<TokenRefused>,
+    /// What goes before the first packet: the answer to the upgrade.
+    pub greeting: Box<[u8]>,
+}
+
 /// One thing that happened.
 pub enum Input<'a> {
     Open(Box<Opening>),
+    OpenEngine(Box<EngineOpening>),
+    /// A GET waits for the session's packets; it gets one answer, by [`Effects::polls`].
+    Poll {
+        conn: ConnId,
+        poll: PollId,
+    },
+    /// It ended without one.
+    PollGone {
+        conn: ConnId,
+        poll: PollId,
+    },
+    /// A connection that is listed as dirty and has no socket: what waits for it goes to its GET.
+    Deliver {
+        conn: ConnId,
+    },
+    /// What the limits of an entrant's user say.
+    Entered {
+        conn: ConnId,
+        carrier: ConnId,
+        refused: Option<WireError>,
+    },
     /// A whole text message: unmasked, assembled, UTF-8.
     Text {
         conn: ConnId,
@@ -139,6 +183,8 @@ pub struct Shard {
     registry: Registry,
     /// Of an application, by their dialects.
     endpoints: Vec<Served>,
+    /// Where Engine.IO is spoken, and all namespaces.
+    served: mounts::Served,
     /// Bytes of replies while they are made.
     frame: Vec<u8>,
     /// The data of a reply, and requests on their way to their homes, likewise.
@@ -165,6 +211,7 @@ impl Shard {
             kernel: Kernel::new(config, now),
             registry: Registry::new(features),
             endpoints: Vec::new(),
+            served: mounts::Served::default(),
             frame: Vec::new(),
             receipt: Vec::new(),
             unpacked: Vec::new(),
@@ -178,9 +225,10 @@ impl Shard {
         }
     }
 
-    /// With the paths of an application.
-    pub fn with_endpoints(self, endpoints: &Endpoints) -> Shard {
-        Shard { endpoints: endpoints.instances(), ..self }
+    /// With what is served besides the native protocol.
+    pub fn with_paths(mut self, paths: &Paths) -> Shard {
+        self.kernel.encoder.set_forms(Arc::new(paths.mounts.forms()));
+        Shard { endpoints: paths.endpoints.instances(), served: paths.mounts.instances(), ..self }
     }
 
     /// Takes in one thing that happened and names what is to be done. `now` never goes back.
@@ -192,6 +240,11 @@ impl Shard {
         self.kernel.closes_left = CLOSES_PER_STEP;
         match input {
             Input::Open(opening) => self.open(now, *opening, effects),
+            Input::OpenEngine(opening) => self.open_engine(now, *opening, effects),
+            Input::Poll { conn, poll } => self.on_poll(now, conn, poll, effects),
+            Input::PollGone { conn, poll } => self.on_poll_gone(now, conn, poll, effects),
+            Input::Deliver { conn } => self.deliver_polled(now, conn, effects),
+            Input::Entered { conn, carrier, refused } => self.on_entered(now, conn, carrier, refused, effects),
             Input::Text { conn, message } => self.on_text(now, conn, message, effects),
             Input::Binary { conn, message } => self.on_binary(now, conn, message, effects),
             Input::Ping { conn, payload } => {
@@ -203,7 +256,7 @@ impl Shard {
             Input::Failed { conn, code, reason } => self.kernel.close(now, conn, code, reason, effects),
             Input::Gone { conn } => {
                 self.pings_left.remove(&conn);
-                self.on_socket_gone(conn, effects);
+                self.on_socket_gone(now, conn, effects);
             }
             Input::Wrote { conn, bytes } => self.on_wrote(now, conn, bytes, effects),
             Input::Blocked { conn } => self.on_blocked(now, conn),
@@ -232,7 +285,8 @@ impl Shard {
 
     fn name(&self, input: &Input<'_>) -> &'static str {
         match input {
-            Input::Open(_) => "open",
+            Input::Open(_) | Input::OpenEngine(_) | Input::Entered { .. } => "open",
+            Input::Poll { .. } | Input::PollGone { .. } | Input::Deliver { .. } => "poll",
             // Until its event is known.
             Input::Text { .. } | Input::Binary { .. } => "text",
             Input::Failed { .. } => "refused",
@@ -243,7 +297,8 @@ impl Shard {
             Input::Wrote { .. } | Input::Blocked { .. } | Input::Writable { .. } => "written",
             Input::Mail { mail: Mail::Request(request), .. } => match request.ask {
                 Ask::Event { declared, .. } => self.registry.declared(declared).event,
-                Ask::Inbox => "open",
+                Ask::Enter | Ask::Exit => "open",
+                Ask::Say { .. } => "say",
                 Ask::Page { .. } => "replay",
             },
             Input::Mail { mail: Mail::Reply(_), .. } => "reply",
@@ -273,6 +328,8 @@ impl Shard {
                 self.on_mail(now, me, mail, effects);
             } else if let Some((room, fact)) = self.kernel.facts.pop_front() {
                 self.on_fact(now, room, &fact, effects);
+            } else if let Some((nth, conn)) = self.kernel.farewells.pop() {
+                self.on_left(nth, conn);
             } else {
                 break;
             }
@@ -305,11 +362,11 @@ impl Shard {
     pub fn message_limits(&self, dialect: DialectId) -> MessageLimits {
         let may_compress = dialect.window().is_some();
         match dialect.endpoint() {
-            None => MessageLimits {
-                message_bytes: self.kernel.limits.message_bytes,
-                fragments: FRAGMENTS_MAX,
-                may_compress,
-            },
+            None => {
+                let of_mount = dialect.mount().map(|nth| self.served.mounts[nth].settings.payload_bytes);
+                let message_bytes = of_mount.unwrap_or(self.kernel.limits.message_bytes);
+                MessageLimits { message_bytes, fragments: FRAGMENTS_MAX, may_compress }
+            }
             Some(nth) => {
                 let EndpointLimits { message_bytes, fragments, .. } = self.endpoints[nth].limits;
                 MessageLimits { message_bytes, fragments, may_compress }
@@ -325,7 +382,12 @@ impl Shard {
     /// False while what the connection sends must wait: keep what is read, read no more until
     /// [`Effects::resumed`] names it. False for good once it is closing.
     pub fn is_reading(&self, conn: ConnId) -> bool {
-        self.kernel.conns.row(conn).is_some_and(|row| row.is_open() && !row.flags.has(Flags::PAUSED))
+        self.kernel.conns.row(conn).is_some_and(|row| row.is_open() && !row.flags.has(Flags::UNREAD))
+    }
+
+    /// It is not being read, and will be again: see [`Shard::is_reading`].
+    pub fn is_paused(&self, conn: ConnId) -> bool {
+        self.kernel.conns.row(conn).is_some_and(|row| row.is_open() && row.flags.has(Flags::UNREAD))
     }
 
     /// What is to be written next, front first, at least one frame and then up to `bytes_max`.
@@ -405,7 +467,7 @@ impl Shard {
             }
         }
         let flags = row.flags;
-        if flags.has(Flags::PAUSED) {
+        if flags.has(Flags::FULL) {
             self.resume_sender(conn, effects);
         }
         if flags.has(Flags::BLOCKED)
@@ -418,6 +480,11 @@ impl Shard {
             self.answer_ping(now, conn, &payload, effects);
         }
         self.kernel.pump_replay(conn, effects);
+        // Nearly always nobody has anything to catch up on.
+        if !self.kernel.replaying.is_empty() {
+            let riders = self.carrier(conn).map(|carrier| carrier.riders.clone()).unwrap_or_default();
+            riders.into_iter().for_each(|rider| self.kernel.pump_replay(rider, effects));
+        }
     }
 
     fn on_blocked(&mut self, now: Now, conn: ConnId) {

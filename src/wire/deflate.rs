@@ -49,10 +49,10 @@ impl Deflater {
     }
 
     /// The frame, plain and whole as [`frame::header`] begins it, compressed; `None` where that does
-    /// not pay: it is sent as it is.
+    /// not pay, and where these are several frames behind each other: it is sent as it is.
     pub fn frame(&mut self, plain: &[u8], window: Window) -> Option<&[u8]> {
-        let (opcode, payload) = frame::parts(plain);
-        if payload.len() < self.bytes_min {
+        let (opcode, payload, bytes) = frame::first(plain)?;
+        if bytes < plain.len() || payload.len() < self.bytes_min {
             return None;
         }
         let (slot, bits) = match window {
@@ -242,6 +242,17 @@ mod tests {
         assert!(deflater.frame(&framed(TEXT, &chat(400)), Window::Full).is_none());
         assert!(deflater.frame(&framed(BINARY, &noise), Window::Full).is_none());
         assert!(deflater.frame(&framed(TEXT, &chat(2_000)), Window::Full).is_some(), "and the next one is well");
+    }
+
+    #[test]
+    fn several_frames_are_left_plain() {
+        let mut deflater = Deflater::default();
+        let text = framed(TEXT, &chat(2_000));
+        for behind in [framed(BINARY, b"ab"), framed(BINARY, &chat(2_000)), framed(TEXT, b"")] {
+            let frames = [&text[..], &behind].concat();
+            assert!(deflater.frame(&frames, Window::Full).is_none());
+        }
+        assert!(deflater.frame(&text, Window::Full).is_some());
     }
 
     /// Bytes without any pattern.

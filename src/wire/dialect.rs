@@ -4,11 +4,12 @@
 //! plain one (`RFC 7692` section 6: each message says by itself whether it is compressed).
 
 use super::deflate::Window;
+use super::socketio::Forms;
 use super::{frame, msgpack};
-use crate::base::limits::{DIALECTS_MAX, ENDPOINTS_MAX};
+use crate::base::limits::{DIALECTS_MAX, ENDPOINTS_MAX, MOUNTS_MAX, NAMESPACES_MAX};
 
 const _: () = assert!(DIALECTS_MAX <= u64::BITS as usize);
-const _: () = assert!(OF_ENDPOINTS.0 as usize + ENDPOINTS_MAX * VARIANTS as usize <= DIALECTS_MAX);
+const _: () = assert!(OF_NAMESPACES.0 as usize + NAMESPACES_MAX * VARIANTS as usize <= DIALECTS_MAX);
 
 /// One form of encoding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -23,6 +24,12 @@ pub const NATIVE_MSGPACK: DialectId = DialectId(VARIANTS);
 /// From here on: messages of an application's endpoints as they are, without envelope.
 const OF_ENDPOINTS: DialectId = DialectId(2 * VARIANTS);
 
+/// From here on: Engine.IO packets, of each path where they are spoken. What carries namespaces is in no room.
+const OF_MOUNTS: DialectId = DialectId(OF_ENDPOINTS.0 + ENDPOINTS_MAX as u8 * VARIANTS);
+
+/// From here on: Socket.IO packets of each namespace.
+const OF_NAMESPACES: DialectId = DialectId(OF_MOUNTS.0 + MOUNTS_MAX as u8 * VARIANTS);
+
 /// Each form comes plain and compressed for each window, in this order.
 const VARIANTS: u8 = 3;
 
@@ -33,12 +40,40 @@ impl DialectId {
         DialectId(OF_ENDPOINTS.0 + nth as u8 * VARIANTS)
     }
 
-    /// Whose endpoint's messages these are; `None`: they are envelopes.
+    /// The plain dialect of a path where Engine.IO is spoken, counted from zero.
+    pub const fn of_mount(nth: usize) -> DialectId {
+        assert!(nth < MOUNTS_MAX);
+        DialectId(OF_MOUNTS.0 + nth as u8 * VARIANTS)
+    }
+
+    /// The plain dialect of a Socket.IO namespace, counted from zero over all paths.
+    pub const fn of_namespace(nth: usize) -> DialectId {
+        assert!(nth < NAMESPACES_MAX);
+        DialectId(OF_NAMESPACES.0 + nth as u8 * VARIANTS)
+    }
+
+    /// Whose endpoint's messages these are.
     pub const fn endpoint(self) -> Option<usize> {
-        match self.0.checked_sub(OF_ENDPOINTS.0) {
-            None => None,
-            Some(above) => Some((above / VARIANTS) as usize),
-        }
+        self.between(OF_ENDPOINTS, OF_MOUNTS)
+    }
+
+    /// At which path these packets are spoken.
+    pub const fn mount(self) -> Option<usize> {
+        self.between(OF_MOUNTS, OF_NAMESPACES)
+    }
+
+    /// Whose packets these are.
+    pub const fn namespace(self) -> Option<usize> {
+        self.between(OF_NAMESPACES, DialectId(u8::MAX))
+    }
+
+    const fn between(self, first: DialectId, end: DialectId) -> Option<usize> {
+        if self.0 < first.0 || self.0 >= end.0 { None } else { Some(((self.0 - first.0) / VARIANTS) as usize) }
+    }
+
+    /// Whether who speaks this is told things in envelopes, or what stands for them.
+    pub const fn has_envelopes(self) -> bool {
+        self.0 < OF_ENDPOINTS.0 || self.0 >= OF_NAMESPACES.0
     }
 
     /// The place in a table of dialects.
@@ -104,8 +139,12 @@ impl DialectSet {
     }
 }
 
-/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed.
-pub fn translate(dialect: DialectId, out: &mut Vec<u8>, json_frame: &[u8]) {
+/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed: one WebSocket frame, or several
+/// where the dialect is a namespace's, of which `forms` says how it is written.
+pub fn translate(dialect: DialectId, forms: &Forms, out: &mut Vec<u8>, json_frame: &[u8]) {
+    if let Some(nth) = dialect.namespace() {
+        return forms.get(nth).expect("each namespace has a form").translate(out, json_frame);
+    }
     match dialect.plain() {
         NATIVE_JSON => out.extend_from_slice(json_frame),
         NATIVE_MSGPACK => {
@@ -127,14 +166,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn a_dialect_says_whose_endpoint_it_is_of_in_each_variant() {
+    fn a_dialect_says_whose_it_is_in_each_variant() {
         let mut seen = BTreeSet::new();
-        for plain in [NATIVE_JSON, NATIVE_MSGPACK].into_iter().chain((0..ENDPOINTS_MAX).map(DialectId::of_endpoint)) {
+        let native = [NATIVE_JSON, NATIVE_MSGPACK].into_iter();
+        let endpoints = (0..ENDPOINTS_MAX).map(DialectId::of_endpoint);
+        let mounts = (0..MOUNTS_MAX).map(DialectId::of_mount);
+        let namespaces = (0..NAMESPACES_MAX).map(DialectId::of_namespace);
+        for plain in native.chain(endpoints).chain(mounts).chain(namespaces) {
             for dialect in [plain, plain.compressed(Window::Full), plain.compressed(Window::Small)] {
                 assert!(seen.insert(dialect), "{dialect:?} is another's");
                 assert_eq!(dialect.plain(), plain);
-                let nth = (0..ENDPOINTS_MAX).find(|nth| DialectId::of_endpoint(*nth) == plain);
-                assert_eq!(dialect.endpoint(), nth);
+                assert_eq!(dialect.endpoint(), (0..ENDPOINTS_MAX).find(|nth| DialectId::of_endpoint(*nth) == plain));
+                assert_eq!(dialect.mount(), (0..MOUNTS_MAX).find(|nth| DialectId::of_mount(*nth) == plain));
+                assert_eq!(dialect.namespace(), (0..NAMESPACES_MAX).find(|nth| DialectId::of_namespace(*nth) == plain));
+                assert_eq!(dialect.has_envelopes(), dialect.endpoint().is_none() && dialect.mount().is_none());
             }
         }
     }

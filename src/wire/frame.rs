@@ -51,6 +51,26 @@ pub fn parts(frame: &[u8]) -> (u8, &[u8]) {
     (frame[0] & 0xF, &frame[header.expect("a frame of ours has the shortest header")..])
 }
 
+/// The opcode and the payload of the first of several whole frames of ours, and the bytes that it takes in all;
+/// `None` where not even one is whole.
+pub fn first(frames: &[u8]) -> Option<(u8, &[u8], usize)> {
+    let (header, len) = match *frames.get(1)? {
+        126 => (4, u16::from_be_bytes(*frames.get(2..)?.first_chunk()?).into()),
+        127 => (10, usize::try_from(u64::from_be_bytes(*frames.get(2..)?.first_chunk()?)).ok()?),
+        len => (2, usize::from(len)),
+    };
+    let end = len.checked_add(header)?;
+    Some((frames[0] & 0xF, frames.get(header..end)?, end))
+}
+
+/// Appends a text frame whose payload is these pieces, one behind the other.
+pub fn text_of(out: &mut Vec<u8>, pieces: &[&str]) {
+    let len = pieces.iter().map(|piece| piece.len()).sum();
+    out.reserve(header_len(len) + len);
+    header(out, TEXT, len);
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+}
+
 /// Appends a close frame. A reason that does not fit is cut between two characters.
 pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut len = reason.len().min(REASON_BYTES_MAX);
@@ -135,6 +155,32 @@ mod tests {
             oracle.format(len as u64, &mut theirs).expect("a vector takes all");
             prop_assert_eq!(ours.len(), header_len(len));
             prop_assert_eq!(ours, theirs);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn frames_behind_each_other_are_taken_apart(
+            lens in proptest::collection::vec(prop_oneof![0usize..300, 65_500usize..65_600], 0..4), cut in 1usize..200,
+        ) {
+            let mut frames = Vec::new();
+            for (nth, len) in lens.iter().enumerate() {
+                let payload = "x".repeat(*len);
+                match nth % 2 {
+                    0 => text_of(&mut frames, &[&payload[..len / 3], &payload[len / 3..]]),
+                    _ => { header(&mut frames, BINARY, *len); frames.extend_from_slice(payload.as_bytes()); }
+                }
+            }
+            let mut rest = &*frames;
+            for (nth, len) in lens.iter().enumerate() {
+                let (opcode, payload, bytes) = first(rest).expect("a whole frame");
+                prop_assert_eq!(opcode, if nth % 2 == 0 { TEXT } else { BINARY });
+                prop_assert_eq!(payload, &vec![b'x'; *len][..]);
+                prop_assert_eq!((opcode, payload), parts(&rest[..bytes]));
+                prop_assert_eq!(first(&rest[..bytes.saturating_sub(cut)]), None);
+                rest = &rest[bytes..];
+            }
+            prop_assert_eq!(first(rest), None);
         }
     }
 

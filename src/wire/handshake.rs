@@ -128,6 +128,11 @@ pub fn error_body(code: ErrorCode, message: &str) -> Vec<u8> {
 /// The answer to somebody who comes too often: which limit it met, and after how long it may come
 /// again.
 pub fn limited(limit: &str, retry: Duration) -> Vec<u8> {
+    limited_with(limit, retry, &[])
+}
+
+/// The same with more headers.
+pub fn limited_with(limit: &str, retry: Duration, more: &[(&str, &str)]) -> Vec<u8> {
     // Rounded up, so that whoever keeps to it is not too early.
     let retry_ms = retry.as_millis() as u64 + 1;
     let mut body =
@@ -137,7 +142,9 @@ pub fn limited(limit: &str, retry: Duration) -> Vec<u8> {
     body.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());
     body.extend_from_slice(b"}}");
     let mut seconds = itoa::Buffer::new();
-    let headers = [("Content-Type", "application/json"), ("Retry-After", seconds.format(retry_ms.div_ceil(1_000)))];
+    let mut headers =
+        vec![("Content-Type", "application/json"), ("Retry-After", seconds.format(retry_ms.div_ceil(1_000)))];
+    headers.extend_from_slice(more);
     http::response(429, &headers, &body, false)
 }
 

@@ -151,6 +151,14 @@ impl<'a> Head<'a> {
         self.headers_named(name).flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(element))
     }
 
+    /// Whether the client will ask again on this connection (`RFC 9112` section 9.3).
+    pub fn keeps_alive(&self) -> bool {
+        match self.minor_version {
+            0 => self.lists("connection", "keep-alive") && !self.lists("connection", "close"),
+            _ => !self.lists("connection", "close"),
+        }
+    }
+
     /// The first value of a query parameter, percent-decoded, a plus being a space.
     pub fn query_value(&self, name: &str) -> Option<Cow<'a, str>> {
         self.query?.split('&').find_map(|pair| {
@@ -222,14 +230,23 @@ pub fn status_words(status: u16) -> &'static str {
 /// A whole HTTP/1.1 answer with `Content-Length` and `Connection`. Control characters in values
 /// become spaces, so nothing that is echoed can end a header.
 pub fn response(status: u16, headers: &[(&str, &str)], body: &[u8], keep_alive: bool) -> Vec<u8> {
+    let mut out = response_head(status, headers, body.len(), keep_alive);
+    out.extend_from_slice(body);
+    out
+}
+
+/// The same, less its body of this many bytes.
+pub fn response_head(status: u16, headers: &[(&str, &str)], body_bytes: usize, keep_alive: bool) -> Vec<u8> {
     let mut out = status_line(status);
     for (name, value) in headers {
         put_header(&mut out, name, value);
     }
-    put_header(&mut out, "Content-Length", itoa::Buffer::new().format(body.len()));
+    // Such an answer has no body, and must not say how long it is (`RFC 9110` section 8.6).
+    if status != 204 {
+        put_header(&mut out, "Content-Length", itoa::Buffer::new().format(body_bytes));
+    }
     put_header(&mut out, "Connection", if keep_alive { "keep-alive" } else { "close" });
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(body);
     out
 }
 
@@ -244,7 +261,7 @@ pub(super) fn status_line(status: u16) -> Vec<u8> {
     out
 }
 
-pub(super) fn put_header(out: &mut Vec<u8>, name: &str, value: &str) {
+pub fn put_header(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
@@ -311,6 +328,19 @@ mod tests {
         let head = head("GET / HTTP/1.1\r\nConnection: keep-alive, UPGRADE\r\nConnection: x\r\n\r\n");
         assert!(head.lists("connection", "upgrade") && head.lists("connection", "x"));
         assert!(!head.lists("connection", "up"));
+    }
+
+    #[test]
+    fn a_connection_is_kept_as_its_version_has_it() {
+        for (text, keeps) in [
+            ("GET / HTTP/1.1\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nConnection: x, Close\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", false),
+        ] {
+            assert_eq!(head(text).keeps_alive(), keeps, "{text}");
+        }
     }
 
     #[test]
@@ -417,5 +447,6 @@ mod tests {
         let expected = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX: a  b\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok";
         assert_eq!(String::from_utf8_lossy(&answer), expected);
         assert!(response(404, &[], b"", false).ends_with(b"Content-Length: 0\r\nConnection: close\r\n\r\n"));
+        assert_eq!(response(204, &[], b"", true), b"HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n");
     }
 }

@@ -1,10 +1,13 @@
 //! Floor 1: bytes to envelopes and back. Knows no room, no user and no right.
 
+pub mod alias;
 pub mod assembler;
+pub mod body;
 pub mod codes;
 pub mod deflate;
 pub mod dialect;
 pub mod encode;
+pub mod engine;
 pub mod envelope;
 pub mod extension;
 pub mod forwarded;
@@ -13,3 +16,4 @@ pub mod handshake;
 pub mod http;
 pub mod json;
 pub mod msgpack;
+pub mod socketio;

@@ -14,4 +14,5 @@ mod rates;
 mod replay;
 mod requests;
 mod slow;
+mod socketio;
 mod tokens;

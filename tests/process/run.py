@@ -32,16 +32,24 @@ import cases_tune  # noqa: F401
 import cases_echo  # noqa: F401
 import cases_browser  # noqa: F401
 import cases_strict  # noqa: F401
+import cases_engineio  # noqa: F401
+import cases_socketio  # noqa: F401
+import cases_socketio_clients  # noqa: F401
+import cases_socketio_gateway  # noqa: F401
+import cases_aliases  # noqa: F401
+import cases_proxies  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 
 
 async def run(words):
     passed, failed = 0, []
-    for io in ("io_uring", "epoll"):
+    # The official server has one way only.
+    for io in ("node",) if support.Gateway.reference else ("io_uring", "epoll"):
         chosen = [
             (function, own) for function, both, own in support.CASES
-            if (both or io == "io_uring") and (not words or any(word in function.__name__ for word in words))
+            if (function.oracle if io == "node" else both or io == "io_uring")
+            and (not words or any(word in function.__name__ for word in words))
         ]
         # The default is left to the gateway: where io_uring is refused, it falls back by itself.
         forced = "epoll" if io == "epoll" else None
@@ -89,11 +97,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", default=os.path.join(here, "..", "..", "target", "release", "ringroom"))
     parser.add_argument("--examples", default=os.path.join(here, "..", "..", "target", "debug", "examples"))
+    parser.add_argument(
+        "--socketio-reference", action="store_true",
+        help="run the Socket.IO cases against the official server on Node instead, to know that the cases are right",
+    )
     parser.add_argument("--counts", help="write the two numbers to this file")
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
     support.Gateway.binary = os.path.abspath(options.binary)
     support.Gateway.examples = os.path.abspath(options.examples)
+    if options.socketio_reference:
+        support.Gateway.reference = ["node", os.path.join(here, "socketio", "reference.js")]
     support.Gateway.log_folder = os.path.join(work, "logs")
     os.makedirs(support.Gateway.log_folder, exist_ok=True)
 

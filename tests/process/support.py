@@ -26,12 +26,14 @@ PATIENCE_S = 20.0
 CASES = []
 
 
-def case(function=None, *, both_ios=False, own=False):
+def case(function=None, *, both_ios=False, own=False, oracle=False):
     """Marks a test. It gets a shared gateway, or with `own` a function that starts one for it
-    alone; with `both_ios` it runs on io_uring and on epoll."""
+    alone; with `both_ios` it runs on io_uring and on epoll. With `oracle` the official Socket.IO
+    server has to pass it too (`run.py --socketio-reference`)."""
 
     def mark(function):
         CASES.append((function, both_ios, own))
+        function.oracle = oracle
         return function
 
     return mark(function) if function else mark
@@ -82,6 +84,8 @@ class Gateway:
     binary = None
     examples = None
     log_folder = None
+    # Words that start another program in place of the example `socketio_app`.
+    reference = None
 
     def __init__(self):
         self.process = None
@@ -107,6 +111,8 @@ class Gateway:
         program = [binary or cls.binary, "serve", "--ops", "127.0.0.1:0", "--shards", str(shards)]
         if example:
             program, env["RINGROOM_SHARDS"] = [os.path.join(cls.examples, example)], str(shards)
+        if cls.reference and example == "socketio_app":
+            program = cls.reference
         self.process = await asyncio.create_subprocess_exec(
             *before, *program, "--listen", "127.0.0.1:0", *arguments, env=env, pass_fds=pass_fds,
             stdout=asyncio.subprocess.PIPE, stderr=self.log,

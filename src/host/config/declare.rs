@@ -10,13 +10,15 @@ pub struct Section {
     pub keys: &'static [Key],
 }
 
-/// Rows of keys, of which there may be any number. Changes while clients stay.
+/// Rows of keys, of which there may be any number.
 pub struct List {
     pub name: &'static str,
     pub about: &'static str,
     pub keys: &'static [Key],
     /// The path of the key that no row goes without.
     pub needed: &'static str,
+    /// Whether a reload changes it while clients stay.
+    pub is_live: bool,
 }
 
 pub struct Key {
@@ -213,7 +215,7 @@ macro_rules! sections {
 macro_rules! lists {
     ($(
         $(#[doc = $about:literal])+
-        $list:ident: $Row:ident needs $needed:ident {
+        $list:ident: $Row:ident needs $needed:ident is_live $is_live:literal {
             $( $(#[doc = $help:literal])+ $key:ident: $Type:ty = $spec:expr; )+
         }
     )+) => {
@@ -240,6 +242,7 @@ macro_rules! lists {
                     }, )+
                 ],
                 needed: concat!(stringify!($list), ".", stringify!($needed)),
+                is_live: $is_live,
             }, )+
         ];
 

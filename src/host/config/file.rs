@@ -412,7 +412,7 @@ mod tests {
         (
             "[colours]\nred = 1",
             &[
-                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, network, limits, sockets, turn, compression, memory, drain, log, audit, [[policy]]",
+                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, network, limits, sockets, turn, socketio, compression, memory, drain, log, audit, [[policy]], [[alias]], [[push]]",
             ],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),
@@ -551,7 +551,10 @@ mod tests {
         ),
         ("[polices]\nrooms = \"chat:*\"", &["f:1:2: there is no section \"polices\"; did you mean [[policy]]?"]),
         ("policy = [3]", &["f:1:11: policy holds an integer where a table belongs; write [[policy]] for each"]),
-        ("[[polices]]\nrooms = \"chat:*\"", &["f:1:3: there is no list \"polices\"; there is [[policy]]"]),
+        (
+            "[[polices]]\nrooms = \"chat:*\"",
+            &["f:1:3: there is no list \"polices\"; there is [[policy]], [[alias]], [[push]]"],
+        ),
         ("[[policy]]", &["f:1:1: this [[policy]] has no policy.rooms; for example: rooms = \"chat:{tenant}.*\""]),
         (
             "[[policy]]\nrooms = \"a\"\njoin = \"nobody\"\n\n[[policy]]\njoin = \"nobody\"",

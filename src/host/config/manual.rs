@@ -23,12 +23,12 @@ Files are TOML. `ringroom config check FILE` names every error with its line, an
 78; `ringroom config show` prints what would run and where each value comes from. Secrets are shown
 by neither.
 
-Lists, `[[policy]]`, stand in files only. The rows of one source count together and in their order; a
+Lists, such as `[[policy]]`, stand in files only. The rows of one source count together and in their order; a
 later source that has the list replaces the whole of it (`policy = []` leaves none).
 
 On SIGHUP all of it is read again. A configuration with an error is refused as a whole, its errors
-go to the log, and the old one stays. Keys marked **live** change at once, and no connection is
-closed for it, and so do lists; a change of any other key is named in the log and waits for a restart.
+go to the log, and the old one stays. Keys and lists marked **live** change at once, and no connection
+is closed for it; a change of any other is named in the log and waits for a restart.
 ";
 
 /// The whole page.
@@ -41,7 +41,8 @@ pub fn manual() -> String {
         }
     }
     for list in LISTS {
-        let _ = write!(page, "\n## [[{}]]\n\n{}\n", list.name, list.about.trim());
+        let live = if list.is_live { ", **live**" } else { "" };
+        let _ = write!(page, "\n## [[{}]]{live}\n\n{}\n", list.name, list.about.trim());
         for key in list.keys {
             describe_in_row(key, key.path == list.needed, &mut page);
         }

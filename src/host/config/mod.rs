@@ -15,7 +15,7 @@ mod value;
 
 pub use manual::{manual, sample};
 pub use origin::Refused;
-pub use settle::Config;
+pub use settle::{Config, SocketIo};
 pub use sources::{Effective, Reloaded, Sources};
 
 use settle::{Settled, settle};
@@ -107,9 +107,12 @@ mod tests {
     use crate::base::limits::{CLAIMS_MAX, POLICIES_MAX, SHARDS_MAX};
     use crate::host::Options;
     use crate::io::runtime::Choice;
+    use crate::kernel::mounts::EngineSettings;
+    use crate::wire::alias::{Aliases, DeclaredAlias, DeclaredPush};
     use log::LevelFilter;
     use proptest::prelude::*;
     use std::path::{Path, PathBuf};
+    use std::sync::Arc;
     use std::time::Duration;
 
     const SECRET: (&str, &str) = ("RINGROOM_JWT_SECRET", "a secret of at least 32 bytes, for tests only");
@@ -307,6 +310,50 @@ mod tests {
     }
 
     #[test]
+    fn socket_io_is_served_as_the_library_would_unless_somebody_says_otherwise() {
+        let of = |environment: &[(&str, &str)]| {
+            let environment: Vec<_> = [SECRET].into_iter().chain(environment.iter().copied()).collect();
+            loaded(Options::default(), &environment).config.socketio
+        };
+        let default = of(&[]).unwrap();
+        assert_eq!(default.settings, EngineSettings::default());
+        assert_eq!(default.namespaces, ["/", "/realtime", "/notifications", "/ws"].map(Box::from));
+        assert_eq!(of(&[("RINGROOM_SOCKETIO__ENABLED", "false")]), None);
+        let set = of(&[
+            ("RINGROOM_SOCKETIO__NAMESPACES", "/chat, /"),
+            ("RINGROOM_SOCKETIO__PING_INTERVAL_MS", "1000"),
+            ("RINGROOM_SOCKETIO__PING_TIMEOUT_MS", "2000"),
+            ("RINGROOM_SOCKETIO__CONNECT_TIMEOUT_MS", "3000"),
+            ("RINGROOM_SOCKETIO__UPGRADE_TIMEOUT_MS", "4000"),
+            ("RINGROOM_SOCKETIO__PAYLOAD_BYTES", "5000"),
+            ("RINGROOM_SOCKETIO__ATTACHMENTS_MAX", "6"),
+            ("RINGROOM_SOCKETIO__COMPRESSION", "true"),
+            ("RINGROOM_SOCKETIO__COOKIE", "io"),
+        ]);
+        let settings = EngineSettings {
+            ping_interval: Duration::from_secs(1),
+            ping_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(3),
+            upgrade_timeout: Duration::from_secs(4),
+            payload_bytes: 5_000,
+            attachments_max: 6,
+            compression: true,
+            cookie: Some("io".into()),
+            ..EngineSettings::default()
+        };
+        let namespaces = ["/chat", "/"].map(Box::from).into();
+        assert_eq!(set, Some(SocketIo { settings, namespaces, aliases: Arc::default() }));
+        for (name, value, key) in [
+            ("RINGROOM_SOCKETIO__NAMESPACES", "chat", "socketio.namespaces is \"chat\"; it takes 1 to 10 different"),
+            ("RINGROOM_SOCKETIO__PAYLOAD_BYTES", "1000", "socketio.payload_bytes is 1000; it takes"),
+            ("RINGROOM_SOCKETIO__COOKIE", "a=b", "socketio.cookie is \"a=b\"; it takes the name of a cookie"),
+        ] {
+            let message = refusal(Options::default(), &[SECRET, (name, value)]);
+            assert!(message.starts_with(&format!("{name}: {key}")), "{message}");
+        }
+    }
+
+    #[test]
     fn all_problems_come_at_once_and_none_twice() {
         let environment = [
             ("RINGROOM_JWT_SECRET", "short"),
@@ -493,6 +540,101 @@ publish = "nobody"
     fn the_environment_cannot_hold_a_list_and_says_so() {
         let notes = loaded(Options::default(), &[SECRET, ("RINGROOM_POLICY__0__ROOMS", "chat:*")]).notes;
         assert_eq!(notes, ["RINGROOM_POLICY__0__ROOMS changes nothing: policy is a list, which only files can hold"]);
+    }
+
+    const NAMES: &str = r#"
+[[alias]]
+event = "join:chat"
+request = "room:join"
+arguments = "chatId"
+fields = "room = chat:{chatId}"
+reply_push = "chat:joined"
+reply_fields = "chatId = {room after chat:}"
+
+[[alias]]
+event = "room:leave"
+arguments = "room"
+
+[[push]]
+event = "message:new"
+name = "NEW_MESSAGE"
+fields = "chatId = {room after chat:}, senderId = {from}"
+"#;
+
+    #[test]
+    fn aliases_of_a_file_are_those_of_all_namespaces() {
+        let Loaded { config, effective, .. } = of_file("aliases", NAMES).unwrap_or_else(|refused| panic!("{refused}"));
+        let declared = [
+            DeclaredAlias {
+                event: "join:chat".into(),
+                request: "room:join".into(),
+                arguments: "chatId".into(),
+                fields: "room = chat:{chatId}".into(),
+                reply_push: "chat:joined".into(),
+                reply_fields: "chatId = {room after chat:}".into(),
+            },
+            DeclaredAlias { event: "room:leave".into(), arguments: "room".into(), ..DeclaredAlias::default() },
+        ];
+        let pushes = [DeclaredPush {
+            event: "message:new".into(),
+            name: "NEW_MESSAGE".into(),
+            fields: "chatId = {room after chat:}, senderId = {from}".into(),
+        }];
+        assert_eq!(*config.socketio.unwrap().aliases, Aliases::new(&declared, &pushes).unwrap());
+        assert!(effective.reload(Effective::of_text(&effective.to_string())).changed.is_empty());
+    }
+
+    #[test]
+    fn what_the_page_for_socket_io_shows_can_be_served() {
+        let page = include_str!("../../../docs/socketio.md");
+        let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let text: String = blocks.collect();
+        let Loaded { config, effective, .. } = of_file("page", &text).unwrap_or_else(|refused| panic!("{refused}"));
+        assert!(effective.rows("alias").len() > 3 && effective.rows("push").len() == 1);
+        assert_eq!(config.socketio.unwrap().namespaces.len(), 2);
+    }
+
+    #[test]
+    fn aliases_that_cannot_stand_are_told_with_row_and_key() {
+        let of = |text: &str| of_file("wrong-aliases", text).map(|_| ()).unwrap_err().to_string();
+        for (text, place, what) in [
+            (
+                "[[alias]]\nevent = \"a\"\n[[alias]]\nevent = \"a\"",
+                ".toml:4:1: alias.event cannot be taken: ",
+                "`a` has a row already",
+            ),
+            (
+                "[[alias]]\nevent = \"a\"\nfields = \"room chat\"",
+                ".toml:3:1: alias.fields cannot be taken: ",
+                "write `name = {field}`",
+            ),
+            // What would be the request is the event itself.
+            ("[[alias]]\nevent = \"a b\"", ".toml:1:1: alias.request cannot be taken: ", "1 to 64 letters"),
+            (
+                "[[push]]\nevent = \"a\"\nname = \"disconnect\"",
+                ".toml:3:1: push.name cannot be taken: ",
+                "would close the connection",
+            ),
+            ("[[alias]]\nrequest = \"room:join\"", ".toml:1:1: this [[alias]] has no alias.event", "join:chat"),
+            ("[[alias]]\nevent = 3", ".toml:2:1: alias.event is the number 3", "the name of an event"),
+            ("[[push]]\nevent = \"a\"\nfeilds = \"a = b\"", ".toml:3:1: there is no key \"push.feilds\"", "fields?"),
+        ] {
+            let refused = of(text);
+            assert!(refused.contains(place) && refused.contains(what), "{text}: {refused}");
+        }
+        let two = of("[[alias]]\nevent = \"a\"\nfields = \"x\"\nreply_fields = \"y\"");
+        assert!(two.contains("2 errors") && two.contains("alias.reply_fields"), "{two}");
+    }
+
+    #[test]
+    fn a_reload_leaves_aliases_for_a_restart() {
+        let of = |name, text: &str| of_file(name, text).unwrap_or_else(|refused| panic!("{refused}")).effective;
+        let before = of("aliases-before", NAMES);
+        let aliases = |effective: &Effective| judge(effective, false).unwrap().socketio.unwrap().aliases;
+        let after = of("aliases-after", "alias = []\n[[push]]\nevent = \"a\"\nname = \"b\"");
+        let Reloaded { effective, changed, waiting } = before.reload(after);
+        assert_eq!((changed, waiting), (vec![], vec!["alias", "push"]));
+        assert_eq!(aliases(&effective), aliases(&before));
     }
 
     /// Some value that a key allows.

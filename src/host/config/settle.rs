@@ -26,7 +26,9 @@ use crate::io::socket::SocketOptions;
 use crate::io::tuning::Tuning;
 use crate::kernel::Limits;
 use crate::kernel::audited::Auditing;
+use crate::kernel::mounts::EngineSettings;
 use crate::kernel::outbox::OutboxBounds;
+use crate::wire::alias::{Aliases, DeclaredAlias, DeclaredPush, Wrong};
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -57,6 +59,8 @@ pub struct Config {
     /// Who may come in.
     pub entrance: Arc<Entrance>,
     pub limits: Limits,
+    /// `None`: clients of Socket.IO are not served.
+    pub socketio: Option<SocketIo>,
     pub drain: DrainSettings,
     /// `None`: only this machine is served, with a secret that is made up.
     pub secret: Option<Vec<u8>>,
@@ -68,6 +72,16 @@ pub struct Config {
     pub log_format: Format,
     /// Where the audit log is written, if anywhere.
     pub audit_file: Option<PathBuf>,
+}
+
+/// The gateway's own path of Socket.IO.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SocketIo {
+    pub settings: EngineSettings,
+    /// From 1 to `NAMESPACES_MAX` different names, each a `/` and what may be behind it.
+    pub namespaces: Vec<Box<str>>,
+    /// What clients call things, in all of these namespaces.
+    pub aliases: Arc<Aliases>,
 }
 
 pub struct Settled {
@@ -88,6 +102,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
     let secret = (!tree.jwt.secret.is_empty()).then(|| tree.jwt.secret.clone().into_bytes());
     let rules = rules(effective, &mut problems);
     let keys = keys(&tree, &rules);
+    let aliases = aliases(effective, &mut problems);
 
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
         let place = effective.origin("server.listen");
@@ -175,6 +190,7 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
         handshake_time: Duration::from_millis(tree.limits.handshake_ms),
         entrance: Arc::new(entrance(&tree.network, &tree.limits, development)),
         limits: limits(&tree),
+        socketio: tree.socketio.enabled.then(|| socketio(&tree.socketio, aliases)),
         drain: DrainSettings {
             conns_per_s: tree.drain.conns_per_s as u32,
             time_out: Duration::from_millis(tree.drain.time_out_ms),
@@ -242,6 +258,22 @@ fn limits(tree: &Tree) -> Limits {
     }
 }
 
+fn socketio(socketio: &tree::SocketIo, aliases: Aliases) -> SocketIo {
+    let settings = EngineSettings {
+        ping_interval: Duration::from_millis(socketio.ping_interval_ms),
+        ping_timeout: Duration::from_millis(socketio.ping_timeout_ms),
+        upgrade_timeout: Duration::from_millis(socketio.upgrade_timeout_ms),
+        connect_timeout: Duration::from_millis(socketio.connect_timeout_ms),
+        payload_bytes: socketio.payload_bytes as usize,
+        attachments_max: socketio.attachments_max as usize,
+        compression: socketio.compression,
+        cookie: given(&socketio.cookie).map(|name| name.as_str().into()),
+        ..EngineSettings::default()
+    };
+    let namespaces = items(&socketio.namespaces).map(Box::from).collect();
+    SocketIo { settings, namespaces, aliases: Arc::new(aliases) }
+}
+
 fn rates(limits: &tree::Limits) -> Rates {
     // The tree allows what fits.
     let tokens = |number: u64| u32::try_from(number).unwrap_or(BURST_MAX);
@@ -305,6 +337,8 @@ fn roles(roles: &tree::Roles) -> Roles {
 }
 
 const POLICY: &str = "policy";
+const ALIAS: &str = "alias";
+const PUSH: &str = "push";
 
 /// What the list of policies says.
 fn rules(effective: &Effective, problems: &mut Vec<Problem>) -> Rules {
@@ -353,6 +387,43 @@ fn rules(effective: &Effective, problems: &mut Vec<Problem>) -> Rules {
         problems.push(Problem::new(place, what));
     }
     rules
+}
+
+/// What the lists of aliases and pushes say.
+fn aliases(effective: &Effective, problems: &mut Vec<Problem>) -> Aliases {
+    if !effective.is_known(ALIAS) || !effective.is_known(PUSH) {
+        return Aliases::default();
+    }
+    let tree::Lists { alias, push, .. } = effective.lists();
+    let aliases: Vec<_> = alias
+        .into_iter()
+        .map(|tree::Alias { event, request, arguments, fields, reply_push, reply_fields }| DeclaredAlias {
+            event: event.unwrap_or_default(),
+            request: request.unwrap_or_default(),
+            arguments: arguments.unwrap_or_default(),
+            fields: fields.unwrap_or_default(),
+            reply_push: reply_push.unwrap_or_default(),
+            reply_fields: reply_fields.unwrap_or_default(),
+        })
+        .collect();
+    let pushes: Vec<_> = push
+        .into_iter()
+        .map(|tree::Push { event, name, fields }| DeclaredPush {
+            event: event.unwrap_or_default(),
+            name: name.unwrap_or_default(),
+            fields: fields.unwrap_or_default(),
+        })
+        .collect();
+    Aliases::new(&aliases, &pushes).unwrap_or_else(|wrong| {
+        problems.extend(wrong.into_iter().map(|Wrong { list, row, key, what }| {
+            let row = &effective.rows(list)[row];
+            let path = format!("{list}.{key}");
+            // What is not written is wrong where the row begins.
+            let origin = row.entry(&path).map_or(&row.origin, |entry| &entry.origin);
+            Problem::new(origin, format!("{path} cannot be taken: {what}"))
+        }));
+        Aliases::default()
+    })
 }
 
 fn keys(tree: &Tree, rules: &Rules) -> KeySettings {

@@ -267,9 +267,20 @@ impl Effective {
             }
         };
         let entries = self.entries.iter().zip(newer.entries).map(choose).collect();
-        let lists = LISTS.iter().zip(self.lists.iter().zip(&newer.lists));
-        changed.extend(lists.filter(|(_, (old, new))| said(old) != said(new)).map(|(list, _)| list.name));
-        let effective = Effective { entries, lists: newer.lists, refused: newer.refused };
+        let choose = |(list, (old, new)): (&List, (&Vec<Row>, Vec<Row>))| {
+            if said(old) == said(&new) {
+                return new;
+            }
+            if list.is_live {
+                changed.push(list.name);
+                new
+            } else {
+                waiting.push(list.name);
+                old.clone()
+            }
+        };
+        let lists = LISTS.iter().zip(self.lists.iter().zip(newer.lists)).map(choose).collect();
+        let effective = Effective { entries, lists, refused: newer.refused };
         Reloaded { effective, changed, waiting }
     }
 }

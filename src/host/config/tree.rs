@@ -15,12 +15,15 @@ use crate::admission::rates::EventRate;
 use crate::admission::{networks, origins};
 use crate::base::limits;
 use crate::host::jwks::Place;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub const PROFILE_DEFAULT: &str = "default";
 /// Milliseconds of one day: longer than anybody waits for a network.
 const DAY_MS: u64 = 24 * 3_600_000;
 const LANE_ENTRIES_MIN: u64 = 8;
+/// The least in which a token fits that a client names itself with.
+const PAYLOAD_BYTES_MIN: u64 = 1_024;
 /// A token of an `auth:refresh` must fit.
 const MESSAGE_BYTES_MIN: u64 = 16 * 1_024;
 const UNLIMITED: &str = "unlimited";
@@ -283,6 +286,37 @@ sections! {
         coalesce_us: u64 = number("microseconds", 0, us(limits::COALESCE_MAX), 0);
     }
 
+    /// Clients of Socket.IO 4, at `/socket.io/`, over polling and WebSocket (`docs/socketio.md`). What is
+    /// named here in the words of their own server means the same as there.
+    socketio: SocketIo {
+        /// Whether they are served.
+        enabled: bool = flag(true);
+        /// Namespaces that there are; what all of them are for is the same. Others are refused with
+        /// `Invalid namespace`.
+        namespaces: String = text(NAMESPACES, "/,/chat", is_namespaces, "/,/realtime,/notifications,/ws");
+        /// Between two pings of the server: told to clients. Whatever stands between them and the gateway
+        /// has to bear that much silence.
+        ping_interval_ms: u64 = number("milliseconds", 10, DAY_MS, 25_000);
+        /// For the answer to a ping: told to clients. Either side gives up when both times are over.
+        ping_timeout_ms: u64 = number("milliseconds", 10, DAY_MS, 20_000);
+        /// How long a client may stay without being in a namespace.
+        connect_timeout_ms: u64 = number("milliseconds", 10, DAY_MS, 45_000);
+        /// From the first packet of a WebSocket that is to take over from polling to its last.
+        upgrade_timeout_ms: u64 = number("milliseconds", 10, DAY_MS, 10_000);
+        /// One packet of a client, and one request's worth of packets: told to clients as `maxPayload`.
+        payload_bytes: u64 = number("bytes", PAYLOAD_BYTES_MIN, 16 << 20, 1_000_000);
+        /// Binary attachments of one packet of a client. The clients in JavaScript take no more than 10
+        /// themselves.
+        attachments_max: u64 =
+            number("attachments", 0, limits::ARGUMENTS_MAX as u64, limits::ATTACHMENTS_MAX as u64);
+        /// Whether compression is agreed on with clients that offer it (`[compression]`): off, as on their
+        /// own server. With it on, clients on Node send the last packet of an upgrade late.
+        compression: bool = flag(false);
+        /// The name of a cookie that holds the session's id, for balancers that keep clients at one of
+        /// several servers by it. Empty: none is sent.
+        cookie: String = text("the name of a cookie, or nothing", "io", is_cookie_name, "");
+    }
+
     /// permessage-deflate (RFC 7692), for clients that offer it.
     compression: Compression {
         /// Messages of as many bytes are compressed, once for all their receivers, where that makes
@@ -339,7 +373,7 @@ lists! {
     /// decided anew. A claim that no policy named before is known of connections that come, or
     /// refresh their token, after the reload. A right that `join` limits is not limited for `publish`
     /// thereby: name each. The word `ask` is for a later release, and refused in this one.
-    policy: Policy needs rooms {
+    policy: Policy needs rooms is_live true {
         /// What refusals and `room:info` call it. Without a name it is called by its rooms.
         name: String = text("1 to 64 letters, digits and _ . : @ - and spaces, but not default", "editors", is_policy_name, "");
         /// The rooms: a pattern, in which a whole segment may be `{sub}` or `{tenant}` too, the id of
@@ -355,6 +389,41 @@ lists! {
         presence: String = text(WhoRefused::ALLOWED, "anybody", is_who, "");
         /// Who may manage the room. Where no policy says so: who may join and has a role of `roles.manage`.
         manage: String = text(WhoRefused::ALLOWED, "role:moderator", is_who, "");
+    }
+
+    /// Names that clients of Socket.IO have for what they ask: an event of theirs, the request that it is, and
+    /// what that request's fields are made of. Holds in all namespaces; an event without a row is its own
+    /// request. `docs/socketio.md` has examples under *Names of your own*.
+    alias: Alias needs event is_live false {
+        /// What clients emit, in one row only.
+        event: String = text("the name of an event", "join:chat", is_something, "");
+        /// The request that it is. Without it: the one of the event's own name.
+        request: String = text("the name of a request", "room:join", is_something, "");
+        /// Names for what clients emit bare, or one behind the other: with `warehouse, zone`,
+        /// `emit(event, 1, 2)` has the data `{"warehouse":1,"zone":2}`. One object alone is taken for the data
+        /// itself.
+        arguments: String = text("names of fields with commas between", "chatId", is_something, "");
+        /// What fields of the request are made of: `{chatId}` is what that field of the client's is, `chat:{chatId}`
+        /// a text with it, `{room after chat:}` what follows there, `[a:{x}, b:{y}]` a list of what can be made,
+        /// and anything else itself. Fields in braces do not come along themselves; all others do. Where one in
+        /// braces is missing, the client's own field of that name is taken.
+        fields: String = text(FIELDS, "room = chat:{chatId}", is_something, "");
+        /// As what the reply's data is pushed too, to who asked.
+        reply_push: String = text("the name of an event", "chat:joined", is_something, "");
+        /// The same as `fields` for the reply's data, be it pushed or not.
+        reply_fields: String = text(FIELDS, "chatId = {room after chat:}", is_something, "");
+    }
+
+    /// Names that clients of Socket.IO have for what they are told. Holds in all namespaces; a push without a
+    /// row comes under its own name, one with several once under each.
+    push: Push needs event is_live false {
+        /// The push, as it is called here.
+        event: String = text("the name of an event", "message:new", is_something, "");
+        /// What clients hear it as. Without it: its own name.
+        name: String = text("the name of an event", "NEW_MESSAGE", is_something, "");
+        /// The same as `alias.fields` for the push's data. Braces may name `room`, `seq`, `mid`, `ts` and `from`
+        /// too, which stay where they are.
+        fields: String = text(FIELDS, "chatId = {room after chat:}, senderId = {from}", is_something, "");
     }
 }
 
@@ -378,7 +447,10 @@ pub fn key(path: &str) -> Option<&'static Key> {
 const ADDRESS: &str = "an address with a port";
 const CPUS: &str = "\"auto\", \"none\", or numbers of processors";
 const PATH: &str = "the path of a file, or nothing";
+const NAMESPACES: &str =
+    "1 to 10 different names with commas between, each a / and up to 63 bytes behind it, without spaces, quotes and ?";
 const LIST: &str = "texts with commas between";
+const FIELDS: &str = "fields and what they are made of, `name = template`, with commas between";
 const CLAIM: &str = "the name of a claim, or names with dots between";
 const PATTERNS: &str = "patterns of rooms with commas between";
 const EVENT_RATES: &str = "events, each with a count and a time, with commas between";
@@ -451,6 +523,24 @@ fn is_url(text: &str) -> bool {
     text.is_empty() || Place::url(text).is_ok()
 }
 
+fn is_namespaces(text: &str) -> bool {
+    let names: BTreeSet<&str> = items(text).collect();
+    let count = items(text).count();
+    (1..=limits::NAMESPACES_MAX).contains(&count) && names.len() == count && items(text).all(is_namespace)
+}
+
+/// Whether packets can name it, and nothing in it ends the name.
+fn is_namespace(name: &str) -> bool {
+    let is_letter = |char: char| !char.is_whitespace() && !char.is_control() && !"?,\"\\".contains(char);
+    name.starts_with('/') && name.len() <= limits::NAMESPACE_BYTES_MAX && name.chars().all(is_letter)
+}
+
+/// A token (RFC 6265, section 4.1.1).
+fn is_cookie_name(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    text.len() <= 64 && text.bytes().all(is_letter)
+}
+
 fn is_tenant(text: &str) -> bool {
     check_tenant(text).is_ok()
 }
@@ -511,6 +601,25 @@ mod tests {
         for wrong in ["", "a", "3-0", "0-", "-1", "0-99999999999", "1024"] {
             assert_eq!(cpu_numbers(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn namespaces_are_names_that_a_packet_can_hold_each_once() {
+        let many = |count| (0..count).map(|nth| format!("/{nth}")).collect::<Vec<_>>().join(",");
+        let long = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+        for right in ["/", "/,/a", " /a , /b ", "/a/b", "/chat-é", &many(limits::NAMESPACES_MAX), &long(64)] {
+            assert!(is_namespaces(right), "{right}");
+        }
+        let wrong = ["", ",", "chat", "/,chat", "/a,/a", "/,/", "/a?b", "/a b", "/a\nb", "/a\"", "/a\\"];
+        for wrong in wrong.into_iter().chain([&*many(limits::NAMESPACES_MAX + 1), &long(65)]) {
+            assert!(!is_namespaces(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_named_by_a_token() {
+        assert!(["", "io", "__Host-io"].iter().all(|name| is_cookie_name(name)));
+        assert!(["a b", "a=b", "a;", "é", "\"a\"", &"x".repeat(65)].iter().all(|name| !is_cookie_name(name)));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(super) struct Flushing {
     joined: Joined,
     /// Connections that have had their last frame.
     left: Vec<ConnId>,
+    /// Those of the present flush that have no socket.
+    polled: Vec<ConnId>,
 }
 
 impl Flushing {
@@ -53,6 +55,7 @@ impl Flushing {
             pieces: Vec::new(),
             joined: Joined::default(),
             left: Vec::new(),
+            polled: Vec::new(),
         }
     }
 
@@ -117,11 +120,15 @@ impl Edge {
             // A busy shard comes by more often than its timer.
             flushing.let_go(now.at);
             let lags = flushing.waited_since();
-            let Flushing { dirty, again, sent, pieces, joined, left, .. } = flushing;
+            let Flushing { dirty, again, sent, pieces, joined, left, polled, .. } = flushing;
             for (conn, is_of_crowd) in dirty.next_flush() {
                 // Listed twice at most: by the core, and for more than one write takes.
                 let is_ready = |row: &&mut Row| !row.is_mute && !row.is_blocked && !row.is_offered;
-                let Some(row) = rows.get_mut(conn).filter(is_ready) else { continue };
+                let Some(row) = rows.get_mut(conn) else {
+                    polled.push(conn);
+                    continue;
+                };
+                let Some(row) = Some(row).filter(is_ready) else { continue };
                 if !is_of_crowd && shard.queued(conn) > BULKY_BYTES {
                     // Thousands of readers that fall behind at once are a crowd too.
                     again.push(conn);
@@ -177,6 +184,8 @@ impl Edge {
                 }
             }
             drop(counters);
+            // Not before: a step may let go of what was offered and not reported.
+            polled.drain(..).for_each(|conn| shard.step(now, Input::Deliver { conn }, effects));
             timing.end("written");
             (std::mem::take(left), dirty.is_due())
         });

@@ -3,7 +3,8 @@
 //! finds it taken; and effects are carried out before the borrow ends.
 //!
 //! Here stands what all share; by subject: `opening` (a socket becomes a connection, and ends),
-//! `reading` (sockets to core), `flushing` (core to sockets), `mailing` (between shards).
+//! `reading` (sockets to core), `flushing` (core to sockets), `sessions` (of Engine.IO, which may have no
+//! socket), `mailing` (between shards).
 
 mod flushing;
 mod mailing;
@@ -11,6 +12,9 @@ mod opening;
 mod reading;
 #[cfg(test)]
 pub mod sample;
+mod sessions;
+
+pub use sessions::Heard;
 
 use crate::admission::policy::Policy;
 use crate::admission::token::Verifier;
@@ -21,6 +25,7 @@ use crate::io::clock::Clock;
 use crate::io::control::{Controls, Door};
 use crate::io::counters::{Counters, Report};
 use crate::io::crowd::Crowd;
+use crate::io::engine::regulars::Regulars;
 use crate::io::entrance::Entrance;
 use crate::io::lanes::Lanes;
 use crate::io::process::Descriptors;
@@ -44,6 +49,7 @@ use crate::shard::{DrainPace, Input, Shard};
 use crate::wire::deflate::Inflater;
 use flushing::Flushing;
 use mailing::Mailing;
+use sessions::Sessions;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -93,10 +99,14 @@ pub struct Edge {
     pub worked: Signal,
     pub turn: Turn,
     pub stop: Signal,
+    /// The tick is to come sooner than it was to.
+    pub sooner: Signal,
     pub draining: Cell<bool>,
     /// One for each listener: it is to listen no more.
     pub leaving: RefCell<Vec<Rc<Signal>>>,
     pub waiting: RefCell<Waiting>,
+    /// Never borrowed while a step runs: what it brings may be an answer to one of them.
+    pub regulars: RefCell<Regulars>,
     pub counters: RefCell<Counters>,
     pub audit: Teller,
     /// Why the last request to connect was refused, until the audit log is told.
@@ -142,6 +152,7 @@ struct State {
     effects: Effects,
     readiness: Readiness,
     rows: Rows,
+    sessions: Sessions,
     /// Connections that may have something to read, the longest waiting first.
     unread: VecDeque<ConnId>,
     flushing: Flushing,
@@ -169,6 +180,7 @@ impl Edge {
             effects: Effects::default(),
             readiness: parts.readiness,
             rows: Rows::new(parts.crowd.clone()),
+            sessions: Sessions::default(),
             unread: VecDeque::new(),
             flushing: Flushing::new(&parts.tuning, parts.sharers),
             mailing: Mailing::new(parts.lanes, Arc::clone(&parts.doors)),
@@ -200,9 +212,11 @@ impl Edge {
             worked: Signal::default(),
             turn: Turn::default(),
             stop: Signal::default(),
+            sooner: Signal::default(),
             draining: Cell::new(false),
             leaving: RefCell::default(),
             waiting: RefCell::default(),
+            regulars: RefCell::new(Regulars::new(parts.handshake_time)),
             counters: RefCell::default(),
             audit: parts.audit,
             refused_last: Cell::default(),
@@ -291,7 +305,8 @@ impl Edge {
     }
 
     fn carry_out(&self, state: &mut State, now: Now) {
-        let State { shard, effects, rows, unread, flushing, mailing, .. } = state;
+        self.serve_sessions(state, now);
+        let State { shard, effects, rows, sessions, unread, flushing, mailing, .. } = state;
         // Nobody can be asked yet, and the configuration takes no rule that asks. A policy of another
         // making gets the one true answer.
         while let Some(question) = effects.questions.pop() {
@@ -303,6 +318,9 @@ impl Edge {
             let mut counters = self.counters.borrow_mut();
             counters.mails_out += effects.mail.len() as u64;
             counters.bells += mailing.send(&mut effects.mail);
+        }
+        if std::mem::take(&mut effects.is_soon) {
+            self.sooner.raise();
         }
         if std::mem::take(&mut effects.keys_wanted) {
             (self.keys_wanted)();
@@ -317,6 +335,10 @@ impl Edge {
         for conn in effects.resumed.drain(..) {
             if let Some(row) = rows.get_mut(conn) {
                 row.queue(unread);
+            }
+            if let Some(post) = sessions.post_of(conn) {
+                self.regulars.borrow_mut().list(post);
+                self.reading.raise();
             }
         }
         for conn in effects.closing.drain(..) {
@@ -342,11 +364,18 @@ impl Edge {
         }
     }
 
+    /// Somebody came in. To an idle shard the tick comes rarely, and what it set for the first may be due before.
+    fn came_in(&self) {
+        if self.counters.borrow().clients_now() == 1 {
+            self.sooner.raise();
+        }
+    }
+
     /// How long the tick may sleep.
     pub fn until_tick(&self) -> Duration {
         let next = self.state.borrow().shard.next_deadline();
-        let longest = match self.counters.borrow().connections_now {
-            0 if self.waiting.borrow().is_empty() => TICK_IDLE,
+        let longest = match self.counters.borrow().clients_now() {
+            0 if self.waiting.borrow().is_empty() && self.regulars.borrow().is_empty() => TICK_IDLE,
             _ => TICK_BUSY,
         };
         let until = match next {
@@ -366,6 +395,7 @@ impl Edge {
     pub fn report(&self) -> Report {
         let mut edge = self.counters.borrow().clone();
         edge.handshakes_now = self.waiting.borrow().len() as u64;
+        edge.requesters_now = self.regulars.borrow().len() as u64;
         edge.listening = (!self.draining.get() && !self.leaving.borrow().is_empty()).into();
         let state = &mut *self.state.borrow_mut();
         Report { shard: self.id.0, edge, core: state.shard.snapshot(), times: state.timing.report() }

@@ -1,11 +1,13 @@
 //! How a socket becomes a connection of the core, and how it ends.
 //! Invariant: the core, the rows and the readiness know a connection together or not at all.
 
-use super::Edge;
+use super::{Edge, State};
 use crate::admission::identity::Identity;
 use crate::admission::token::TokenRefused;
 use crate::base::table::Key;
-use crate::io::control::Welcome;
+use crate::base::time::Now;
+use crate::io::control::{Held, Welcome};
+use crate::io::crowd::Counted;
 use crate::io::readiness::Who;
 use crate::io::rows::Row;
 use crate::kernel::ids::ConnId;
@@ -46,32 +48,51 @@ impl Edge {
     pub fn open(&self, socket: OwnedFd, is_watched: bool, welcome: Welcome) -> Result<ConnId, OwnedFd> {
         self.within(|state, now| {
             let Welcome { answer, rest, identity, dialect, client, counted, held } = welcome;
-            let Some(conn) = state.shard.reserve() else { return Err(socket) };
-            let watched = match is_watched {
-                true => state.readiness.rename(&socket, Who::Conn(conn)),
-                false => state.readiness.watch(&socket, Who::Conn(conn)),
-            };
-            if let Err(error) = watched {
-                log::warn!("shard {}: a socket cannot be watched: {error}", self.id.0);
-                state.shard.step(now, Input::Gone { conn }, &mut state.effects);
-                return Err(socket);
-            }
+            let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
             self.audit.connected(now, conn, &identity, client);
-            let limits = state.shard.message_limits(dialect);
-            let mut row = Row::new(conn, socket, dialect, rest, limits);
-            if row.has_more() {
-                row.queue(&mut state.unread);
-                self.reading.raise();
-            }
-            state.rows.insert(row, counted, held);
-            let mut counters = self.counters.borrow_mut();
-            counters.opened += 1;
-            counters.connections_now += 1;
-            drop(counters);
+            self.seat(state, conn, socket, (dialect, rest), (counted, held));
             let opening = Opening { conn, identity, dialect, greeting: answer.into() };
             state.timing.step(&mut state.shard, now, Input::Open(Box::new(opening)), &mut state.effects);
             Ok(conn)
         })
+    }
+
+    /// A slot for a connection, told of when `socket` has something; `None`: there is none.
+    pub(super) fn reserve(&self, state: &mut State, now: Now, socket: &OwnedFd, is_watched: bool) -> Option<ConnId> {
+        let conn = state.shard.reserve()?;
+        let watched = match is_watched {
+            true => state.readiness.rename(socket, Who::Conn(conn)),
+            false => state.readiness.watch(socket, Who::Conn(conn)),
+        };
+        if let Err(error) = watched {
+            log::warn!("shard {}: a socket cannot be watched: {error}", self.id.0);
+            state.shard.step(now, Input::Gone { conn }, &mut state.effects);
+            return None;
+        }
+        Some(conn)
+    }
+
+    /// Gives a reserved connection its row. `rest`: what came behind its request.
+    pub(super) fn seat(
+        &self,
+        state: &mut State,
+        conn: ConnId,
+        socket: OwnedFd,
+        (dialect, rest): (DialectId, Vec<u8>),
+        (counted, held): (Option<Counted>, Held),
+    ) {
+        let limits = state.shard.message_limits(dialect);
+        let mut row = Row::new(conn, socket, dialect, rest, limits);
+        if row.has_more() {
+            row.queue(&mut state.unread);
+            self.reading.raise();
+        }
+        state.rows.insert(row, counted, held);
+        let mut counters = self.counters.borrow_mut();
+        counters.opened += 1;
+        counters.connections_now += 1;
+        drop(counters);
+        self.came_in();
     }
 
     /// Refuses who comes from `address`.
@@ -107,6 +128,7 @@ impl Edge {
             if state.rows.remove(conn).is_none() {
                 return;
             }
+            state.sessions.forget(conn);
             let mut counters = self.counters.borrow_mut();
             counters.closed += 1;
             counters.connections_now -= 1;

@@ -52,6 +52,13 @@ impl Edge {
                         self.waiting.borrow_mut().list(guest);
                         return self.reading.raise();
                     }
+                    Who::Regular(key) => {
+                        let mut regulars = self.regulars.borrow_mut();
+                        if regulars.note(key, ready.is_readable, ready.is_ended, ready.is_writable) {
+                            self.reading.raise();
+                        }
+                        return;
+                    }
                 };
                 let Some(row) = rows.get_mut(conn) else { return };
                 if ready.is_readable {

@@ -21,9 +21,13 @@ use crate::io::tuning::Tuning;
 use crate::io::users::Users;
 use crate::io::{flusher, reader};
 use crate::kernel::Limits;
+use crate::kernel::endpoint::{Client, Endpoint, Message};
 use crate::kernel::ids::{ConnId, ShardId};
+use crate::kernel::mounts::EngineSettings;
+use crate::kernel::paths::Paths;
 use crate::kernel::placement::Placement;
 use crate::shard::{Input, Shard, ShardConfig};
+use crate::wire::codes::CloseCode;
 use crate::wire::dialect::NATIVE_JSON;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
@@ -36,6 +40,33 @@ pub const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
 /// A pong that nobody asked for, masked with zeros: a frame that costs the core nothing.
 pub const PONG: [u8; 6] = [0x8A, 0x80, 0, 0, 0, 0];
 pub const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
+
+/// Where [`Echo`] is served.
+pub const ENGINE: &str = "/engine/";
+
+/// Sends back what it is sent; a text that is a number, so many bytes; after `bye`, nothing.
+struct Echo;
+
+impl Endpoint for Echo {
+    fn on_message(&mut self, client: &mut Client<'_>, message: Message<'_>) {
+        match message {
+            Message::Text("bye") => client.close(CloseCode::Normal, "as you wish"),
+            Message::Text(text) => match text.parse() {
+                Ok(bytes) => client.send(Message::Text(&"x".repeat(bytes))),
+                Err(_) => client.send(message),
+            },
+            message => client.send(message),
+        }
+    }
+}
+
+fn paths() -> Paths {
+    let mut paths = Paths::default();
+    let cookie = Some("io".into());
+    let settings = EngineSettings { rate: None, cookie, payload_bytes: 100_000, ..EngineSettings::default() };
+    paths.mounts.engine(ENGINE, settings, Arc::new(|| Box::new(Echo)));
+    paths
+}
 
 /// A shard of its own, as the gateway makes it.
 pub fn edge(driver: Driver) -> Rc<Edge> {
@@ -50,7 +81,7 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
     Edge::new(Parts {
         id: ShardId(0),
         driver,
-        shard: Shard::new(config, features::all(), clock.now()),
+        shard: Shard::new(config, features::all(), clock.now()).with_paths(&paths()),
         clock,
         placement: Placement::new(1),
         doors: Arc::new([door]),

@@ -81,6 +81,12 @@ impl<'a> Key<'a> {
         Cow::Owned(self.unescaped())
     }
 
+    /// As it was written, quotes included.
+    #[inline]
+    pub fn quoted(self) -> &'a [u8] {
+        self.quoted
+    }
+
     #[cold]
     fn unescaped(self) -> Vec<u8> {
         let text = std::str::from_utf8(self.quoted).ok().and_then(string);
@@ -94,7 +100,8 @@ pub fn object(text: &str) -> Option<Fields<'_>> {
     fields(text, &Spans::NONE)
 }
 
-/// Like [`object`], of a text that [`walk`](super::walk()) came by as the value of a field: `spans` are its own.
+/// Like [`object`], of a text that [`walk`](super::walk()) came by as the value of a field, or
+/// [`walk_items`](super::walk_items()) as an item: `spans` are its own.
 #[inline]
 pub fn fields<'a>(text: &'a str, spans: &'a Spans) -> Option<Fields<'a>> {
     let raw = text.as_bytes();
@@ -143,6 +150,11 @@ pub fn array(text: &str) -> Option<Items<'_>> {
     let raw = text.as_bytes();
     let at = skip_space(raw, 0);
     (raw.get(at) == Some(&b'[')).then(|| Items { text, at: skip_space(raw, at + 1) })
+}
+
+/// The items of an array whose brackets are cut off; like [`array()`].
+pub fn items(text: &str) -> Items<'_> {
+    Items { text, at: skip_space(text.as_bytes(), 0) }
 }
 
 /// See [`array()`].
@@ -205,7 +217,7 @@ fn value_end(raw: &[u8], at: usize) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::wire::json::tests::texts;
-    use crate::wire::json::{boolean, integer, unsigned, walk, write_string};
+    use crate::wire::json::{boolean, integer, unsigned, walk, walk_items, write_string};
     use proptest::prelude::*;
 
     /// The tree of a text, through this module's readers.
@@ -240,6 +252,9 @@ mod tests {
             // A tree cannot hold half a surrogate pair or a huge number.
             if let Ok(tree) = serde_json::from_str::<serde_json::Value>(&text) {
                 prop_assert_eq!(rebuild(text.trim()), Some(tree));
+                let inside = text.trim().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+                let inside: Option<Vec<&str>> = inside.map(|inside| items(inside).collect());
+                prop_assert_eq!(inside, array(&text).map(Iterator::collect));
             }
         }
 
@@ -256,6 +271,19 @@ mod tests {
             for (value, spans) in inner {
                 let noted: Option<Vec<_>> = fields(value, &spans).map(Iterator::collect);
                 prop_assert_eq!(noted, object(value).map(Iterator::collect));
+            }
+        }
+
+        #[test]
+        fn walking_hands_on_the_items_that_the_iterator_finds(text in texts()) {
+            let mut walked = Vec::new();
+            let checked = walk_items(&text, |item, spans| walked.push((item, spans.clone())));
+            prop_assert!(checked.is_ok());
+            let found: Vec<_> = array(&text).into_iter().flatten().collect();
+            prop_assert_eq!(walked.iter().map(|(item, _)| *item).collect::<Vec<_>>(), found);
+            for (item, spans) in walked {
+                let noted: Option<Vec<_>> = fields(item, &spans).map(Iterator::collect);
+                prop_assert_eq!(noted, object(item).map(Iterator::collect));
             }
         }
 

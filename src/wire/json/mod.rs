@@ -18,9 +18,9 @@ mod values;
 mod walk;
 mod write;
 
-pub use fields::{Fields, Items, Key, Spans, array, fields, object};
+pub use fields::{Fields, Items, Key, Spans, array, fields, items, object};
 pub use values::{boolean, integer, is_null, string, string_lossy, unsigned};
-pub use walk::{check, walk};
+pub use walk::{check, walk, walk_items};
 pub use write::{string_len, write_string, write_string_of};
 
 use crate::base::limits::JSON_DEPTH_MAX;

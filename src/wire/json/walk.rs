@@ -21,18 +21,38 @@ pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) 
         let at = std::str::from_utf8(raw).map_or_else(|error| error.valid_up_to(), str::len);
         return Err(JsonError::Utf8 { at });
     };
+    walk_text::<false>(text, field)
+}
+
+/// Like [`walk`], of a text that is UTF-8 already, and where it is an array: hands each of its items on, and
+/// where the fields of that item lie.
+pub fn walk_items<'a>(text: &'a str, mut item: impl FnMut(&'a str, &Spans)) -> Result<(), JsonError> {
+    walk_text::<true>(text, &mut |_, value, spans| item(value, spans))
+}
+
+/// `ITEMS`: it is the items of an array that are handed on, without a key.
+fn walk_text<'a, const ITEMS: bool>(
+    text: &'a str,
+    field: &mut dyn FnMut(Key<'a>, &'a str, &Spans),
+) -> Result<(), JsonError> {
+    let raw = text.as_bytes();
     let syntax = |at, expected| Err(JsonError::Syntax { at, expected });
     let mut at = skip_space(raw, 0);
     let mut depth = 0;
     // The lowest bit is the innermost open bracket: set for an object.
     let mut objects: u64 = 0;
-    // The field under way in the outermost object, the one in a value of that, and those before it.
+    // The field or item under way in the outermost brackets, the field in a value of that, and those before it.
     let (mut outer, mut value_at) = (Key { quoted: &[], is_plain: true }, 0);
     let mut inner = Span::default();
     let mut spans = Spans::NONE;
     'value: loop {
         match depth {
-            1 => value_at = at,
+            1 => {
+                value_at = at;
+                if ITEMS {
+                    spans.clear();
+                }
+            }
             2 => inner.value = at as u32,
             _ => {}
         }
@@ -67,13 +87,11 @@ pub fn walk<'a>(raw: &'a [u8], field: &mut dyn FnMut(Key<'a>, &'a str, &Spans)) 
         // After a value: close what closes here, until a comma asks for the next one.
         loop {
             let is_object = objects & 1 == 1;
-            if depth <= 2 && is_object {
-                if depth == 1 {
-                    field(outer, &text[value_at..at], &spans);
-                } else {
-                    inner.value_end = at as u32;
-                    spans.note(inner, value_at as u32);
-                }
+            if depth == 1 && is_object != ITEMS {
+                field(outer, &text[value_at..at], &spans);
+            } else if depth == 2 && is_object {
+                inner.value_end = at as u32;
+                spans.note(inner, value_at as u32);
             }
             at = skip_space(raw, at);
             if depth == 0 {

@@ -1,0 +1,746 @@
+//! Engine.IO at the edge: HTTP requests of clients that poll, and their way to a WebSocket. By subject:
+//! `requests` (what a request asks for), `regulars` (the sockets that bring them), `answers`. What the core
+//! wants done for sessions is in `edge::sessions`; here requests are followed.
+//! Invariant: the requests of a socket are answered one after the other, each once; what comes behind one is
+//! not looked at before its answer was written; and whoever cannot be served as it asks ends its connection,
+//! so that nothing of it is taken for the next request.
+
+pub mod answers;
+pub mod regulars;
+pub mod requests;
+
+use crate::base::limits::HEAD_BYTES_MAX;
+use crate::base::table::Key;
+use crate::io::control::{Asking, Control};
+use crate::io::edge::{Edge, Heard as Taken};
+use crate::io::handshake::{self, Arrival, FULL, Verdict};
+use crate::io::socket;
+use crate::kernel::ids::{ConnId, ShardId};
+use crate::shard::Input;
+use crate::wire::body::BodyRefused;
+use crate::wire::codes::ErrorCode;
+use answers::{CONTINUE, Manner, Refusal};
+use regulars::{Answer, Parked, Post, Posted, Regular, Stage, Written};
+use requests::{Asked, Candidate, SESSION_TOO_LARGE, WebSocket, What};
+use std::os::fd::AsRawFd;
+
+/// What hearing a regular brought.
+enum Heard {
+    /// Nothing more for now.
+    Waits,
+    /// There may be more: others first.
+    Again,
+    /// Its socket has ended.
+    Ended,
+    Said(Verdict),
+    /// It brought all packets that it announced, and the core may take more of them.
+    Posted,
+    /// What it brings is no body.
+    Refused(BodyRefused),
+    /// So much of an answer, and whose packets it has.
+    Told(Written, Option<ConnId>),
+}
+
+/// Follows the first request of a socket.
+pub fn begin(edge: &Edge, arrival: Arrival, asked: Asked) {
+    let Asked { what, manner, rest } = asked;
+    match what {
+        What::Refused(answer) => handshake::end(edge, arrival, &answer),
+        What::Elsewhere(shard, bytes) => hand_over(edge, arrival, shard, bytes, &manner),
+        What::WebSocket(websocket) => open_websocket(edge, arrival, *websocket, rest, &manner),
+        what => {
+            if let Some(key) = seat(edge, arrival, Vec::new()) {
+                follow(edge, key, Asked { what, manner, rest });
+            }
+        }
+    }
+}
+
+/// Hears a socket whose request another shard found to be for this one.
+pub fn take_over(edge: &Edge, asking: Asking) {
+    edge.count(|counters| counters.requests_in += 1);
+    let Asking { socket, peer, bytes } = asking;
+    if let Some(key) = seat(edge, Arrival::of(socket, peer, false), bytes) {
+        list(edge, key);
+    }
+}
+
+/// Hears regulars that have something to say or to be told, a bounded number. Says whether more wait.
+pub fn hear_some(edge: &Edge) -> bool {
+    let due = edge.regulars.borrow().to_hear().min(edge.tuning.reads_per_turn);
+    for _ in 0..due {
+        let Some(key) = edge.regulars.borrow_mut().next_to_hear() else { break };
+        hear_one(edge, key);
+    }
+    edge.regulars.borrow().to_hear() > 0
+}
+
+/// Lets those go whose time is over.
+pub fn sweep(edge: &Edge) {
+    let now = edge.clock.now().at;
+    while let Some(key) = { edge.regulars.borrow().overdue(now) } {
+        let (reason, late) = edge
+            .regulars
+            .borrow_mut()
+            .with(key, now, |regular| match &regular.stage {
+                Stage::Asks { bytes, .. } if bytes.is_empty() => (None, None),
+                Stage::Asks { .. } => (Some("handshake_time"), None),
+                Stage::Posts(post) => {
+                    let message = "the body took too long";
+                    (Some("engine_time"), Some(post.manner.denied(408, ErrorCode::BadRequest, message)))
+                }
+                _ => (Some("engine_stalled"), None),
+            })
+            .unwrap_or_default();
+        if let Some(reason) = reason {
+            refuse(edge, key, reason);
+        }
+        match late {
+            Some(answer) => end_with(edge, key, &answer),
+            None => drop_regular(edge, key),
+        }
+    }
+}
+
+/// Lets somebody go who has a socket and nothing to say. False: nobody has.
+pub fn spare_an_idle(edge: &Edge) -> bool {
+    let idlest = edge.regulars.borrow().idlest();
+    idlest.inspect(|key| drop_regular(edge, *key)).is_some()
+}
+
+/// Lets somebody go who takes long. False: nobody does.
+pub fn spare_the_slowest(edge: &Edge) -> bool {
+    let slowest = edge.regulars.borrow().slowest();
+    slowest
+        .inspect(|key| {
+            refuse(edge, *key, "descriptors");
+            drop_regular(edge, *key);
+        })
+        .is_some()
+}
+
+/// Counts a request that became nothing.
+fn refuse(edge: &Edge, key: Key, reason: &'static str) {
+    let peer = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.peer);
+    if let Some(peer) = peer {
+        edge.refuse_from(reason, peer);
+    }
+}
+
+/// Gives a socket a place among the regulars.
+fn seat(edge: &Edge, arrival: Arrival, bytes: Vec<u8>) -> Option<Key> {
+    let Arrival { guest, is_watched } = arrival;
+    let now = edge.clock.now().at;
+    let key = edge.regulars.borrow_mut().enter(Regular::new(guest.socket, guest.peer, bytes), now);
+    let watched =
+        edge.regulars.borrow_mut().with(key, now, |regular| edge.watch_regular(&regular.socket, key, is_watched));
+    if let Some(Err(error)) = watched {
+        log::warn!("shard {}: a socket cannot be waited for: {error}", edge.id.0);
+        edge.regulars.borrow_mut().take(key);
+        return None;
+    }
+    make_room(edge);
+    Some(key)
+}
+
+/// Lets those go who are too many or hold too much.
+fn make_room(edge: &Edge) {
+    while let Some(key) = { edge.regulars.borrow().surplus() } {
+        refuse(edge, key, "engine_full");
+        drop_regular(edge, key);
+    }
+}
+
+/// Takes a regular from its place.
+fn leave(edge: &Edge, key: Key) -> Option<Arrival> {
+    let Regular { socket, peer, .. } = edge.regulars.borrow_mut().take(key)?;
+    Some(Arrival::of(socket, peer, true))
+}
+
+/// Ends a regular, and what it had under way.
+fn drop_regular(edge: &Edge, key: Key) {
+    let regular = edge.regulars.borrow_mut().take(key);
+    let Some(Regular { stage, .. }) = regular else { return };
+    match stage {
+        Stage::Asks { .. } => {}
+        Stage::Posts(post) => {
+            edge.end_request(post.conn, key);
+            edge.lose(post.conn, "a POST did not come whole");
+        }
+        Stage::IsHeard(posted) => {
+            edge.end_request(posted.conn, key);
+            edge.lose(posted.conn, "a POST was not heard to its end");
+        }
+        Stage::Waits(parked) => {
+            let poll = regulars::poll_of(key);
+            edge.step(Input::PollGone { conn: parked.conn, poll });
+        }
+        Stage::IsTold(told) => {
+            if let Some(conn) = told.conn {
+                edge.end_request(conn, key);
+                edge.lose(conn, "an answer could not be written");
+            }
+        }
+    }
+}
+
+/// Ends a regular with an answer. Its session lives on.
+fn end_with(edge: &Edge, key: Key, answer: &[u8]) {
+    let conn = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| match &regular.stage {
+        Stage::Posts(post) => Some(post.conn),
+        Stage::IsHeard(posted) => Some(posted.conn),
+        _ => None,
+    });
+    if let Some(Some(conn)) = conn {
+        edge.end_request(conn, key);
+    }
+    if let Some(arrival) = leave(edge, key) {
+        handshake::end(edge, arrival, answer);
+    }
+}
+
+fn list(edge: &Edge, key: Key) {
+    edge.regulars.borrow_mut().list(key);
+    edge.reading.raise();
+}
+
+fn hear_one(edge: &Edge, key: Key) {
+    let now = edge.clock.now().at;
+    let heard =
+        edge.with_input(|input| edge.regulars.borrow_mut().with(key, now, |regular| hear(edge, regular, input)));
+    let Some(heard) = heard else { return };
+    match heard {
+        Heard::Waits => make_room(edge),
+        Heard::Again => {
+            make_room(edge);
+            list(edge, key);
+        }
+        Heard::Ended => drop_regular(edge, key),
+        Heard::Said(Verdict::Engine(asked)) => follow(edge, key, *asked),
+        Heard::Said(verdict) => {
+            if let Some(arrival) = leave(edge, key) {
+                handshake::follow(edge, arrival, verdict);
+            }
+        }
+        Heard::Posted => hear_posted(edge, key),
+        Heard::Refused(refused) => refuse_body(edge, key, refused),
+        Heard::Told(written, conn) => {
+            if let Some(conn) = conn.filter(|_| matches!(written, Written::Whole | Written::Last)) {
+                edge.end_request(conn, key);
+            }
+            go_on(edge, key, written);
+        }
+    }
+}
+
+fn hear(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
+    match &mut regular.stage {
+        Stage::Asks { .. } => hear_head(edge, regular, input),
+        Stage::Posts(_) => hear_body(edge, regular, input),
+        Stage::IsHeard(_) => Heard::Posted,
+        Stage::Waits(_) if regular.is_ended => Heard::Ended,
+        Stage::Waits(_) => Heard::Waits,
+        Stage::IsTold(_) => {
+            let (written, conn, took) = regular.tell_on();
+            edge.count_write(took);
+            Heard::Told(written, conn)
+        }
+    }
+}
+
+fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
+    let peer = regular.peer;
+    let Stage::Asks { bytes, scan } = &mut regular.stage else { return Heard::Waits };
+    // What came with an earlier request, or from another shard.
+    if let Some(verdict) = handshake::judge(edge, peer, bytes, scan, false) {
+        bytes.clear();
+        return Heard::Said(verdict);
+    }
+    loop {
+        // What is behind a head waits, so no more than one is read.
+        let most = input.len().min(HEAD_BYTES_MAX);
+        let got = match regular.receive(&mut input[..most]) {
+            None => return Heard::Waits,
+            Some(0) => return Heard::Ended,
+            Some(got) => &input[..got],
+        };
+        edge.count(|counters| {
+            counters.reads += 1;
+            counters.bytes_in += got.len() as u64;
+        });
+        let Stage::Asks { bytes, scan } = &mut regular.stage else { return Heard::Waits };
+        // Nearly every head comes whole, and is read where it lies.
+        if bytes.is_empty() {
+            match handshake::judge(edge, peer, got, scan, false) {
+                Some(verdict) => return Heard::Said(verdict),
+                None => bytes.extend_from_slice(got),
+            }
+        } else {
+            bytes.extend_from_slice(got);
+            if let Some(verdict) = handshake::judge(edge, peer, bytes, scan, false) {
+                *bytes = Vec::new();
+                return Heard::Said(verdict);
+            }
+        }
+    }
+}
+
+fn hear_body(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
+    let got = match regular.receive(input) {
+        None => return Heard::Waits,
+        Some(0) => return Heard::Ended,
+        Some(got) => &input[..got],
+    };
+    edge.count(|counters| {
+        counters.reads += 1;
+        counters.bytes_in += got.len() as u64;
+    });
+    match take_body(regular, got) {
+        Ok(true) => Heard::Posted,
+        Ok(false) if regular.is_readable => Heard::Again,
+        Ok(false) => Heard::Waits,
+        Err(refused) => Heard::Refused(refused),
+    }
+}
+
+/// Takes what came of a body. Says whether it is whole.
+fn take_body(regular: &mut Regular, bytes: &[u8]) -> Result<bool, BodyRefused> {
+    let Stage::Posts(post) = &mut regular.stage else { return Ok(false) };
+    let used = post.body.read(bytes)?;
+    if !post.body.is_whole() {
+        return Ok(false);
+    }
+    let Stage::Posts(post) = std::mem::replace(&mut regular.stage, Stage::asks(Vec::new())) else { return Ok(false) };
+    regular.stage = Stage::IsHeard(Box::new(Posted::of(*post, bytes[used..].to_vec())));
+    Ok(true)
+}
+
+/// Follows a request of a regular.
+fn follow(edge: &Edge, key: Key, asked: Asked) {
+    let Asked { what, manner, rest } = asked;
+    match what {
+        What::Answered(answer) => {
+            keep(edge, key, rest);
+            let keeps = manner.keeps;
+            tell(edge, key, Answer { head: answer, body: b"", keeps, conn: None });
+        }
+        What::Open(candidate) => open_polled(edge, key, *candidate, manner, rest),
+        What::Poll(conn) => park(edge, key, conn, manner, rest),
+        What::Post { conn, body, expects } => post(edge, key, Post { conn, manner, body }, expects, &rest),
+        what => {
+            if let Some(arrival) = leave(edge, key) {
+                begin(edge, arrival, Asked { what, manner, rest });
+            }
+        }
+    }
+}
+
+/// Keeps what came behind a request that is answered at once.
+fn keep(edge: &Edge, key: Key, rest: Vec<u8>) {
+    edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.stage = Stage::asks(rest));
+}
+
+fn open_polled(edge: &Edge, key: Key, candidate: Candidate, mut manner: Manner, rest: Vec<u8>) {
+    let settings = edge.engine(candidate.mount);
+    let Some(conn) = edge.open_polled(candidate) else {
+        refuse(edge, key, "full");
+        return end_with(edge, key, &manner.denied(503, ErrorCode::Unavailable, FULL));
+    };
+    if let (Some(name), Some(sid)) = (&settings.cookie, edge.sid_of(conn)) {
+        manner.cookie = Some(answers::cookie(name, &sid).into());
+    }
+    park(edge, key, conn, manner, rest);
+}
+
+/// Has a regular wait for packets.
+fn park(edge: &Edge, key: Key, conn: ConnId, manner: Manner, ahead: Vec<u8>) {
+    let refusal = manner.refused(Refusal::Request);
+    if !ahead.is_empty() && !edge.regulars.borrow().has_room_ahead() {
+        refuse(edge, key, "engine_full");
+        return end_with(edge, key, &refusal);
+    }
+    let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead }));
+    edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.stage = parked);
+    if !edge.poll(conn, key) {
+        refuse(edge, key, "engine_request");
+        end_with(edge, key, &refusal);
+    }
+}
+
+fn post(edge: &Edge, key: Key, post: Post, expects: bool, rest: &[u8]) {
+    if !edge.begin_post(post.conn, key) {
+        refuse(edge, key, "engine_request");
+        return end_with(edge, key, &post.manner.refused(Refusal::Request));
+    }
+    let taken = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| {
+        let is_empty = post.body.is_whole();
+        regular.stage = Stage::Posts(Box::new(post));
+        let is_whole = take_body(regular, rest)?;
+        if !is_whole && !is_empty && expects {
+            // A socket that is empty takes so little.
+            let _ = socket::send(regular.socket.as_raw_fd(), CONTINUE);
+        }
+        Ok(is_whole)
+    });
+    match taken {
+        None => {}
+        Some(Ok(true)) => hear_posted(edge, key),
+        Some(Ok(false)) => {
+            make_room(edge);
+            list(edge, key);
+        }
+        Some(Err(refused)) => refuse_body(edge, key, refused),
+    }
+}
+
+fn refuse_body(edge: &Edge, key: Key, refused: BodyRefused) {
+    let answer = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| match &regular.stage {
+        Stage::Posts(post) => Some(match refused {
+            BodyRefused::TooLarge => {
+                ("engine_too_large", post.manner.denied(413, ErrorCode::TooLarge, SESSION_TOO_LARGE))
+            }
+            BodyRefused::Malformed => ("engine_request", post.manner.refused(Refusal::Request)),
+        }),
+        _ => None,
+    });
+    if let Some(Some((reason, answer))) = answer {
+        refuse(edge, key, reason);
+        end_with(edge, key, &answer);
+    }
+}
+
+/// Has the core take what a regular brought, and answers when it has.
+fn hear_posted(edge: &Edge, key: Key) {
+    let Some(taken) = edge.hear_posted(key) else { return };
+    let answer = |manner: &Manner| match taken {
+        Taken::Malformed => (manner.refused(Refusal::Request), false),
+        Taken::Ended => (manner.refused(Refusal::Session), false),
+        _ => (manner.ok(), manner.keeps),
+    };
+    match taken {
+        Taken::Paused => {}
+        Taken::Again => list(edge, key),
+        Taken::Whole | Taken::Malformed | Taken::Ended => {
+            let found = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| match &regular.stage {
+                Stage::IsHeard(posted) => Some((posted.conn, answer(&posted.manner))),
+                _ => None,
+            });
+            let Some(Some((conn, (head, keeps)))) = found else { return };
+            edge.end_request(conn, key);
+            edge.count(|counters| counters.engine_posts += 1);
+            tell(edge, key, Answer { head, body: b"", keeps, conn: None });
+        }
+    }
+}
+
+/// Writes an answer to a regular that is not waiting for the core.
+fn tell(edge: &Edge, key: Key, answer: Answer<'_>) {
+    let written = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.tell(answer));
+    if let Some((written, took)) = written {
+        edge.count_write(took);
+        go_on(edge, key, written);
+    }
+}
+
+/// Goes on with a regular to which an answer was written so far.
+fn go_on(edge: &Edge, key: Key, written: Written) {
+    match written {
+        Written::Partly => make_room(edge),
+        Written::Broken => drop_regular(edge, key),
+        Written::Whole => {
+            let has_more = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.has_more());
+            if has_more == Some(true) {
+                list(edge, key);
+            }
+        }
+        Written::Last => {
+            if let Some(arrival) = leave(edge, key) {
+                handshake::part(edge, arrival);
+            }
+        }
+    }
+}
+
+/// Gives a socket to the shard that its request is for.
+fn hand_over(edge: &Edge, arrival: Arrival, shard: ShardId, bytes: Vec<u8>, manner: &Manner) {
+    if arrival.is_watched
+        && let Err(error) = edge.forget_guest(&arrival.guest.socket)
+    {
+        log::warn!("shard {}: a socket cannot be handed over: {error}", edge.id.0);
+        return;
+    }
+    let Arrival { guest, .. } = arrival;
+    let asking = Box::new(Asking { socket: guest.socket, peer: guest.peer, bytes });
+    match edge.doors[shard.index()].try_leave(Control::Asks(asking)) {
+        Ok(()) => edge.count(|counters| counters.requests_out += 1),
+        Err(Control::Asks(asking)) => {
+            edge.refuse_from("engine_full", asking.peer);
+            let message = "the server has too much waiting; try again later";
+            let answer = manner.denied(503, ErrorCode::Unavailable, message);
+            handshake::end(edge, Arrival::of(asking.socket, asking.peer, false), &answer);
+        }
+        Err(_) => unreachable!("the door gives back what it was given"),
+    }
+}
+
+fn open_websocket(edge: &Edge, arrival: Arrival, websocket: WebSocket, rest: Vec<u8>, manner: &Manner) {
+    let Arrival { guest, is_watched } = arrival;
+    if let Err(socket) = edge.open_websocket(guest.socket, guest.peer, is_watched, websocket, rest) {
+        edge.refuse_from("full", guest.peer);
+        let answer = manner.denied(503, ErrorCode::Unavailable, FULL);
+        handshake::end(edge, Arrival::of(socket, guest.peer, is_watched), &answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::POSTED_PER_TURN;
+    use crate::io::edge::sample::{ENGINE, counters, edge};
+    use crate::io::egress::Direct;
+    use crate::io::runtime::Driver;
+    use std::io::Read;
+    use std::net::Ipv4Addr;
+    use std::os::unix::net::UnixStream;
+
+    fn come(edge: &Edge) -> UnixStream {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        handshake::begin(edge, ours.into(), Ipv4Addr::LOCALHOST.into());
+        peer
+    }
+
+    /// Says something, and has the edge do what there is to do.
+    fn say(edge: &Edge, peer: &UnixStream, bytes: impl AsRef<[u8]>) {
+        socket::send(peer.as_raw_fd(), bytes.as_ref()).unwrap();
+        turn(edge);
+    }
+
+    fn turn(edge: &Edge) {
+        let mut egress = Direct::default();
+        edge.look();
+        // Twice: what a flush brings is heard too.
+        for _ in 0..2 {
+            while edge.read() | handshake::hear_some(edge) | hear_some(edge) | edge.flush(&mut egress) {}
+        }
+    }
+
+    /// What came by now.
+    fn heard(peer: &mut UnixStream) -> String {
+        let mut heard = Vec::new();
+        let _ = peer.read_to_end(&mut heard);
+        String::from_utf8(heard).unwrap()
+    }
+
+    fn has_ended(peer: &mut UnixStream) -> bool {
+        matches!(peer.read(&mut [0; 1]), Ok(0))
+    }
+
+    fn path(sid: &str) -> String {
+        format!("{ENGINE}?EIO=4&transport=polling{}{sid}", if sid.is_empty() { "" } else { "&sid=" })
+    }
+
+    fn get(sid: &str) -> String {
+        format!("GET {} HTTP/1.1\r\n\r\n", path(sid))
+    }
+
+    fn post(sid: &str, body: &str) -> String {
+        format!("POST {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", path(sid), body.len())
+    }
+
+    fn session(edge: &Edge) -> (String, UnixStream) {
+        let mut peer = come(edge);
+        say(edge, &peer, get(""));
+        let open = heard(&mut peer);
+        let (_, rest) = open.split_once(r#"0{"sid":""#).unwrap_or_else(|| panic!("{open}"));
+        (rest[..28].to_owned(), peer)
+    }
+
+    #[test]
+    fn a_session_is_opened_told_in_a_cookie_and_echoes() {
+        let edge = edge(Driver::Epoll);
+        let mut peer = come(&edge);
+        say(&edge, &peer, get(""));
+        let open = heard(&mut peer);
+        let sid = open.split_once(r#"0{"sid":""#).expect("an open packet").1[..28].to_owned();
+        assert!(open.contains(&format!("\r\nSet-Cookie: io={sid}; Path=/; HttpOnly; SameSite=Lax\r\n")), "{open}");
+        say(&edge, &peer, post(&sid, "4hello\u{1e}bAQID"));
+        assert!(heard(&mut peer).ends_with("\r\n\r\nok"));
+        say(&edge, &peer, get(&sid));
+        let echo = heard(&mut peer);
+        assert!(echo.ends_with("\r\n\r\n4hello\u{1e}bAQID") && !echo.contains("Set-Cookie"), "{echo}");
+        assert_eq!((counters(&edge).sessions_polling_now, edge.regulars.borrow().len()), (1, 1));
+        // What is said while nobody asks is there for who asks next.
+        say(&edge, &peer, get(&sid));
+        assert_eq!(heard(&mut peer), "");
+        let second = come(&edge);
+        say(&edge, &second, post(&sid, "4again"));
+        assert!(heard(&mut peer).ends_with("\r\n\r\n4again"));
+        drop(second);
+        say(&edge, &peer, post(&sid, "1"));
+        assert_eq!(heard(&mut peer), "", "a GET may be under way");
+        while edge.report().core.connections > 0 {
+            std::thread::sleep(crate::base::wheel::TICK);
+            edge.step(Input::Tick);
+        }
+        turn(&edge);
+        assert!(heard(&mut peer).ends_with("\r\n\r\nok"));
+        assert_eq!(counters(&edge).writes, 6, "one for each answer");
+        assert_eq!((counters(&edge).sessions_polling_now, edge.report().core.connections), (0, 0));
+    }
+
+    #[test]
+    fn a_session_that_is_sent_away_brings_nothing_more_and_has_its_last_words() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        say(&edge, &peer, post(&sid, "4bye\u{1e}4too late"));
+        assert!(heard(&mut peer).ends_with("\r\n\r\nok"));
+        let mut second = come(&edge);
+        say(&edge, &second, post(&sid, "3"));
+        assert!(heard(&mut second).ends_with(r#"{"code":1,"message":"Session ID unknown"}"#));
+        say(&edge, &peer, get(&sid));
+        assert!(heard(&mut peer).ends_with("\r\n\r\n1"));
+        say(&edge, &peer, get(&sid));
+        assert!(heard(&mut peer).starts_with("HTTP/1.1 400 "));
+        assert_eq!((counters(&edge).sessions_polling_now, edge.report().core.connections), (0, 0));
+    }
+
+    #[test]
+    fn many_packets_of_one_post_let_others_have_their_turn() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        let packets = vec!["3"; 3 * POSTED_PER_TURN].join("\u{1e}");
+        socket::send(peer.as_raw_fd(), post(&sid, &packets).as_bytes()).unwrap();
+        edge.look();
+        let mut turns = 1;
+        while hear_some(&edge) {
+            turns += 1;
+        }
+        assert_eq!(turns, 3);
+        assert!(heard(&mut peer).ends_with("ok"));
+        assert_eq!(counters(&edge).engine_posts, 1);
+    }
+
+    #[test]
+    fn a_post_waits_with_what_the_core_does_not_want_yet_and_goes_on() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        // Each is answered with more than is to wait for a client that does not read.
+        say(&edge, &peer, post(&sid, "490000\u{1e}490000\u{1e}490000\u{1e}490000\u{1e}490000\u{1e}490000\u{1e}490000"));
+        assert_eq!(heard(&mut peer), "", "it is not answered while any of it waits");
+        let mut reader = come(&edge);
+        let mut brought = 0;
+        while brought < 7 {
+            say(&edge, &reader, get(&sid));
+            let payload = heard(&mut reader);
+            assert!(payload.starts_with("HTTP/1.1 200 "), "{payload:.200}");
+            brought += payload.matches("4x").count();
+        }
+        assert!(heard(&mut peer).ends_with("ok"));
+    }
+
+    #[test]
+    fn a_post_that_waits_for_the_core_is_refused_nothing_when_its_session_ends() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        say(&edge, &peer, post(&sid, &["490000"; 8].join("\u{1e}")));
+        let mut second = come(&edge);
+        say(&edge, &second, post(&sid, "3"));
+        assert!(heard(&mut second).starts_with("HTTP/1.1 400 "), "two at a time");
+        assert_eq!(edge.report().core.connections, 0);
+        assert!(heard(&mut peer).contains("HTTP/1.1 200 OK"), "what came was heard in part, and that it came is true");
+    }
+
+    #[test]
+    fn an_answer_that_its_socket_does_not_take_is_written_on_and_nobody_else_is_given_one() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        socket2::SockRef::from(&peer).set_recv_buffer_size(1).unwrap();
+        let big = post(&sid, "4900000");
+        say(&edge, &peer, &big);
+        assert!(heard(&mut peer).ends_with("ok"));
+        say(&edge, &peer, get(&sid) + &post(&sid, "3"));
+        let mut other = come(&edge);
+        say(&edge, &other, get(&sid));
+        let refused = heard(&mut other);
+        assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+        let mut all = String::new();
+        // What came behind it finds no session any more.
+        while !all.ends_with(r#""Session ID unknown"}"#) {
+            let some = heard(&mut peer);
+            assert!(!some.is_empty(), "{} bytes, and then nothing", all.len());
+            all.push_str(&some);
+            turn(&edge);
+        }
+        assert!(all.len() > 900_000, "the first answer is whole");
+        assert_eq!(edge.report().core.connections, 0);
+    }
+
+    #[test]
+    fn where_descriptors_are_few_who_is_idle_goes_first_and_who_waits_for_packets_stays() {
+        let mut edge = edge(Driver::Epoll);
+        let (sid, mut parked) = session(&edge);
+        say(&edge, &parked, get(&sid));
+        let (_, mut idle) = session(&edge);
+        let mut silent = come(&edge);
+        let scarce = crate::io::process::Descriptors { few_from: 0, last_from: 0 };
+        std::rc::Rc::get_mut(&mut edge).expect("nobody else has it").descriptors = scarce;
+        let mut newest = come(&edge);
+        assert!(has_ended(&mut idle) && !has_ended(&mut silent));
+        let second = come(&edge);
+        assert!(has_ended(&mut silent) && !has_ended(&mut newest));
+        drop(second);
+        assert!(!has_ended(&mut parked));
+        assert_eq!(counters(&edge).sessions_polling_now, 2, "who is idle loses its socket and no session");
+    }
+
+    #[test]
+    fn a_request_for_another_shard_goes_there_whole_or_is_told_that_there_is_too_much() {
+        use crate::base::limits::CONTROLS_MAX;
+        use crate::io::bell::Bell;
+        use crate::io::control::door;
+        let mut edge = edge(Driver::Epoll);
+        let (other, controls) = door(std::sync::Arc::new(Bell::new().unwrap()));
+        let doors = std::sync::Arc::new([edge.doors[0].clone(), other]);
+        std::rc::Rc::get_mut(&mut edge).expect("nobody else has it").doors = doors;
+        let sid = crate::wire::engine::Sid { shard: 1, slot: 0, generation: 0, secret: [0; 12] }.text();
+        let request = post(&sid, "4whole").replace("\r\n\r\n", "\r\nOrigin: http://h\r\nHost: h\r\n\r\n");
+        let both = request.clone() + &get(&sid);
+        let mut first = come(&edge);
+        say(&edge, &first, &both);
+        let Some(Control::Asks(asking)) = controls.take() else { panic!("it is for the other shard") };
+        assert_eq!(String::from_utf8(asking.bytes).unwrap(), both);
+        assert_eq!((heard(&mut first), edge.regulars.borrow().len()), (String::new(), 0));
+        (0..CONTROLS_MAX).for_each(|_| assert!(edge.doors[1].try_leave(Control::Stop).is_ok()));
+        let mut second = come(&edge);
+        say(&edge, &second, &request);
+        let refused = heard(&mut second);
+        assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("Access-Control-Allow-Origin"), "{refused}");
+        assert_eq!((counters(&edge).requests_out, counters(&edge).refused["engine_full"]), (1, 1));
+    }
+
+    #[test]
+    fn a_socket_that_polled_may_ask_for_something_else() {
+        let edge = edge(Driver::Epoll);
+        let (sid, mut peer) = session(&edge);
+        say(&edge, &peer, post(&sid, "3") + "GET /health HTTP/1.1\r\n\r\n");
+        let both = heard(&mut peer);
+        assert!(both.contains("ok") && both.ends_with(r#"{"status":"ok"}"#), "{both}");
+        assert_eq!((edge.regulars.borrow().len(), edge.waiting.borrow().len()), (0, 1));
+    }
+
+    #[test]
+    fn sessions_are_no_way_around_the_attempts_of_an_address() {
+        let edge = edge(Driver::Epoll);
+        let mut entrance = crate::io::entrance::Entrance::clone(&edge.entrance.borrow());
+        entrance.attempts = Some(crate::io::callers::Rate { number: 3, per: std::time::Duration::from_secs(3_600) });
+        *edge.entrance.borrow_mut() = std::sync::Arc::new(entrance);
+        // One attempt was its socket.
+        let mut peer = come(&edge);
+        for expected in ["200", "200", "200", "429"] {
+            say(&edge, &peer, get(""));
+            let answer = heard(&mut peer);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{expected}: {answer}");
+        }
+    }
+}
