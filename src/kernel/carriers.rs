@@ -73,6 +73,13 @@ pub enum State {
     },
 }
 
+impl State {
+    /// Whether the WebSocket `conn` has asked to take over.
+    pub fn is_asked_by(self, conn: ConnId) -> bool {
+        matches!(self, State::Polling { probe: Some((probe, true)), .. } if probe == conn)
+    }
+}
+
 /// A packet whose attachments are on their way.
 pub struct Assembling {
     /// The text behind the packet's type.

@@ -7,6 +7,7 @@ use crate::kernel::endpoint::{Endpoint, Make};
 use crate::kernel::namespace::{MakeNamespace, Namespace};
 use crate::wire::alias::Aliases;
 use crate::wire::socketio::{Form, Forms, Style};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,7 +180,7 @@ impl Mounts {
                     served.namespaces.extend(declared.namespaces.iter().map(|(name, by)| ServedNamespace {
                         name: name.clone(),
                         tenant: format!("{}#{name}", mount.path).into(),
-                        aliases: declared.aliases.clone(),
+                        aliases: Rc::new(Aliases::clone(&declared.aliases)),
                         application: match by {
                             ServedBy::Features => None,
                             ServedBy::Application(make) => Some(make()),
@@ -255,7 +256,8 @@ pub struct ServedNamespace {
     pub name: Box<str>,
     /// Whose an application's rooms are: no token can name it.
     pub tenant: Arc<str>,
-    pub aliases: Arc<Aliases>,
+    /// The shard's own: they are counted with each event, which shards must not do in the same place.
+    pub aliases: Rc<Aliases>,
     /// `None`: the gateway's features answer.
     pub application: Option<Box<dyn Namespace>>,
 }

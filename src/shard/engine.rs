@@ -179,6 +179,9 @@ impl Shard {
     fn greet(&mut self, now: Now, conn: ConnId, effects: &mut Effects) {
         let Some(nth) = self.mount_of(conn) else { return };
         if let By::Messages(endpoint) = &mut self.served.mounts[nth].by {
+            if let Some(row) = self.kernel.conns.row_mut(conn) {
+                row.flags.set(Flags::SERVED);
+            }
             endpoint.on_open(&mut Client::new(&mut self.kernel, effects, now, conn));
         }
         self.pause_sender(conn);
@@ -227,6 +230,7 @@ impl Shard {
         row.heard_s = seconds(now.at);
         let Some(nth) = self.mount_of(conn) else { return };
         match self.served.mounts[nth].by {
+            _ if self.is_leaving(conn) => {}
             _ if self.carrier(conn).is_some_and(|carrier| matches!(carrier.state, State::Probe { .. })) => {
                 self.fail(now, conn, "a probe and then an upgrade were expected", effects);
             }
@@ -414,7 +418,7 @@ impl Shard {
     fn take_over(&mut self, now: Now, conn: ConnId, of: ConnId, effects: &mut Effects) {
         let is_session_open = self.kernel.conns.is_open(of);
         match self.carrier_mut(of).map(|carrier| &mut carrier.state) {
-            Some(state @ State::Polling { probe: Some((_, true)), .. }) if is_session_open => {
+            Some(state @ State::Polling { .. }) if is_session_open && state.is_asked_by(conn) => {
                 *state = State::WebSocket;
             }
             _ => return self.fail(now, conn, "an upgrade without its probe", effects),
@@ -522,8 +526,11 @@ impl Shard {
             }
             State::WebSocket => {}
         }
-        let Some(nth) = self.mount_of(conn) else { return };
-        if let By::Messages(endpoint) = &mut self.served.mounts[nth].by {
+        // Who was sent away at once never was its client.
+        if let Some(row) = self.kernel.conns.row(conn).filter(|row| row.flags.has(Flags::SERVED))
+            && let Some(nth) = row.dialect.mount()
+            && let By::Messages(endpoint) = &mut self.served.mounts[nth].by
+        {
             endpoint.on_close(conn);
         }
     }

@@ -6,7 +6,7 @@ use ringroom::kernel::endpoint::{Client, Endpoint, Message};
 use ringroom::kernel::ids::ConnId;
 use ringroom::kernel::mounts::{EngineSettings, Mounts};
 use ringroom::kernel::paths::Paths;
-use ringroom::shard::{Input, Spoken};
+use ringroom::shard::{DrainPace, Input, Spoken};
 use ringroom::wire::engine::Sid;
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
@@ -248,6 +248,7 @@ fn a_get_that_left_together_with_the_goodbye_is_answered_behind_it() {
         hall.step(0, Input::Text { conn, message });
         assert!(hall.shards[0].is_leaving(conn), "the POST waits with its answer");
         hall.step(0, Input::Text { conn, message: b"4too late" });
+        hall.step(0, Input::Binary { conn, message: b"too late" });
     }
     assert_eq!(hall.poll(one), "6");
     assert_eq!(hall.poll(one), "refused");
@@ -437,4 +438,17 @@ fn a_client_that_waits_for_its_post_before_it_upgrades_is_read_to_its_end() {
     hall.say(socket, "5");
     assert_eq!(hall.heard(guest).into_iter().filter(|heard| *heard == message).count(), 8);
     hall.empty();
+}
+
+#[test]
+fn who_is_sent_away_at_once_is_nobody_that_the_application_hears_of() {
+    let (mut hall, log) = hall();
+    let pace = DrainPace { conns_per_s: 1_000, over: Duration::ZERO, retry: Duration::ZERO };
+    hall.step(0, Input::Drain(pace));
+    for transport in [Transport::WebSocket, Transport::Polling] {
+        let late = hall.open(0, PATH, transport);
+        assert!(!hall.is_open(late));
+    }
+    hall.empty();
+    assert!(log.lock().unwrap().is_empty(), "{:?}", log.lock().unwrap());
 }
