@@ -62,8 +62,16 @@ pub struct Arguments<'a> {
 impl<'a> Arguments<'a> {
     pub const NONE: Arguments<'static> = Arguments { json: Cow::Borrowed(""), attachments: &[] };
 
-    pub(crate) fn of_packet(json: &'a str, attachments: &'a [Vec<u8>]) -> Arguments<'a> {
-        Arguments { json: Cow::Borrowed(json), attachments }
+    /// `canonical`: the same as all clients write them, where these did not ([`socketio::canonical`]).
+    pub(crate) fn of_packet(
+        json: &'a str,
+        attachments: &'a [Vec<u8>],
+        canonical: &'a Option<(String, Vec<Vec<u8>>)>,
+    ) -> Arguments<'a> {
+        match canonical {
+            None => Arguments { json: Cow::Borrowed(json), attachments },
+            Some((json, attachments)) => Arguments { json: Cow::Borrowed(json), attachments },
+        }
     }
 
     /// The fields of a tuple, or the items of a list, as so many arguments; anything else as one. Panics on
@@ -291,7 +299,7 @@ mod tests {
 
     #[test]
     fn arguments_are_taken_apart_and_put_together() {
-        let of = |json| Arguments::of_packet(json, &[]);
+        let of = |json| Arguments::of_packet(json, &[], &None);
         assert_eq!(of(r#""a" , 1,{"b":[2]}"#).items(), [r#""a""#, "1", r#"{"b":[2]}"#]);
         assert_eq!(of("").items(), Vec::<String>::new());
         assert_eq!(of(r#""room",7"#).read::<(String, u32)>(), Some(("room".into(), 7)));

@@ -30,9 +30,6 @@ use crate::wire::{encode, json};
 use std::borrow::Cow;
 
 const NO_ATTACHMENTS: &[Vec<u8>] = &[];
-/// How all clients write the place of an attachment, and what no placeholder lacks.
-const PLACEHOLDER: &str = r#"{"_placeholder":true,"num":"#;
-const PLACEHOLDER_KEY: &str = r#""_placeholder""#;
 const NOT_IN: &str = "not in this namespace";
 /// What clients with auth fields of their own may put before a token.
 const BEARER: &str = "Bearer ";
@@ -116,11 +113,8 @@ impl Shard {
                     }
                     // Of what was answered already, or never asked, nobody hears.
                     let Some(question) = self.kernel.answered(conn, ack) else { return };
-                    let canonical = in_canonical_form(arguments.json, attachments);
-                    let (json, attachments) = canonical
-                        .as_ref()
-                        .map_or((arguments.json, attachments), |(json, attachments)| (&**json, &**attachments));
-                    let answer = Arguments::of_packet(json, attachments);
+                    let canonical = socketio::canonical(arguments.json, attachments);
+                    let answer = Arguments::of_packet(arguments.json, attachments, &canonical);
                     self.with_application(now, conn, effects, |application, socket| {
                         application.on_answer(socket, question, Some(&answer));
                     });
@@ -314,11 +308,8 @@ impl Shard {
         let Some(nth) = self.kernel.conns.row(conn).and_then(|row| row.dialect.namespace()) else { return };
         if self.served.namespaces[nth].application.is_some() {
             if self.pay_for_message(now, carrier, conn, effects) {
-                let canonical = in_canonical_form(arguments.json, attachments);
-                let (json, attachments) = canonical
-                    .as_ref()
-                    .map_or((arguments.json, attachments), |(json, attachments)| (&**json, &**attachments));
-                let arguments = Arguments::of_packet(json, attachments);
+                let canonical = socketio::canonical(arguments.json, attachments);
+                let arguments = Arguments::of_packet(arguments.json, attachments, &canonical);
                 self.with_application(now, conn, effects, |application, socket| {
                     application.on_event(socket, &event, &arguments, ack.map(Ack));
                 });
@@ -402,17 +393,4 @@ impl Shard {
             application.on_disconnect(conn);
         }
     }
-}
-
-/// Arguments whose placeholders some client would not read, as all do, with their attachments; `None`: they are
-/// so already.
-fn in_canonical_form(arguments: &str, attachments: &[Vec<u8>]) -> Option<(String, Vec<Vec<u8>>)> {
-    let count = |what: &str| memchr::memmem::find_iter(arguments.as_bytes(), what).count();
-    if attachments.is_empty() || count(PLACEHOLDER) == count(PLACEHOLDER_KEY) {
-        return None;
-    }
-    let (mut embedded, mut attached) = (String::new(), Vec::new());
-    socketio::embed(&mut embedded, arguments, attachments);
-    let json = socketio::extract(&embedded, &mut attached).unwrap_or(embedded);
-    Some((json, attached))
 }

@@ -91,6 +91,21 @@ pub(super) fn check(json: &str, attachments: usize) -> Result<(), Malformed> {
     }
 }
 
+/// Arguments whose placeholders are not written as all clients write them, in that form, with their attachments;
+/// `None`: they are so already.
+pub fn canonical(arguments: &str, attachments: &[Vec<u8>]) -> Option<(String, Vec<Vec<u8>>)> {
+    let count = |what: &str| memchr::memmem::find_iter(arguments.as_bytes(), what).count();
+    if attachments.is_empty() || count(CANONICAL) == count(PLACEHOLDER) {
+        return None;
+    }
+    let (mut embedded, mut attached) = (String::new(), Vec::new());
+    embed(&mut embedded, arguments, attachments);
+    let json = extract(&embedded, &mut attached).unwrap_or(embedded);
+    Some((json, attached))
+}
+
+/// How all clients begin the place of an attachment.
+const CANONICAL: &str = r#"{"_placeholder":true,"num":"#;
 const BIN: &str = r#""$bin""#;
 const PLACEHOLDER: &str = r#""_placeholder""#;
 const NUM: &str = r#""num""#;
@@ -346,5 +361,16 @@ mod tests {
                 prop_assert_eq!(self::embedded(&text, &NOTHING), text);
             }
         }
+    }
+
+    #[test]
+    fn placeholders_of_any_spelling_become_those_that_all_clients_read() {
+        let attachments = [b"a".to_vec(), b"b".to_vec()];
+        let usual = r#"{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}"#;
+        assert_eq!(canonical(usual, &attachments), None);
+        assert_eq!(canonical("1", &[]), None);
+        let other = r#"{ "num" : 1 , "_placeholder" : true },{"_placeholder":true,"num":0}"#;
+        let expected = r#"{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}"#;
+        assert_eq!(canonical(other, &attachments), Some((expected.into(), vec![b"b".to_vec(), b"a".to_vec()])));
     }
 }

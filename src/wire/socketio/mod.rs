@@ -6,7 +6,7 @@ mod form;
 mod parse;
 mod write;
 
-pub use binary::{embed, extract};
+pub use binary::{canonical, embed, extract};
 pub use form::{Form, Forms, Style};
 pub use parse::{Arguments, Packet, is_reserved, parse};
 pub use write::{ack, connect_error, connected, disconnect, event};
