@@ -45,10 +45,8 @@ impl Flags {
     pub const RIDER: Flags = Flags(2048);
     /// Too much waits for it of what an application has answered; reads pause.
     pub const FULL: Flags = Flags(4096);
-    /// An application has not heard yet that somebody of it is in a namespace; reads pause.
-    pub const UNGREETED: Flags = Flags(8192);
-    /// Any of the three.
-    pub const UNREAD: Flags = Flags(Flags::PAUSED.0 | Flags::FULL.0 | Flags::UNGREETED.0);
+    /// Either of the two.
+    pub const UNREAD: Flags = Flags(Flags::PAUSED.0 | Flags::FULL.0);
 
     pub const fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

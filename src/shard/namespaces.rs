@@ -38,6 +38,7 @@ impl Shard {
     /// A message of a session.
     pub(super) fn on_socketio(&mut self, now: Now, conn: ConnId, text: &str, effects: &mut Effects) {
         let Some(nth) = self.mount_of(conn) else { return };
+        self.greet_entrant(now, conn, effects);
         let attachments_max = self.served.mounts[nth].settings.attachments_max;
         if self.carrier(conn).is_some_and(|carrier| carrier.assembling.is_some()) {
             return self.fail(now, conn, "attachments were expected", effects);
@@ -269,10 +270,8 @@ impl Shard {
         // What is said to the whole namespace, before anything that it asks for itself.
         self.kernel.ask_as_application(conn, inbox, Ask::Enter, None, effects);
         // An application's first words come in a segment of their own: who listens for one message after the
-        // other, as the protocol's own test suite does, hears but the first of those that come together.
-        if let Some(row) = self.kernel.conns.row_mut(carrier) {
-            row.flags.set(Flags::UNGREETED);
-        }
+        // other, as the protocol's own test suite does, hears but the first of those that come together. Who
+        // goes on without listening has them at once.
         if let Some(carrier) = self.carrier_mut(carrier) {
             carrier.ungreeted = Some(Box::new((conn, auth.into())));
         }
@@ -284,10 +283,6 @@ impl Shard {
     pub(super) fn greet_entrant(&mut self, now: Now, carrier: ConnId, effects: &mut Effects) {
         let Some(ungreeted) = self.carrier_mut(carrier).and_then(|carrier| carrier.ungreeted.take()) else { return };
         let (conn, auth) = *ungreeted;
-        if let Some(row) = self.kernel.conns.row_mut(carrier) {
-            row.flags.clear(Flags::UNGREETED);
-            effects.resumed.push(carrier);
-        }
         if let Some(row) = self.kernel.conns.row_mut(conn) {
             row.flags.set(Flags::SERVED);
         }

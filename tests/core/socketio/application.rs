@@ -226,15 +226,29 @@ fn the_first_words_of_an_application_come_apart_from_the_answer_and_before_all_e
     hall.heard(guest);
     hall.step(0, Input::Text { conn, message: b"40" });
     assert_eq!(hall.heard_of(guest, "40").len(), 1);
-    assert!(log.lock().unwrap().is_empty() && !hall.shards[0].is_reading(conn));
-    hall.say(guest, r#"42["echo",1]"#);
-    assert_eq!(hall.heard(guest), [r#"42["auth",{}]"#, r#"42["back",1]"#]);
+    assert!(log.lock().unwrap().is_empty());
+    hall.settle();
+    assert_eq!(hall.heard(guest), [r#"42["auth",{}]"#]);
+    // Who goes on does not wait for them.
+    let hurried = hall.open(0, PATH, Transport::WebSocket);
+    let conn = hall.guests[hurried].conn;
+    hall.heard(hurried);
+    let before = hall.now.at;
+    for message in ["40", r#"42["echo",1]"#, "41", "40", "41", "40/custom,", r#"42/custom,["echo",2]"#] {
+        hall.step(0, Input::Text { conn, message: message.as_bytes() });
+    }
+    let heard: Vec<String> = hall.heard(hurried).into_iter().filter(|packet| !packet.starts_with("40")).collect();
+    let greeted = [r#"42["auth",{}]"#, r#"42["back",1]"#, r#"42["auth",{}]"#];
+    let greeted_there = [r#"42/custom,["auth",{}]"#, r#"42/custom,["back",2]"#];
+    assert_eq!(heard, [&greeted[..], &greeted_there].concat());
+    assert_eq!(hall.now.at, before);
     // Somebody who goes before that is nobody.
     let hasty = hall.open(0, PATH, Transport::WebSocket);
     let conn = hall.guests[hasty].conn;
     hall.step(0, Input::Text { conn, message: b"40" });
     hall.step(0, Input::Gone { conn });
     hall.settle();
-    assert_eq!(*log.lock().unwrap(), ["connect"]);
+    let heard = ["connect", "connect", "gone", "connect", "gone", "connect"];
+    assert_eq!(*log.lock().unwrap(), heard);
     hall.empty();
 }
