@@ -38,6 +38,7 @@ pub mod socket;
 pub mod stream;
 pub mod tick;
 pub mod timing;
+pub mod tls;
 pub mod tuning;
 pub mod turn;
 pub mod users;
