@@ -344,6 +344,7 @@ impl Edge {
             let (head, body, keeps) = match &answer {
                 PollAnswer::Packets(packets) => (manner.payload(packets.len()), &packets[..], manner.keeps),
                 PollAnswer::Refused => (manner.refused(Refusal::Request), &b""[..], false),
+                PollAnswer::Reply { refused, body } => (manner.reply(*refused, body.len()), &body[..], manner.keeps),
             };
             let (written, took) = regular.tell(Answer { head, body, keeps, conn: Some(conn) });
             self.count_write(took);
