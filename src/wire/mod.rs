@@ -17,3 +17,4 @@ pub mod http;
 pub mod json;
 pub mod msgpack;
 pub mod socketio;
+pub mod sse;
