@@ -11,7 +11,7 @@ use std::{fs, panic};
 /// A target and what it checks.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     ("engine", checks::engine),
     ("envelope", checks::envelope),
     ("frames", checks::frames),
@@ -20,6 +20,7 @@ const TARGETS: [Target; 8] = [
     ("inflate", checks::inflate),
     ("msgpack", checks::msgpack),
     ("socketio", checks::socketio),
+    ("sse", checks::sse),
 ];
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -97,4 +98,9 @@ fn the_corpus_of_msgpack_replays() {
 #[test]
 fn the_corpus_of_socketio_replays() {
     replay("socketio");
+}
+
+#[test]
+fn the_corpus_of_sse_replays() {
+    replay("sse");
 }

@@ -10,6 +10,7 @@ mod http;
 mod inflate;
 mod msgpack;
 mod socketio;
+mod sse;
 
 pub use engine::engine;
 pub use envelope::envelope;
@@ -18,3 +19,4 @@ pub use http::http_head;
 pub use inflate::inflate;
 pub use msgpack::msgpack;
 pub use socketio::socketio;
+pub use sse::sse;
