@@ -3,6 +3,7 @@
 //! Invariant: a client is told that it is connected before anything else, and of each room of its query whether
 //! it is in before anything of that room.
 
+use crate::admission::names::User;
 use crate::base::table::Key;
 use crate::base::time::Now;
 use crate::kernel::carriers::PollId;
@@ -18,6 +19,7 @@ use crate::wire::encode;
 use crate::wire::engine::Sid;
 use crate::wire::envelope::{self, Data, Envelope, Malformed, RequestId};
 use crate::wire::json;
+use std::time::Duration;
 
 /// What is asked for each room of a query.
 const JOIN: &str = "room:join";
@@ -60,15 +62,26 @@ impl Shard {
     }
 
     /// Whether a user may speak for a stream; `None`: it has no token.
-    pub fn may_emit(&self, conn: ConnId, user: Option<(&str, &str)>) -> bool {
+    pub fn may_emit(&self, conn: ConnId, user: Option<&User>) -> bool {
         let is_anonymous = self.kernel.streams.get(conn).is_some_and(|stream| stream.is_anonymous);
         match (user, self.kernel.conns.cold(conn)) {
-            (Some((tenant, user)), Some(cold)) => {
-                !is_anonymous && (&**cold.identity.tenant(), &*cold.identity.user) == (tenant, user)
+            (Some(user), Some(cold)) => {
+                let (theirs, ours) = (user, &cold.identity.user);
+                !is_anonymous && (theirs.tenant(), &**theirs) == (ours.tenant(), &**ours)
             }
             (None, Some(_)) => is_anonymous,
             (_, None) => false,
         }
+    }
+
+    /// How long nothing may be heard of a client.
+    pub fn silence_max(&self) -> Duration {
+        self.kernel.limits.heartbeat_time_out
+    }
+
+    /// Rooms that one request may name.
+    pub fn rooms_per_request(&self) -> usize {
+        self.kernel.limits.rooms_per_request
     }
 
     /// Joins the rooms of the query of one that was told that it is connected. `has_gap`: messages to its user

@@ -120,7 +120,8 @@ impl DialectSet {
     }
 
     pub fn contains(self, dialect: DialectId) -> bool {
-        self.0 & 1 << dialect.0 != 0
+        // No set has a compressed form of what is never compressed, whose place is the last.
+        self.0.checked_shr(dialect.0.into()).is_some_and(|rest| rest & 1 != 0)
     }
 
     pub fn union(self, other: DialectSet) -> DialectSet {

@@ -253,6 +253,17 @@ pub fn response_head(status: u16, headers: &[(&str, &str)], body_bytes: usize, k
     out
 }
 
+/// The head of an answer whose body ends with its connection (`RFC 9112` section 6.3).
+pub fn response_head_until_end(status: u16, headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = status_line(status);
+    for (name, value) in headers {
+        put_header(&mut out, name, value);
+    }
+    put_header(&mut out, "Connection", "close");
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
 /// The first line of an answer.
 pub(super) fn status_line(status: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);

@@ -106,6 +106,13 @@ impl Manner {
         http::response_head(status, &self.headers(&own), bytes, self.keeps)
     }
 
+    /// The head of a stream of server-sent events, which ends with its connection.
+    pub fn stream(&self) -> Vec<u8> {
+        // Proxies that buffer are told not to: nginx by a header of its own.
+        let own = [("Content-Type", "text/event-stream; charset=utf-8"), NO_STORE, ("X-Accel-Buffering", "no")];
+        http::response_head_until_end(200, &self.headers(&own))
+    }
+
     /// The answer to packets.
     pub fn ok(&self) -> Vec<u8> {
         http::response(200, &self.headers(&[TEXT, NO_STORE]), b"ok", self.keeps)
@@ -132,6 +139,11 @@ impl Manner {
     /// A refusal that Node's engine has no number for.
     pub fn denied(&self, status: u16, code: ErrorCode, message: &str) -> Vec<u8> {
         http::response(status, &self.headers(&[JSON, NO_STORE]), &handshake::error_body(code, message), false)
+    }
+
+    /// A limit of something else than addresses.
+    pub fn limited_for(&self, limit: &str, message: &str, retry: Duration) -> Vec<u8> {
+        handshake::limited_for(limit, message, retry, &self.headers(&[NO_STORE]))
     }
 
     pub fn limited(&self, limit: &str, retry: Duration) -> Vec<u8> {
