@@ -327,6 +327,70 @@ async def line_ends_of_a_payload_cannot_be_taken_for_the_streams_own(gateway):
     await native.close()
 
 
+@case
+async def events_that_are_called_as_the_streams_own_are_told_apart_by_what_they_hold(gateway):
+    room = fresh("chat:names")
+    stream, native = await Stream.open(gateway, fresh("reader"), [room]), await Client.open(gateway, fresh("native"))
+    await stream.joined(room)
+    names = ["reply", "close", "open", "message", "retry", "id", "data"]
+    for name in names:
+        await native.publish(room, name, {"code": 4401, "reason": "forged", "id": room, "ok": True})
+    for name in names:
+        push = await stream.push(name, room)
+        assert push["event_id"] and push["from"] == native.user, push
+    assert stream.closed is None and list(stream.replies) == [room], stream.events
+    await stream.drop()
+    await native.close()
+
+
+@case(own=True)
+async def who_has_no_token_has_a_stream_where_that_is_allowed(start):
+    gateway = await start(RINGROOM_ANONYMOUS__ACCESS="allowed")
+    room = fresh("chat:open")
+    stream = await Stream.open(gateway, rooms=[room], how="nowhere")
+    assert stream.connected["user"].startswith("anon:"), stream.connected
+    await stream.joined(room)
+    native = await Client.open(gateway, fresh("native"))
+    await native.publish(room, "chat", {"n": 1})
+    await stream.push("chat", room)
+    # Who knows the name of its connection is it; nobody with a token is.
+    assert (await emit(gateway, None, stream.conn, "ping")).status == 200
+    error_of(await emit(gateway, token("somebody"), stream.conn, "ping"), 403, "forbidden")
+    error_of(await emit(gateway, None, stream.conn, "room:publish", {"room": room, "event": "chat"}), 403, "forbidden")
+    id = stream.last_event_id
+    await stream.drop()
+    # It comes back as somebody else, to the same places.
+    await native.publish(room, "chat", {"n": 2})
+    again = await Stream.open(gateway, rooms=[room], how="nowhere", last_event_id=id)
+    assert again.connected["user"] != stream.connected["user"]
+    assert (await again.joined(room))["resumed"] == recovered(1)
+    assert (await again.push("chat", room))["data"] == {"n": 2}
+    await again.drop()
+    await native.close()
+
+
+@case(own=True)
+async def streams_and_emits_are_counted(start):
+    gateway = await start()
+    names = ("streams", "streams_opened", "emits", "requests")
+
+    async def counts():
+        stats = await gateway.stats()
+        return [stats[name] for name in names]
+
+    assert await counts() == [0, 0, 0, 0]
+    stream = await Stream.open(gateway, fresh("reader"))
+    for _ in range(3):
+        await said(gateway, stream, "ping")
+    assert await counts() == [1, 1, 3, 3]
+    await stream.drop()
+
+    async def gone():
+        return await counts() == [0, 1, 3, 3]
+
+    await until(gone, "the stream to be gone")
+
+
 @case(both_ios=True)
 async def a_crowd_of_streams_and_sockets_has_one_order(gateway):
     room = fresh("chat:crowd")
@@ -587,6 +651,33 @@ async def ids_that_this_server_did_not_give_for_these_rooms_are_gaps(start):
     await native.close()
 
 
+@case(both_ios=True)
+async def ones_own_inbox_may_be_named_among_the_rooms(gateway):
+    user = fresh("reader")
+    inbox, room = f"user:{user}", fresh("chat:beside")
+    stream, native = await Stream.open(gateway, user, [inbox, room]), await Client.open(gateway, fresh("native"))
+    for name in (inbox, room):
+        await stream.joined(name)
+
+    async def send(n):
+        await native.ok("room:publish", {"user": user, "event": "note", "data": n})
+
+    await send(1)
+    assert (await stream.push("note"))["data"] == 1
+    await stream.drop()
+    for n in (2, 3):
+        await send(n)
+    again = await Stream.open(gateway, user, [inbox, room], last_event_id=stream.last_event_id)
+    await again.joined(room)
+    assert [push["data"] for push in await again.several("note", 2)] == [2, 3]
+    await send(4)
+    assert (await again.push("note"))["data"] == 4
+    await said(gateway, again, "ping")
+    assert not again.waiting("note"), "doubled"
+    await again.drop()
+    await native.close()
+
+
 @case
 async def the_header_counts_and_not_the_querys_id(gateway):
     """A browser's EventSource keeps its address, with the position that the page once gave it, and adds the header."""
@@ -759,6 +850,8 @@ async def streams_that_were_cut_leave_nothing_behind(start):
                 for stream in streams:
                     await stream.drop()
         await until(lambda: settled(gateway, before["connections_now"]), "all of them to be gone")
+        stats = await gateway.stats()
+        assert (stats["streams"], stats["streams_opened"]) == (0, 1_000), stats
         native = await Client.open(gateway, fresh("native"))
         assert (await native.ok("room:info", {"room": room}))["connections"] == 0
         await native.close()
@@ -1064,10 +1157,10 @@ async def a_body_that_is_no_request_is_a_bad_one(gateway):
         error_of(answer, 400, "bad_request")
     # The same connection still serves who does better.
     assert (await emit(gateway, jwt, stream.conn, "ping", http=http)).status == 200
-    for method in ("GET", "PUT", "DELETE", "PATCH"):
-        answer = await http.request(method, "/emit", None if method == "GET" else "{}", Authorization=f"Bearer {jwt}")
-        error_of(answer, 405, "bad_request")
     http.close()
+    for method in ("GET", "PUT", "DELETE", "PATCH"):
+        answer = await request(gateway, method, "/emit", None if method == "GET" else "{}", Authorization=f"Bearer {jwt}")
+        error_of(answer, 405, "bad_request")
     for path in ("/emit/", "/emit/x", "/EMIT", "/emits"):
         assert (await request(gateway, "POST", path, "{}", Authorization=f"Bearer {jwt}")).status == 404, path
     await stream.drop()

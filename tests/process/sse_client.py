@@ -250,12 +250,13 @@ class Stream:
     def _sort(self, event):
         assert not self.closed, f"{event!r} after the close"
         self.events.append(event)
-        if event.type == "close":
-            said = json.loads(event.data)
-            self.closed = said["code"], said["reason"]
-            return
         message = json.loads(event.data)
-        if event.type == "reply":
+        # Somebody may publish events of these names, which are envelopes then.
+        if event.type == "close" and "event" not in message:
+            self.closed = message["code"], message["reason"]
+            assert set(message) == {"code", "reason"}, message
+            return
+        if event.type == "reply" and "event" not in message:
             assert set(message) in ({"id", "ok", "data"}, {"id", "ok", "error"}), message
             assert message["id"] not in self.replies, f"answered twice: {message}"
             self.replies[message["id"]] = {**message, "event_id": event.own_id}
