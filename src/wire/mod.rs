@@ -16,4 +16,5 @@ pub mod handshake;
 pub mod http;
 pub mod json;
 pub mod msgpack;
+pub mod proxy;
 pub mod socketio;
