@@ -6,7 +6,7 @@ use crate::admission::networks::Networks;
 use crate::admission::origins::Origins;
 use crate::base::limits::{ATTEMPTS_PER_ADDRESS, CALLER_TIME, FAILURES_PER_ADDRESS, HALF_OPEN_PER_ADDRESS};
 use crate::io::callers::Rate;
-use crate::wire::forwarded;
+use crate::wire::forwarded::{self, Said, Written};
 use crate::wire::http::Head;
 use std::net::IpAddr;
 
@@ -18,6 +18,8 @@ pub struct Entrance {
     pub denied: Networks,
     /// Whose word counts for where a request comes from.
     pub proxies: Networks,
+    /// Where they write it.
+    pub forwarded: Written,
     /// Addresses to which no limit of addresses applies.
     pub unlimited: Networks,
     pub origins: Origins,
@@ -39,6 +41,7 @@ impl Default for Entrance {
             allowed: Networks::default(),
             denied: Networks::default(),
             proxies: Networks::default(),
+            forwarded: Written::default(),
             unlimited: Networks::default(),
             origins: Origins::default(),
             attempts: Some(Rate { number: ATTEMPTS_PER_ADDRESS, per: CALLER_TIME }),
@@ -57,6 +60,8 @@ pub struct Source {
     pub client: IpAddr,
     /// A proxy that is listed stands between.
     pub is_proxied: bool,
+    /// How the client came to it, `http` or `https`, where that is known.
+    pub scheme: Option<&'static str>,
     /// The proxy said something else than addresses; the client is then the proxy.
     pub is_malformed: bool,
 }
@@ -77,10 +82,10 @@ impl Entrance {
     /// Where a request comes from that came over a socket of `peer`.
     pub fn source(&self, peer: IpAddr, head: &Head<'_>) -> Source {
         if !self.is_proxy(peer) {
-            return Source { client: peer, is_proxied: false, is_malformed: false };
+            return Source { client: peer, is_proxied: false, scheme: None, is_malformed: false };
         }
-        let client = forwarded::client(head, peer, |address| self.is_proxy(address));
-        Source { client: client.unwrap_or(peer), is_proxied: true, is_malformed: client.is_err() }
+        let Said { client, scheme } = forwarded::said(head, peer, |address| self.is_proxy(address), self.forwarded);
+        Source { client: client.unwrap_or(peer), is_proxied: true, scheme, is_malformed: client.is_err() }
     }
 }
 

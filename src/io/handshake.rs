@@ -20,9 +20,9 @@ use crate::io::socket::{self, Shut};
 use crate::io::waiting::{Guest, Stage};
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
+use crate::wire::frame;
 use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head, HeadScan};
-use crate::wire::{forwarded, frame};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -322,8 +322,7 @@ fn route_of(
             return limited(edge, "attempts", "network.attempts", retry);
         }
     }
-    let scheme = source.is_proxied.then(|| forwarded::scheme(head)).flatten();
-    let visit = Visit { entrance, client: source.client, caller, scheme, endpoint: None };
+    let visit = Visit { entrance, client: source.client, caller, scheme: source.scheme, endpoint: None };
     if let Some(mount) = mount {
         let is_counted = is_first && !source.is_proxied;
         let asked = engine::requests::judge(edge, &visit, mount, head, bytes, is_counted);
