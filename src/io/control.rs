@@ -10,12 +10,12 @@ use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
 use crate::io::entrance::Entrance;
+use crate::io::stream::Stream;
 use crate::io::{callers, users};
 use crate::kernel::Limits;
 use crate::shard::DrainPace;
 use crate::wire::dialect::DialectId;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,13 +45,13 @@ pub enum Control {
 
 /// A request that was admitted and is not yet answered.
 pub struct Newcomer {
-    pub socket: OwnedFd,
+    pub socket: Stream,
     pub welcome: Welcome,
 }
 
 /// A request that another shard has read, and not answered.
 pub struct Asking {
-    pub socket: OwnedFd,
+    pub socket: Stream,
     pub peer: IpAddr,
     /// From its first byte on.
     pub bytes: Vec<u8>,

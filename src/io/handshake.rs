@@ -16,7 +16,8 @@ use crate::io::edge::Edge;
 use crate::io::engine;
 use crate::io::engine::requests::Asked as AskedOfEngine;
 use crate::io::entrance::{Entrance, Source};
-use crate::io::socket::{self, Shut};
+use crate::io::socket::Shut;
+use crate::io::stream::{Got, Stream};
 use crate::io::waiting::{Guest, Stage};
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
@@ -25,7 +26,7 @@ use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head, HeadScan};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// What somebody without a token is called, for showing to people.
@@ -49,7 +50,7 @@ pub struct Arrival {
 
 impl Arrival {
     /// A socket that somebody else had.
-    pub fn of(socket: OwnedFd, peer: IpAddr, is_watched: bool) -> Arrival {
+    pub fn of(socket: Stream, peer: IpAddr, is_watched: bool) -> Arrival {
         Arrival { guest: Guest { socket, peer, stage: Stage::start(), half_open: None }, is_watched }
     }
 }
@@ -85,7 +86,7 @@ pub struct Admit {
 }
 
 /// Starts the handshake of a socket.
-pub fn begin(edge: &Edge, socket: OwnedFd, peer: IpAddr) {
+pub fn begin(edge: &Edge, socket: Stream, peer: IpAddr) {
     let entrance = edge.entrance.borrow();
     // A proxy brings everybody: who they are is known once they have spoken.
     let is_proxy = entrance.is_proxy(peer);
@@ -173,7 +174,7 @@ fn let_go(edge: &Edge, key: Option<Key>, reason: &'static str) -> bool {
 }
 
 /// Sees to it that descriptors are left when `newest` stays. `None`: there is nobody to go instead.
-fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
+fn make_room(edge: &Edge, newest: Stream) -> Option<Stream> {
     // The system gives the lowest number that is free, so below this one none is.
     let number = newest.as_raw_fd();
     if number < edge.descriptors.few_from {
@@ -181,7 +182,7 @@ fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
     }
     if spare_a_descriptor(edge) {
         // It takes the number that became free: high numbers stay a sign that few are left.
-        return Some(newest.try_clone().unwrap_or(newest));
+        return Some(newest.renumbered());
     }
     (number < edge.descriptors.last_from).then_some(newest)
 }
@@ -232,9 +233,9 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
     let Guest { socket, peer, stage, .. } = guest;
     edge.with_input(|input| match stage {
         Stage::Head { bytes, scan } => loop {
-            let got = match socket::receive(socket.as_raw_fd(), input) {
-                Ok(0) => return Heard::Ended,
-                Ok(got) => &input[..got],
+            let got = match socket.receive(input) {
+                Ok(Got { bytes: 0, .. }) => return Heard::Ended,
+                Ok(Got { bytes, .. }) => &input[..bytes],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
                 Err(_) => return Heard::Ended,
             };
@@ -254,9 +255,9 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
         },
         Stage::Answered { discarded } => {
             for _ in 0..DISCARDS_PER_TURN {
-                match socket::receive(socket.as_raw_fd(), input) {
-                    Ok(0) => return Heard::Ended,
-                    Ok(got) => *discarded += got,
+                match socket.receive(input) {
+                    Ok(Got { bytes: 0, .. }) => return Heard::Ended,
+                    Ok(Got { bytes, .. }) => *discarded += bytes,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
                     Err(_) => return Heard::Ended,
                 }
@@ -481,9 +482,9 @@ fn going_away(edge: &Edge) -> Verdict {
 }
 
 /// Writes the last bytes to a socket and waits for its peer to close; the sweep bounds the time.
-pub fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
+pub fn end(edge: &Edge, mut arrival: Arrival, answer: &[u8]) {
     // An empty send buffer takes it whole; a peer that made it too small gets less.
-    if socket::send(arrival.guest.socket.as_raw_fd(), answer).is_ok() {
+    if arrival.guest.socket.send(answer).is_ok() {
         part(edge, arrival);
     }
 }
@@ -491,7 +492,7 @@ pub fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
 /// Waits for a peer to close that was told all there is.
 pub fn part(edge: &Edge, arrival: Arrival) {
     let Arrival { mut guest, is_watched } = arrival;
-    socket::shut(guest.socket.as_raw_fd(), Shut::Sending);
+    guest.socket.shut(Shut::Sending);
     guest.stage = Stage::Answered { discarded: 0 };
     wait(edge, Arrival { guest, is_watched });
 }
@@ -524,7 +525,7 @@ fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
 }
 
 /// Answers the upgrade and lets the core have the connection.
-fn open(edge: &Edge, socket: OwnedFd, is_watched: bool, welcome: Welcome) {
+fn open(edge: &Edge, socket: Stream, is_watched: bool, welcome: Welcome) {
     let peer = welcome.client;
     let (socket, verdict) = match edge.draining.get() {
         true => (socket, going_away(edge)),
@@ -545,6 +546,7 @@ mod tests {
     use crate::base::limits::{HEAD_BYTES_MAX, HEADS_BYTES_MAX};
     use crate::io::edge::sample::{SECRET, counters, edge};
     use crate::io::runtime::Driver;
+    use crate::io::socket;
     use std::io::Read;
     use std::net::Ipv4Addr;
     use std::os::unix::net::UnixStream;

@@ -58,7 +58,7 @@ fn take(edge: &Rc<Edge>, listener: &TcpListener) -> io::Result<()> {
             Ok((socket, peer)) => {
                 edge.count(|counters| counters.accepted += 1);
                 edge.worked.raise();
-                handshake::begin(edge, socket, peer);
+                handshake::begin(edge, socket.into(), peer);
             }
             Err(error) if is_of_one_socket(&error) => {}
             Err(error) => return Err(error),

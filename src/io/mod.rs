@@ -35,6 +35,7 @@ pub mod rows;
 pub mod runtime;
 pub mod signal;
 pub mod socket;
+pub mod stream;
 pub mod tick;
 pub mod timing;
 pub mod tuning;

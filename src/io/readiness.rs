@@ -59,21 +59,21 @@ impl Readiness {
     }
 
     /// Watches `socket` until it is closed. What it has already is told too.
-    pub fn watch(&self, socket: &OwnedFd, who: Who) -> io::Result<()> {
+    pub fn watch(&self, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, socket, who)
     }
 
     /// Names a socket otherwise that is watched; what it has already is told once more.
-    pub fn rename(&self, socket: &OwnedFd, who: Who) -> io::Result<()> {
+    pub fn rename(&self, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, socket, who)
     }
 
     /// Forgets a socket that lives on elsewhere.
-    pub fn forget(&self, socket: &OwnedFd) -> io::Result<()> {
+    pub fn forget(&self, socket: &impl AsRawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, socket, Who::Guest(Key { slot: 0, generation: 0 }))
     }
 
-    fn control(&self, what: libc::c_int, socket: &OwnedFd, who: Who) -> io::Result<()> {
+    fn control(&self, what: libc::c_int, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
         // What guests are sent fits into an empty socket.
         let wanted = if matches!(who, Who::Guest(_)) { READABLE } else { READABLE | WRITABLE };
         let mut event = libc::epoll_event { events: wanted | EDGES, u64: number(who) };

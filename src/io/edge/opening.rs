@@ -10,12 +10,12 @@ use crate::io::control::{Held, Welcome};
 use crate::io::crowd::Counted;
 use crate::io::readiness::Who;
 use crate::io::rows::Row;
+use crate::io::stream::Stream;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Opening};
 use crate::wire::dialect::DialectId;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 impl Edge {
     /// The identity that `token` proves here and now.
@@ -45,7 +45,7 @@ impl Edge {
     }
 
     /// Takes a socket into the core, or gives it back: the shard is full. `is_watched`: it was a guest.
-    pub fn open(&self, socket: OwnedFd, is_watched: bool, welcome: Welcome) -> Result<ConnId, OwnedFd> {
+    pub fn open(&self, socket: Stream, is_watched: bool, welcome: Welcome) -> Result<ConnId, Stream> {
         self.within(|state, now| {
             let Welcome { answer, rest, identity, dialect, client, counted, held } = welcome;
             let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
@@ -58,7 +58,7 @@ impl Edge {
     }
 
     /// A slot for a connection, told of when `socket` has something; `None`: there is none.
-    pub(super) fn reserve(&self, state: &mut State, now: Now, socket: &OwnedFd, is_watched: bool) -> Option<ConnId> {
+    pub(super) fn reserve(&self, state: &mut State, now: Now, socket: &Stream, is_watched: bool) -> Option<ConnId> {
         let conn = state.shard.reserve()?;
         let watched = match is_watched {
             true => state.readiness.rename(socket, Who::Conn(conn)),
@@ -77,7 +77,7 @@ impl Edge {
         &self,
         state: &mut State,
         conn: ConnId,
-        socket: OwnedFd,
+        socket: Stream,
         (dialect, rest): (DialectId, Vec<u8>),
         (counted, held): (Option<Counted>, Held),
     ) {
@@ -109,7 +109,7 @@ impl Edge {
     }
 
     /// Has a guest told of that becomes readable.
-    pub fn watch_guest(&self, socket: &OwnedFd, key: Key, is_watched: bool) -> io::Result<()> {
+    pub fn watch_guest(&self, socket: &Stream, key: Key, is_watched: bool) -> io::Result<()> {
         let readiness = &self.state.borrow().readiness;
         match is_watched {
             true => readiness.rename(socket, Who::Guest(key)),
@@ -118,7 +118,7 @@ impl Edge {
     }
 
     /// No longer: it goes to another shard.
-    pub fn forget_guest(&self, socket: &OwnedFd) -> io::Result<()> {
+    pub fn forget_guest(&self, socket: &Stream) -> io::Result<()> {
         self.state.borrow().readiness.forget(socket)
     }
 

@@ -16,7 +16,6 @@ use crate::base::table::Key;
 use crate::io::control::{Asking, Control};
 use crate::io::edge::{Edge, Heard as Taken};
 use crate::io::handshake::{self, Arrival, FULL, Verdict};
-use crate::io::socket;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::shard::Input;
 use crate::wire::body::BodyRefused;
@@ -24,7 +23,6 @@ use crate::wire::codes::ErrorCode;
 use answers::{CONTINUE, Manner, Refusal};
 use regulars::{Answer, Parked, Post, Posted, Regular, Stage, Written};
 use requests::{Asked, Candidate, SESSION_TOO_LARGE, WebSocket, What};
-use std::os::fd::AsRawFd;
 
 /// What hearing a regular brought.
 enum Heard {
@@ -380,7 +378,7 @@ fn post(edge: &Edge, key: Key, post: Post, expects: bool, rest: &[u8]) {
         let is_whole = take_body(regular, rest)?;
         if !is_whole && !is_empty && expects {
             // A socket that is empty takes so little.
-            let _ = socket::send(regular.socket.as_raw_fd(), CONTINUE);
+            let _ = regular.socket.send(CONTINUE);
         }
         Ok(is_whole)
     });

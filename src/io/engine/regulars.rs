@@ -8,7 +8,7 @@ use crate::base::limits::{KEEP_ALIVE_TIME, REGULARS_BYTES_MAX, REGULARS_MAX, STA
 use crate::base::table::{Key, Table};
 use crate::base::time::Instant;
 use crate::io::engine::answers::Manner;
-use crate::io::socket;
+use crate::io::stream::{Got, Stream};
 use crate::kernel::carriers::PollId;
 use crate::kernel::ids::ConnId;
 use crate::wire::body::Body;
@@ -16,11 +16,10 @@ use crate::wire::http::HeadScan;
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 pub struct Regular {
-    pub socket: OwnedFd,
+    pub socket: Stream,
     pub peer: IpAddr,
     pub stage: Stage,
     /// The socket said that it has something, once, and it was not all read.
@@ -105,7 +104,7 @@ impl Stage {
 }
 
 impl Regular {
-    pub fn new(socket: OwnedFd, peer: IpAddr, bytes: Vec<u8>) -> Regular {
+    pub fn new(socket: Stream, peer: IpAddr, bytes: Vec<u8>) -> Regular {
         Regular { socket, peer, stage: Stage::asks(bytes), is_readable: false, is_ended: false }
     }
 
@@ -114,11 +113,10 @@ impl Regular {
         if !self.is_readable {
             return None;
         }
-        match socket::receive(self.socket.as_raw_fd(), into) {
-            Ok(got) => {
-                // A read that did not fill its buffer took all, and what comes later is told.
-                self.is_readable = got == into.len() || self.is_ended;
-                Some(got)
+        match self.socket.receive(into) {
+            Ok(Got { bytes, has_more }) => {
+                self.is_readable = has_more || self.is_ended;
+                Some(bytes)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
@@ -140,10 +138,9 @@ impl Regular {
             Stage::IsTold(_) => unreachable!("nothing was heard since"),
         };
         let bytes = head.len() + body.len();
-        let fd = self.socket.as_raw_fd();
         let sent = match body {
-            [] => socket::send(fd, &head),
-            body => socket::send_gathered(fd, &[&head, body], &mut Vec::with_capacity(2)),
+            [] => self.socket.send(&head),
+            body => self.socket.send_gathered(&[&head, body]),
         };
         let (took, is_broken) = match sent {
             Ok(took) => (took, false),
@@ -172,7 +169,7 @@ impl Regular {
         let Stage::IsTold(told) = &mut self.stage else { return (Written::Whole, None, 0) };
         let before = told.at;
         while !told.is_broken && told.at < told.rest.len() {
-            match socket::send(self.socket.as_raw_fd(), &told.rest[told.at..]) {
+            match self.socket.send(&told.rest[told.at..]) {
                 Ok(took) => told.at += took,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => told.is_broken = true,
@@ -447,7 +444,9 @@ pub fn key_of(poll: PollId) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::socket;
     use std::net::Ipv4Addr;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     const TALKING: Duration = Duration::from_secs(10);
