@@ -9,7 +9,7 @@ use crate::base::limits::CONTROLS_MAX;
 use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
-use crate::io::entrance::Entrance;
+use crate::io::entrance::{Entrance, Peer};
 use crate::io::stream::Stream;
 use crate::io::{callers, users};
 use crate::kernel::Limits;
@@ -52,7 +52,7 @@ pub struct Newcomer {
 /// A request that another shard has read, and not answered.
 pub struct Asking {
     pub socket: Stream,
-    pub peer: IpAddr,
+    pub peer: Peer,
     /// From its first byte on.
     pub bytes: Vec<u8>,
 }

@@ -219,6 +219,7 @@ fn entrance(network: &tree::Network, limits: &tree::Limits, development: bool) -
         allowed: networks(&network.allow),
         denied: networks(&network.deny),
         proxies: networks(&network.trusted_proxies),
+        proxy_protocol: network.proxy_protocol,
         forwarded: match network.forwarded_header == tree::FORWARDED {
             true => Written::AsInRfc7239,
             false => Written::Loosely,
