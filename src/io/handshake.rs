@@ -11,16 +11,17 @@ use crate::admission::token::TokenRefused;
 use crate::base::limits::{DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX};
 use crate::base::table::Key;
 use crate::io::callers::{Caller, Counted, Kind};
-use crate::io::control::{Control, Held, Newcomer, Welcome};
+use crate::io::control::{Control, Held, Newcomer, Wanted, Welcome};
 use crate::io::edge::Edge;
 use crate::io::engine;
 use crate::io::engine::requests::Asked as AskedOfEngine;
 use crate::io::entrance::{Entrance, Peer, Source};
 use crate::io::socket::Shut;
 use crate::io::stream::{Got, Stream};
+use crate::io::streams;
 use crate::io::waiting::{Guest, Stage};
 use crate::wire::codes::{CloseCode, ErrorCode};
-use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
+use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK, SSE};
 use crate::wire::frame;
 use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head, HeadScan};
@@ -41,6 +42,8 @@ const DISCARDS_PER_TURN: usize = 4;
 pub const GOING_AWAY: &str = "the server is going away; connect again and reach another";
 pub const FOREIGN_COOKIE: &str =
     "a cookie counts only from pages that are listed or of this host; send the token in the query or a header";
+pub const TOO_OFTEN: &str = "this user connects too often (limits.attempts_per_user)";
+pub const TOO_MANY: &str = "this user has as many connections as it may (limits.conns_per_user); close one first";
 pub const FULL: &str = "this server holds as many connections as it may; try again later";
 
 /// What a proxy is told that does not say whose connection it is.
@@ -85,7 +88,7 @@ pub enum Verdict {
     /// These bytes, and the end.
     Answer(Vec<u8>),
     Admit(Box<Admit>),
-    /// It is for Engine.IO.
+    /// It is for Engine.IO, or for a stream.
     Engine(Box<AskedOfEngine>),
 }
 
@@ -97,6 +100,15 @@ pub struct Admit {
     held: Held,
     /// What came behind the head.
     rest: Vec<u8>,
+    /// What a stream of server-sent events is to begin with.
+    stream: Option<Box<Wanted>>,
+}
+
+impl Admit {
+    /// Of a stream, whose client says nothing more.
+    pub fn stream(answer: Vec<u8>, (identity, held): (Identity, Held), client: IpAddr, wanted: Wanted) -> Admit {
+        Admit { answer, dialect: SSE, identity, client, held, rest: Vec::new(), stream: Some(Box::new(wanted)) }
+    }
 }
 
 /// Starts the handshake of a socket.
@@ -445,7 +457,7 @@ fn route_of(
             return refuse(edge, "network", 403, ErrorCode::Forbidden, "connections from your network are not served");
         }
         // A client that polls asks as often as it has something to say: only for a session it comes anew.
-        if mount.is_none()
+        if !is_asked_again(mount, head.path)
             && let (Some(caller), Some(rate)) = (caller, entrance.attempts)
             && let Err(retry) = edge.callers.attempt(caller, rate, edge.clock.now().at)
         {
@@ -460,6 +472,8 @@ fn route_of(
     }
     match head.path {
         "/ws" => upgrade(edge, &visit, head, rest),
+        streams::PATH => streams::judge(edge, &visit, head, rest),
+        streams::EMIT_PATH => Verdict::Engine(Box::new(streams::judge_emit(edge, &visit, head, rest))),
         "/health" if head.method == "GET" => {
             Verdict::Answer(http::response(200, &[JSON], br#"{"status":"ok"}"#, false))
         }
@@ -472,6 +486,11 @@ fn route_of(
             None => refuse(edge, "path", 404, ErrorCode::NotFound, "nothing is served at this path; connect to /ws"),
         },
     }
+}
+
+/// Whether one client asks there again and again.
+fn is_asked_again(mount: Option<DialectId>, path: &str) -> bool {
+    mount.is_some() || path == streams::EMIT_PATH
 }
 
 /// Who asks, under which rules.
@@ -519,23 +538,6 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
     if let Some(refused) = foreign(edge, visit, head, upgrade.token.as_ref()) {
         return refused;
     }
-    let Visit { entrance, caller, client, .. } = *visit;
-    let now = edge.clock.now().at;
-    let mut held = Held::default();
-    if let Some(caller) = caller {
-        if let Some(rate) = entrance.failures
-            && let Err(retry) = edge.callers.may_fail(caller, rate, now)
-        {
-            return limited(edge, "failures", "network.failures", retry);
-        }
-        if let Some(most) = entrance.conns_per_address {
-            let (counted, before) = edge.callers.count(caller, Kind::Open);
-            held.address = Some(counted);
-            if before >= most {
-                return limited(edge, "conns_per_address", "network.conns_per_address", CONNS_RETRY);
-            }
-        }
-    }
     let answer = wire::accepted(&upgrade);
     let plain = match (visit.endpoint, upgrade.subprotocol) {
         (Some(endpoint), _) => endpoint,
@@ -543,38 +545,80 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
         (None, _) => NATIVE_JSON,
     };
     let dialect = upgrade.deflate.map_or(plain, |deflate| plain.compressed(deflate.window));
-    let verified = match &upgrade.token {
+    let (identity, held) = match let_in(edge, visit, head, upgrade.token.as_ref()) {
+        Ok(let_in) => let_in,
+        Err(Denied::Address { reason, limit, retry }) => return limited(edge, reason, limit, retry),
+        Err(Denied::Token(refused)) => {
+            return close(edge, refused.reason(), answer, CloseCode::Unauthorized, &refused.to_string());
+        }
+        Err(Denied::Attempts(retry)) => {
+            let why = format!("{TOO_OFTEN}; try again: retry_ms={}", retry.as_millis() + 1);
+            return close(edge, "attempts_per_user", answer, CloseCode::RateLimited, &why);
+        }
+        Err(Denied::Conns) => return close(edge, "conns_per_user", answer, CloseCode::RateLimited, TOO_MANY),
+    };
+    let (client, rest) = (visit.client, rest.to_vec());
+    Verdict::Admit(Box::new(Admit { answer, dialect, identity, client, held, rest, stream: None }))
+}
+
+/// Why somebody is not let in.
+pub enum Denied {
+    Address {
+        reason: &'static str,
+        limit: &'static str,
+        retry: Duration,
+    },
+    Token(TokenRefused),
+    /// Its user comes too often.
+    Attempts(Duration),
+    /// Its user has as many connections as it may.
+    Conns,
+}
+
+/// Who comes with this token, if the limits of its address and its user have room for it.
+pub fn let_in(
+    edge: &Edge,
+    visit: &Visit<'_>,
+    head: &Head<'_>,
+    token: Option<&Token<'_>>,
+) -> Result<(Identity, Held), Denied> {
+    let Visit { entrance, caller, .. } = *visit;
+    let now = edge.clock.now().at;
+    let mut held = Held::default();
+    if let Some(caller) = caller {
+        if let Some(rate) = entrance.failures
+            && let Err(retry) = edge.callers.may_fail(caller, rate, now)
+        {
+            return Err(Denied::Address { reason: "failures", limit: "network.failures", retry });
+        }
+        if let Some(most) = entrance.conns_per_address {
+            let (counted, before) = edge.callers.count(caller, Kind::Open);
+            held.address = Some(counted);
+            if before >= most {
+                let (reason, limit) = ("conns_per_address", "network.conns_per_address");
+                return Err(Denied::Address { reason, limit, retry: CONNS_RETRY });
+            }
+        }
+    }
+    let verified = match token {
         Some(Token { text, .. }) => edge.verify(text),
         None if visit.endpoint.is_some() => Ok(Identity::guest()),
         None => edge.anonymous(head.query_value(LABEL_QUERY).as_deref()).ok_or(TokenRefused::Missing),
     };
-    let identity = match verified {
-        Ok(identity) => identity,
-        Err(refused) => {
-            if let (Some(caller), Some(rate)) = (caller, entrance.failures) {
-                edge.callers.fail(caller, rate, now);
-            }
-            return close(edge, refused.reason(), answer, CloseCode::Unauthorized, &refused.to_string());
+    let identity = verified.map_err(|refused| {
+        if let (Some(caller), Some(rate)) = (caller, entrance.failures) {
+            edge.callers.fail(caller, rate, now);
         }
-    };
+        Denied::Token(refused)
+    })?;
     if let Some(rate) = entrance.attempts_per_user.filter(|_| !identity.is_guest()) {
         let caller = edge.callers.user(identity.tenant(), &identity.user, now);
-        if let Err(retry) = edge.callers.attempt(caller, rate, now) {
-            let why = format!(
-                "this user connects too often (limits.attempts_per_user); try again: retry_ms={}",
-                retry.as_millis() + 1
-            );
-            return close(edge, "attempts_per_user", answer, CloseCode::RateLimited, &why);
-        }
+        edge.callers.attempt(caller, rate, now).map_err(Denied::Attempts)?;
     }
     if let Some(most) = entrance.conns_per_user.filter(|_| !identity.is_guest()) {
-        held.user = edge.users.enter(identity.tenant(), &identity.user, most);
-        if held.user.is_none() {
-            let why = "this user has as many connections as it may (limits.conns_per_user); close one first";
-            return close(edge, "conns_per_user", answer, CloseCode::RateLimited, why);
-        }
+        held.user = Some(edge.users.enter(identity.tenant(), &identity.user, most).ok_or(Denied::Conns)?);
     }
-    Verdict::Admit(Box::new(Admit { answer, dialect, identity, client, held, rest: rest.to_vec() }))
+    Ok((identity, held))
 }
 
 /// The page that asks.
@@ -629,15 +673,15 @@ pub fn part(edge: &Edge, arrival: Arrival) {
 /// Opens the connection here, or hands it to its user's home.
 fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
     let Arrival { guest: Guest { socket, .. }, is_watched } = arrival;
-    let Admit { answer, dialect, identity, client, held, rest } = admit;
+    let Admit { answer, dialect, identity, client, held, rest, stream } = admit;
     if dialect.endpoint().is_some() {
         // Whose it is matters to nobody else, so it is served where it came.
-        let welcome = Welcome { answer, rest, identity, dialect, client, counted: None, held };
+        let welcome = Welcome { answer, rest, identity, dialect, client, counted: None, held, stream };
         return open(edge, socket, is_watched, welcome);
     }
     let (counted, before) = edge.crowd.enter(identity.tenant(), &identity.user);
     let home = edge.placement.of_user(identity.tenant(), &identity.user);
-    let welcome = Welcome { answer, rest, identity, dialect, client, counted, held };
+    let welcome = Welcome { answer, rest, identity, dialect, client, counted, held, stream };
     if home == edge.id || u32::from(before) >= USER_CONNS_MOVED_MAX {
         return open(edge, socket, is_watched, welcome);
     }
@@ -657,6 +701,8 @@ fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
 fn open(edge: &Edge, socket: Stream, is_watched: bool, welcome: Welcome) {
     let peer = welcome.client;
     let (socket, verdict) = match edge.draining.get() {
+        // Whoever follows a stream comes back by itself, unless it is refused.
+        true if welcome.stream.is_some() => (socket, Verdict::Answer(welcome.answer)),
         true => (socket, going_away(edge)),
         false => match edge.open(socket, is_watched, welcome) {
             Ok(_) => return,

@@ -190,6 +190,12 @@ pub fn reset_on_close(socket: &impl std::os::fd::AsFd) {
     let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
+/// Has the system end a connection whose peer has acknowledged nothing for this long (`RFC 5482`).
+pub fn abandon_after(socket: &impl std::os::fd::AsFd, time: Duration) {
+    // Sockets without a network below have nobody who could vanish.
+    let _ = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(time));
+}
+
 /// A counter that wakes its reader: zero until somebody adds.
 pub fn event() -> io::Result<OwnedFd> {
     // SAFETY: takes two integers.

@@ -149,6 +149,8 @@ fn put_id(out: &mut Vec<u8>, id: &RequestId) {
     match id {
         RequestId::Integer(number) => put_number(out, *number),
         RequestId::Text(text) => json::write_string(out, text),
+        RequestId::Emit { id: Some(id), .. } => put_id(out, id),
+        RequestId::Emit { id: None, .. } => put(out, "null"),
     }
 }
 
@@ -156,6 +158,8 @@ fn id_len(id: &RequestId) -> usize {
     match id {
         RequestId::Integer(number) => itoa::Buffer::new().format(*number).len(),
         RequestId::Text(text) => json::string_len(text),
+        RequestId::Emit { id: Some(id), .. } => id_len(id),
+        RequestId::Emit { id: None, .. } => "null".len(),
     }
 }
 

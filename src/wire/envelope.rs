@@ -12,6 +12,11 @@ use std::borrow::Cow;
 pub enum RequestId {
     Integer(i64),
     Text(Box<str>),
+    /// Of a request whose reply goes its own way, and what the client calls it.
+    Emit {
+        poll: u64,
+        id: Option<Box<RequestId>>,
+    },
 }
 
 /// One message of a client.

@@ -18,3 +18,4 @@ pub mod json;
 pub mod msgpack;
 pub mod proxy;
 pub mod socketio;
+pub mod sse;

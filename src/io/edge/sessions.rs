@@ -5,6 +5,7 @@
 
 use super::{Edge, State};
 use crate::admission::identity::Identity;
+use crate::admission::names::User;
 use crate::base::limits::POSTED_PER_TURN;
 use crate::base::table::Key;
 use crate::base::time::Now;
@@ -21,7 +22,7 @@ use crate::kernel::ids::ConnId;
 use crate::kernel::mounts::EngineSettings;
 use crate::shard::{EngineOpening, Input, Spoken};
 use crate::wire::codes::{CloseCode, ErrorCode, WireError};
-use crate::wire::dialect::DialectId;
+use crate::wire::dialect::{DialectId, NATIVE_JSON};
 use crate::wire::engine::Sid;
 use crate::wire::engine::payload::{self, Part};
 use crate::wire::http;
@@ -86,6 +87,26 @@ impl Edge {
     /// The session of that name at a path, if it is open.
     pub fn session(&self, mount: DialectId, sid: &Sid) -> Option<(ConnId, Spoken)> {
         self.state.borrow().shard.session(mount, sid)
+    }
+
+    /// The stream of that name, if it is open.
+    pub fn stream(&self, sid: &Sid) -> Option<ConnId> {
+        self.state.borrow().shard.stream(sid)
+    }
+
+    /// Whether a user may speak for a stream; `None`: it has no token.
+    pub fn may_emit(&self, conn: ConnId, user: Option<&User>) -> bool {
+        self.state.borrow().shard.may_emit(conn, user)
+    }
+
+    /// What one message may have, bytes.
+    pub fn message_bytes(&self) -> usize {
+        self.state.borrow().shard.message_limits(NATIVE_JSON).message_bytes
+    }
+
+    /// Rooms that one request may name.
+    pub fn rooms_per_request(&self) -> usize {
+        self.state.borrow().shard.rooms_per_request()
     }
 
     /// What its client names a session by.
@@ -346,15 +367,18 @@ impl Edge {
             let (head, body, keeps) = match &answer {
                 PollAnswer::Packets(packets) => (manner.payload(packets.len()), &packets[..], manner.keeps),
                 PollAnswer::Refused => (manner.refused(Refusal::Request), &b""[..], false),
+                PollAnswer::Reply { refused, body } => (manner.reply(*refused, body.len()), &body[..], manner.keeps),
             };
-            let (written, took) = regular.tell(Answer { head, body, keeps, conn: Some(conn) });
+            // A stream lives on without its requests.
+            let conn = (!parked.is_emit).then_some(conn);
+            let (written, took) = regular.tell(Answer { head, body, keeps, conn });
             self.count_write(took);
             Some((conn, written, regular.has_more()))
         });
         let Some(Some((conn, written, has_more))) = told else { return };
         if written == Written::Partly {
             self.count(|counters| counters.writes_short += 1);
-            if let Some(session) = state.sessions.0.get_mut(&conn) {
+            if let Some(session) = conn.and_then(|conn| state.sessions.0.get_mut(&conn)) {
                 session.told = Some(key);
             }
         }
@@ -429,7 +453,7 @@ fn two_at_a_time(conn: ConnId) -> Input<'static> {
 }
 
 /// What nobody can guess; `None`: the system has none.
-fn random() -> Option<[u8; 12]> {
+pub(super) fn random() -> Option<[u8; 12]> {
     let mut random = [0; 12];
     aws_lc_rs::rand::fill(&mut random).ok()?;
     Some(random)

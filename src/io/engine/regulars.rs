@@ -4,6 +4,7 @@
 //! is what all of them hold of requests and answers. A socket whose answer waits to be written is read
 //! no further.
 
+use crate::admission::names::User;
 use crate::base::limits::{KEEP_ALIVE_TIME, REGULARS_BYTES_MAX, REGULARS_MAX, STALL_TIME_MAX};
 use crate::base::table::{Key, Table};
 use crate::base::time::Instant;
@@ -34,9 +35,11 @@ pub enum Stage {
     Asks { bytes: Vec<u8>, scan: HeadScan },
     /// It brings packets.
     Posts(Box<Post>),
+    /// It brings a request for a stream.
+    Emits(Box<Emit>),
     /// It brought them, and the core takes one after the other.
     IsHeard(Box<Posted>),
-    /// It waits for packets.
+    /// It waits for packets, or for a reply.
     Waits(Box<Parked>),
     /// It is given an answer that its socket did not take at once.
     IsTold(Box<Told>),
@@ -46,6 +49,16 @@ pub struct Post {
     pub conn: ConnId,
     pub manner: Manner,
     pub body: Body,
+}
+
+/// For which stream, its body says.
+pub struct Emit {
+    /// Who asks; `None`: somebody without a token.
+    pub user: Option<User>,
+    pub manner: Manner,
+    pub body: Body,
+    /// What came behind the request.
+    pub ahead: Vec<u8>,
 }
 
 pub struct Posted {
@@ -62,6 +75,8 @@ pub struct Parked {
     pub conn: ConnId,
     pub manner: Manner,
     pub ahead: Vec<u8>,
+    /// It is a reply that it waits for.
+    pub is_emit: bool,
 }
 
 pub struct Told {
@@ -133,6 +148,7 @@ impl Regular {
         let ahead = match std::mem::replace(&mut self.stage, Stage::asks(Vec::new())) {
             Stage::Asks { bytes, .. } => bytes,
             Stage::Posts(_) => Vec::new(),
+            Stage::Emits(emit) => emit.ahead,
             Stage::IsHeard(posted) => posted.ahead,
             Stage::Waits(parked) => parked.ahead,
             Stage::IsTold(_) => unreachable!("nothing was heard since"),
@@ -187,7 +203,7 @@ impl Regular {
     pub fn has_more(&self) -> bool {
         match &self.stage {
             Stage::Asks { bytes, .. } => self.is_readable || !bytes.is_empty(),
-            Stage::Posts(_) => self.is_readable,
+            Stage::Posts(_) | Stage::Emits(_) => self.is_readable,
             Stage::Waits(_) => self.is_ended,
             Stage::IsHeard(_) => false,
             Stage::IsTold(told) => told.written() != Written::Partly,
@@ -198,6 +214,7 @@ impl Regular {
         match &self.stage {
             Stage::Asks { bytes, .. } => bytes.capacity(),
             Stage::Posts(post) => post.body.bytes_held(),
+            Stage::Emits(emit) => emit.body.bytes_held() + emit.ahead.capacity(),
             Stage::IsHeard(posted) => posted.body.capacity() + posted.ahead.capacity(),
             Stage::Waits(parked) => parked.ahead.capacity(),
             Stage::IsTold(told) => told.rest.capacity() + told.ahead.capacity(),
@@ -420,7 +437,7 @@ impl Regulars {
 fn line_of(stage: &Stage) -> Line {
     match stage {
         Stage::Asks { bytes, .. } if bytes.is_empty() => Line::Idle,
-        Stage::Asks { .. } | Stage::Posts(_) => Line::Talking,
+        Stage::Asks { .. } | Stage::Posts(_) | Stage::Emits(_) => Line::Talking,
         Stage::IsHeard(_) => Line::Heard,
         Stage::Waits(_) => Line::Waiting,
         Stage::IsTold(_) => Line::Told,

@@ -4,6 +4,7 @@
 //! doubtful (a body where none belongs, two hosts) is refused with the end of its connection.
 
 use crate::admission::identity::Identity;
+use crate::admission::names::User;
 use crate::admission::origins::Allowed;
 use crate::admission::token::TokenRefused;
 use crate::io::callers::Kind;
@@ -49,6 +50,12 @@ pub enum What {
         conn: ConnId,
         body: Body,
         /// The client waits for leave to send it.
+        expects: bool,
+    },
+    /// A request for a stream; the body says which.
+    Emit {
+        user: Option<User>,
+        body: Body,
         expects: bool,
     },
 }
@@ -113,7 +120,7 @@ pub fn judge(
     Asked { what, manner, rest }
 }
 
-fn has_body(head: &Head<'_>) -> bool {
+pub fn has_body(head: &Head<'_>) -> bool {
     head.header("transfer-encoding").is_some() || head.headers_named("content-length").any(|length| length != "0")
 }
 
