@@ -10,7 +10,7 @@ use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
 use crate::io::engine::regulars::Emit;
-use crate::io::entrance::Entrance;
+use crate::io::entrance::{Entrance, Peer};
 use crate::io::stream::Stream;
 use crate::io::{callers, users};
 use crate::kernel::Limits;
@@ -55,7 +55,7 @@ pub struct Newcomer {
 /// A request that another shard has read, and not answered.
 pub struct Asking {
     pub socket: Stream,
-    pub peer: IpAddr,
+    pub peer: Peer,
     /// From its first byte on.
     pub bytes: Vec<u8>,
 }
@@ -63,7 +63,7 @@ pub struct Asking {
 /// A request that came whole and is for a stream of another shard.
 pub struct Emitting {
     pub socket: Stream,
-    pub peer: IpAddr,
+    pub peer: Peer,
     pub emit: Emit,
 }
 

@@ -10,21 +10,22 @@ use crate::admission::origins::{Allowed, Asked};
 use crate::admission::token::TokenRefused;
 use crate::base::limits::{DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX};
 use crate::base::table::Key;
-use crate::io::callers::{Caller, Kind};
+use crate::io::callers::{Caller, Counted, Kind};
 use crate::io::control::{Control, Held, Newcomer, Wanted, Welcome};
 use crate::io::edge::Edge;
 use crate::io::engine;
 use crate::io::engine::requests::Asked as AskedOfEngine;
-use crate::io::entrance::{Entrance, Source};
+use crate::io::entrance::{Entrance, Peer, Source};
 use crate::io::socket::Shut;
 use crate::io::stream::{Got, Stream};
 use crate::io::streams;
 use crate::io::waiting::{Guest, Stage};
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK, SSE};
+use crate::wire::frame;
 use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head, HeadScan};
-use crate::wire::{forwarded, frame};
+use crate::wire::proxy::{self, HEADER_BYTES_MAX, Header};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -45,6 +46,10 @@ pub const TOO_OFTEN: &str = "this user connects too often (limits.attempts_per_u
 pub const TOO_MANY: &str = "this user has as many connections as it may (limits.conns_per_user); close one first";
 pub const FULL: &str = "this server holds as many connections as it may; try again later";
 
+/// What a proxy is told that does not say whose connection it is.
+const NO_HEADER: &str =
+    "connections of this proxy have to begin with a header of the PROXY protocol (network.proxy_protocol)";
+
 /// A socket and whether the readiness knows it.
 pub struct Arrival {
     pub guest: Guest,
@@ -53,7 +58,7 @@ pub struct Arrival {
 
 impl Arrival {
     /// A socket that somebody else had.
-    pub fn of(socket: Stream, peer: IpAddr, is_watched: bool) -> Arrival {
+    pub fn of(socket: Stream, peer: Peer, is_watched: bool) -> Arrival {
         Arrival { guest: Guest { socket, peer, stage: Stage::start(), half_open: None }, is_watched }
     }
 }
@@ -66,7 +71,16 @@ enum Heard {
     Again,
     /// It ended, or nobody listens to it any longer.
     Ended,
+    /// The proxy said whose it is, and nothing behind that was read.
+    Named(Header),
     Said(Verdict),
+}
+
+/// How who may not come in is told.
+enum Unwelcome {
+    /// Nothing is said to it.
+    Silently,
+    With(Vec<u8>),
 }
 
 /// What becomes of a request.
@@ -106,34 +120,84 @@ pub fn begin(edge: &Edge, socket: Stream, peer: IpAddr) {
         return edge.refuse_from("network", peer);
     }
     let Some(socket) = make_room(edge, socket) else { return edge.refuse_from("descriptors", peer) };
-    let mut guest = Guest { socket, peer, stage: Stage::start(), half_open: None };
-    if !is_proxy && entrance.is_limited(peer) {
-        let now = edge.clock.now().at;
-        let caller = edge.callers.address(peer, now);
-        if let Some(most) = entrance.half_open_max {
-            let (counted, before) = edge.callers.count(caller, Kind::HalfOpen);
-            guest.half_open = Some(counted);
-            if before >= most {
-                // Where none of its address is found here, all wait at other shards, and it is one
-                // more than allowed; or too many wait to know.
-                let (longest, waiting) = (edge.waiting.borrow().oldest_of(caller), edge.waiting.borrow().len());
-                if !let_go(edge, longest, "half_open") && waiting > HALF_OPEN_LOOKED_THROUGH_MAX {
-                    return edge.refuse_from("half_open", peer);
-                }
-            }
-        }
-        if let Some(rate) = entrance.attempts
-            && let Err(retry) = edge.callers.attempt(caller, rate, now)
-        {
-            edge.refuse_from("attempts", peer);
-            let answer = wire::limited("network.attempts", retry);
-            return end(edge, Arrival { guest, is_watched: false }, &answer);
-        }
-    }
+    let mut guest = Guest { socket, peer: peer.into(), stage: Stage::start(), half_open: None };
+    let has_header = is_proxy && entrance.proxy_protocol;
     drop(entrance);
     // Who has spoken already needs no place to wait.
-    let heard = hear(edge, &mut guest);
+    let heard = match has_header {
+        true => {
+            guest.stage = Stage::Header { bytes: Vec::new() };
+            hear(edge, &mut guest)
+        }
+        false => hear_welcome(edge, &mut guest),
+    };
+    let heard = match heard {
+        Heard::Named(header) => {
+            name(&mut guest, header);
+            hear_welcome(edge, &mut guest)
+        }
+        heard => heard,
+    };
     go_on(edge, Arrival { guest, is_watched: false }, heard);
+}
+
+/// Notes what a proxy said of a guest.
+fn name(guest: &mut Guest, header: Header) {
+    if let Header::Client { address, is_tls } = header {
+        guest.peer = Peer { address, is_named: true, is_tls: is_tls.or(guest.peer.is_tls) };
+    }
+    guest.stage = Stage::start();
+}
+
+/// Hears a guest that waits nowhere, if it may come in.
+fn hear_welcome(edge: &Edge, guest: &mut Guest) -> Heard {
+    match welcome(edge, guest.peer, &mut guest.half_open) {
+        Ok(()) => hear(edge, guest),
+        Err(Unwelcome::Silently) => Heard::Ended,
+        Err(Unwelcome::With(answer)) => Heard::Said(Verdict::Answer(answer)),
+    }
+}
+
+/// Whether `peer` may come in, before a byte of its request is read. `half_open`: its place among those of its address,
+/// from here on.
+fn welcome(edge: &Edge, peer: Peer, half_open: &mut Option<Counted>) -> Result<(), Unwelcome> {
+    let Peer { address, is_named, .. } = peer;
+    let entrance = edge.entrance.borrow();
+    if entrance.is_proxy(address) {
+        return Ok(());
+    }
+    let refuse = |reason| {
+        edge.refuse_from(reason, address);
+        Err(Unwelcome::Silently)
+    };
+    // Others were asked as they came.
+    if is_named && !entrance.admits(address) {
+        return refuse("network");
+    }
+    if !entrance.is_limited(address) {
+        return Ok(());
+    }
+    let now = edge.clock.now().at;
+    let caller = edge.callers.address(address, now);
+    if let Some(most) = entrance.half_open_max {
+        let (counted, before) = edge.callers.count(caller, Kind::HalfOpen);
+        *half_open = Some(counted);
+        if before >= most {
+            // Where none of its address is found here, all wait at other shards, and it is one
+            // more than allowed; or too many wait to know.
+            let (longest, waiting) = (edge.waiting.borrow().oldest_of(caller), edge.waiting.borrow().len());
+            if !let_go(edge, longest, "half_open") && waiting > HALF_OPEN_LOOKED_THROUGH_MAX {
+                return refuse("half_open");
+            }
+        }
+    }
+    if let Some(rate) = entrance.attempts
+        && let Err(retry) = edge.callers.attempt(caller, rate, now)
+    {
+        edge.refuse_from("attempts", address);
+        return Err(Unwelcome::With(wire::limited("network.attempts", retry)));
+    }
+    Ok(())
 }
 
 /// Hears guests that have something to say, a bounded number. Says whether more wait.
@@ -152,6 +216,7 @@ pub fn hear_some(edge: &Edge) -> bool {
                 }
             }
             Some(Heard::Again) => edge.waiting.borrow_mut().list(key),
+            Some(Heard::Named(header)) => come_in(edge, key, header),
             Some(heard @ (Heard::Ended | Heard::Said(_))) => {
                 let guest = edge.waiting.borrow_mut().take(key);
                 if let Some(guest) = guest {
@@ -161,6 +226,27 @@ pub fn hear_some(edge: &Edge) -> bool {
         }
     }
     edge.waiting.borrow().to_hear() > 0
+}
+
+/// Asks whether a guest may come in that waited for its proxy to name it.
+fn come_in(edge: &Edge, key: Key, header: Header) {
+    let peer = edge.waiting.borrow_mut().with(key, |guest| {
+        name(guest, header);
+        guest.peer
+    });
+    let Some(peer) = peer else { return };
+    let mut half_open = None;
+    let welcome = welcome(edge, peer, &mut half_open);
+    edge.waiting.borrow_mut().with(key, |guest| guest.half_open = half_open);
+    match welcome {
+        Ok(()) => edge.waiting.borrow_mut().list(key),
+        Err(unwelcome) => {
+            let guest = edge.waiting.borrow_mut().take(key);
+            if let (Some(guest), Unwelcome::With(answer)) = (guest, unwelcome) {
+                end(edge, Arrival { guest, is_watched: true }, &answer);
+            }
+        }
+    }
 }
 
 /// Goes on with a socket that another shard handed over.
@@ -180,7 +266,7 @@ pub fn spare_a_descriptor(edge: &Edge) -> bool {
 fn let_go(edge: &Edge, key: Option<Key>, reason: &'static str) -> bool {
     let guest = key.and_then(|key| edge.waiting.borrow_mut().take(key));
     if let Some(guest) = &guest {
-        edge.refuse_from(reason, guest.peer);
+        edge.refuse_from(reason, guest.peer.address);
     }
     guest.is_some()
 }
@@ -202,6 +288,7 @@ fn make_room(edge: &Edge, newest: Stream) -> Option<Stream> {
 fn go_on(edge: &Edge, arrival: Arrival, heard: Heard) {
     match heard {
         Heard::Ended => {}
+        Heard::Named(_) => unreachable!("who was named is heard again"),
         Heard::Said(verdict) => follow(edge, arrival, verdict),
         Heard::Waits => drop(wait(edge, arrival)),
         Heard::Again => {
@@ -244,6 +331,7 @@ fn wait(edge: &Edge, arrival: Arrival) -> Option<Key> {
 fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
     let Guest { socket, peer, stage, .. } = guest;
     edge.with_input(|input| match stage {
+        Stage::Header { bytes } => hear_header(edge, socket, peer.address, bytes, input),
         Stage::Head { bytes, scan } => loop {
             let got = match socket.receive(input) {
                 Ok(Got { bytes: 0, .. }) => return Heard::Ended,
@@ -282,9 +370,50 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
     })
 }
 
+/// Reads what a proxy says first. Of what stands behind it nothing is taken: it may be a request, or the beginning of
+/// TLS.
+fn hear_header(edge: &Edge, socket: &mut Stream, proxy: IpAddr, bytes: &mut Vec<u8>, input: &mut [u8]) -> Heard {
+    loop {
+        let most = input.len().min(HEADER_BYTES_MAX);
+        let seen = match socket.peek(&mut input[..most]) {
+            Ok(0) => return Heard::Ended,
+            Ok(seen) => &mut input[..seen],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+            Err(_) => return Heard::Ended,
+        };
+        let before = bytes.len();
+        // Nearly every header comes whole, and is read where it lies.
+        let parsed = match before {
+            0 => proxy::parse(seen),
+            _ => {
+                bytes.extend_from_slice(seen);
+                proxy::parse(bytes)
+            }
+        };
+        let (header, taken) = match parsed {
+            Ok(Some((header, len))) => (Some(header), &mut seen[..len - before]),
+            // While it has not ended, all is of it.
+            Ok(None) => (None, seen),
+            Err(proxy::Malformed) => {
+                edge.refuse_from("proxy_header", proxy);
+                let body = wire::error_body(ErrorCode::BadRequest, NO_HEADER);
+                return Heard::Said(Verdict::Answer(http::response(400, &[JSON], &body, false)));
+            }
+        };
+        if socket.take(taken).is_err() {
+            return Heard::Ended;
+        }
+        match header {
+            Some(header) => return Heard::Named(header),
+            None if before == 0 => bytes.extend_from_slice(taken),
+            None => {}
+        }
+    }
+}
+
 /// What becomes of the request that begins with `bytes`; `None`: its head has not ended. `is_first`: of
 /// its socket.
-pub fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan, is_first: bool) -> Option<Verdict> {
+pub fn judge(edge: &Edge, peer: Peer, bytes: &[u8], scan: &mut HeadScan, is_first: bool) -> Option<Verdict> {
     if !scan.is_complete(bytes) {
         return None;
     }
@@ -292,14 +421,14 @@ pub fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan, is_fi
         Ok(None) => None,
         Ok(Some(head)) => Some(route(edge, peer, &head, bytes, is_first)),
         Err(error) => {
-            edge.refuse_from("head", peer);
+            edge.refuse_from("head", peer.address);
             let body = wire::error_body(ErrorCode::BadRequest, error.message());
             Some(Verdict::Answer(http::response(error.status(), &[JSON], &body, false)))
         }
     }
 }
 
-fn route(edge: &Edge, peer: IpAddr, head: &Head<'_>, bytes: &[u8], is_first: bool) -> Verdict {
+fn route(edge: &Edge, peer: Peer, head: &Head<'_>, bytes: &[u8], is_first: bool) -> Verdict {
     let entrance = &*edge.entrance.borrow();
     let source = entrance.source(peer, head);
     let client = source.client;
@@ -335,8 +464,7 @@ fn route_of(
             return limited(edge, "attempts", "network.attempts", retry);
         }
     }
-    let scheme = source.is_proxied.then(|| forwarded::scheme(head)).flatten();
-    let visit = Visit { entrance, client: source.client, caller, scheme, endpoint: None };
+    let visit = Visit { entrance, client: source.client, caller, scheme: source.scheme, endpoint: None };
     if let Some(mount) = mount {
         let is_counted = is_first && !source.is_proxied;
         let asked = engine::requests::judge(edge, &visit, mount, head, bytes, is_counted);
@@ -583,12 +711,13 @@ fn open(edge: &Edge, socket: Stream, is_watched: bool, welcome: Welcome) {
     };
     edge.audit_refusal(peer, None);
     let Verdict::Answer(answer) = verdict else { unreachable!("a refusal is an answer") };
-    end(edge, Arrival::of(socket, peer, is_watched), &answer);
+    end(edge, Arrival::of(socket, peer.into(), is_watched), &answer);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::networks::Network;
     use crate::admission::token::{Claims, sign_hs256};
     use crate::base::limits::{HEAD_BYTES_MAX, HEADS_BYTES_MAX};
     use crate::io::edge::sample::{SECRET, counters, edge};
@@ -597,6 +726,8 @@ mod tests {
     use std::io::Read;
     use std::net::Ipv4Addr;
     use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+    use std::sync::Arc;
 
     /// Comes from `address` and says something at once.
     fn come(edge: &Edge, address: u32, says: &[u8]) -> UnixStream {
@@ -700,5 +831,122 @@ mod tests {
         let mut third = come(&edge, 3, b"");
         assert_eq!(third.read(&mut [0; 1]).unwrap(), 0, "nobody waits who could go instead");
         assert!(edge.waiting.borrow().is_empty());
+    }
+
+    /// Behind proxies of `10.0.0.0/8` that speak the PROXY protocol.
+    fn behind_proxies(entrance: Entrance) -> Rc<Edge> {
+        let edge = edge(Driver::Epoll);
+        let proxies = ["10.0.0.0/8"].iter().map(|text| Network::parse(text).unwrap()).collect();
+        *edge.entrance.borrow_mut() = Arc::new(Entrance { proxies, proxy_protocol: true, ..entrance });
+        edge
+    }
+
+    const PROXY: u32 = 0x0A00_0001;
+    const NAMED: &[u8] = b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 443\r\n";
+
+    #[test]
+    fn a_header_and_its_request_need_no_place_to_wait() {
+        let edge = behind_proxies(Entrance::default());
+        let _peer = come(&edge, PROXY, &[NAMED, request().as_bytes()].concat());
+        assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (1, 0));
+        let direct = come(&edge, 1, request().as_bytes());
+        assert_eq!(counters(&edge).opened, 2, "who is no proxy has no header");
+        drop(direct);
+        let mut stranger = come(&edge, 1, &[NAMED, request().as_bytes()].concat());
+        let mut answer = [0; 12];
+        stranger.read_exact(&mut answer).unwrap();
+        // A line of text reads as a request of some other HTTP.
+        assert_eq!((&answer, counters(&edge).refused["head"]), (b"HTTP/1.1 505", 1));
+    }
+
+    #[test]
+    fn a_header_that_comes_byte_by_byte_ends_where_it_ends() {
+        let signature = b"\r\n\r\n\0\r\nQUIT\n";
+        let binary = [&signature[..], &[0x21, 0x11, 0, 12, 192, 0, 2, 1, 10, 0, 0, 1, 1, 2, 3, 4]].concat();
+        for header in [NAMED, &binary] {
+            let edge = behind_proxies(Entrance::default());
+            let peer = come(&edge, PROXY, b"");
+            for byte in [header, request().as_bytes()].concat() {
+                assert_eq!(counters(&edge).opened, 0);
+                socket::send(peer.as_raw_fd(), &[byte]).unwrap();
+                hear_all(&edge);
+            }
+            assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn who_is_named_is_asked_as_if_it_came_by_itself_and_once() {
+        let denied = [Network::parse("192.0.2.0/24").unwrap()].into_iter().collect();
+        let edge = behind_proxies(Entrance { denied, half_open_max: Some(2), ..Entrance::default() });
+        let mut peers: Vec<_> = (0..3).map(|_| come(&edge, PROXY, NAMED)).collect();
+        peers.push(come(&edge, PROXY, &NAMED[..9]));
+        hear_all(&edge);
+        socket::send(peers[3].as_raw_fd(), &NAMED[9..]).unwrap();
+        hear_all(&edge);
+        assert_eq!((counters(&edge).refused["network"], edge.waiting.borrow().len()), (4, 0));
+        for peer in &mut peers {
+            assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "nothing is said to it");
+        }
+        let other = b"PROXY TCP4 198.51.100.1 10.0.0.1 4711 443\r\n";
+        let at_once: Vec<_> = (0..3).map(|_| come(&edge, PROXY, other)).collect();
+        let later: Vec<_> = (0..3).map(|_| come(&edge, PROXY, &other[..9])).collect();
+        later.iter().for_each(|peer| drop(socket::send(peer.as_raw_fd(), &other[9..])));
+        hear_all(&edge);
+        assert_eq!((counters(&edge).refused["half_open"], edge.waiting.borrow().len()), (4, 2));
+        drop((at_once, later));
+        hear_all(&edge);
+        assert_eq!(edge.waiting.borrow().len(), 0);
+    }
+
+    #[test]
+    fn attempts_are_those_of_who_is_named() {
+        let attempts = Some(crate::io::callers::Rate { number: 2, per: Duration::from_secs(3_600) });
+        let edge = behind_proxies(Entrance { attempts, ..Entrance::default() });
+        let come_as = |last: u8, pieces: usize| {
+            let whole = format!("PROXY TCP4 192.0.2.{last} 10.0.0.1 4711 443\r\nGET /health HTTP/1.1\r\n\r\n");
+            let mut peer = come(&edge, PROXY, &whole.as_bytes()[..whole.len() / pieces]);
+            hear_all(&edge);
+            socket::send(peer.as_raw_fd(), &whole.as_bytes()[whole.len() / pieces..]).unwrap();
+            hear_all(&edge);
+            let mut answer = [0; 12];
+            peer.read_exact(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer[9..]).into_owned()
+        };
+        assert_eq!(
+            [1, 1, 1, 2, 1, 2, 2].map(|last| come_as(last, 1)),
+            ["200", "200", "429", "200", "429", "200", "429"]
+        );
+        assert_eq!([3, 3, 3].map(|last| come_as(last, 2)), ["200", "200", "429"]);
+    }
+
+    #[test]
+    fn a_proxy_that_does_not_say_whose_it_is_is_refused() {
+        let edge = behind_proxies(Entrance::default());
+        for (nth, says) in
+            [request().as_bytes(), b"PROXY TCP4 nobody\r\n", b"\x16\x03\x01\x02\x00"].into_iter().enumerate()
+        {
+            let mut peer = come(&edge, PROXY, says);
+            let mut answer = [0; 12];
+            peer.read_exact(&mut answer).unwrap();
+            assert_eq!((&answer, counters(&edge).refused["proxy_header"]), (b"HTTP/1.1 400", 1 + nth as u64));
+        }
+        let cut_off = come(&edge, PROXY, &NAMED[..20]);
+        hear_all(&edge);
+        let before = edge.waiting.borrow().len();
+        drop(cut_off);
+        hear_all(&edge);
+        assert!(edge.waiting.borrow().len() < before, "half a header and the end");
+    }
+
+    #[test]
+    fn a_proxy_may_speak_for_itself() {
+        let edge = behind_proxies(Entrance::default());
+        for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"] {
+            let mut peer = come(&edge, PROXY, &[header, b"GET /health HTTP/1.1\r\n\r\n"].concat());
+            let mut answer = [0; 12];
+            peer.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        }
     }
 }

@@ -121,8 +121,17 @@ fn address_of(address: &libc::sockaddr_storage) -> IpAddr {
 
 /// Reads what is there, or `WouldBlock`. Zero: the peer sends no more.
 pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    receive_with(fd, into, 0)
+}
+
+/// The same, but that what is there stays there.
+pub fn peek(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    receive_with(fd, into, libc::MSG_PEEK)
+}
+
+fn receive_with(fd: RawFd, into: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
     // SAFETY: pointer and length are those of one exclusive slice.
-    let got = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) };
+    let got = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), flags | libc::MSG_DONTWAIT) };
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 

@@ -26,6 +26,20 @@ impl Stream {
         Ok(Got { bytes, has_more: bytes == into.len() })
     }
 
+    /// Looks at what is there as it came, or `WouldBlock`; it stays there. Zero: the peer sends no more.
+    pub fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        socket::peek(self.as_raw_fd(), into)
+    }
+
+    /// Takes what [`Stream::peek`] has shown: all of `seen`.
+    pub fn take(&mut self, seen: &mut [u8]) -> io::Result<()> {
+        match socket::receive(self.as_raw_fd(), seen) {
+            Ok(took) if took == seen.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes what the socket takes of `bytes`, or `WouldBlock`.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         socket::send(self.as_raw_fd(), bytes)

@@ -272,7 +272,7 @@ fn hand_over(edge: &Edge, arrival: Arrival, shard: usize, emit: Emit) {
         Ok(()) => edge.count(|counters| counters.requests_out += 1),
         Err(Control::Emits(emitting)) => {
             let Emitting { socket, peer, emit } = *emitting;
-            edge.refuse_from("engine_full", peer);
+            edge.refuse_from("engine_full", peer.address);
             let message = "the server has too much waiting; try again later";
             let answer = emit.manner.denied(503, ErrorCode::Unavailable, message);
             handshake::end(edge, Arrival::of(socket, peer, false), &answer);

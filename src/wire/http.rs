@@ -142,7 +142,8 @@ impl<'a> Head<'a> {
         self.values(name).map(|value| std::str::from_utf8(value).unwrap_or("").trim_ascii())
     }
 
-    fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    /// The same as bytes, with the blanks around them.
+    pub(super) fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 

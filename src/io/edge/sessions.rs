@@ -13,6 +13,7 @@ use crate::io::control::Held;
 use crate::io::engine::answers::{self, Refusal};
 use crate::io::engine::regulars::{self, Answer, Parked, Post, Posted, Stage, Written};
 use crate::io::engine::requests::{Candidate, Of, WebSocket};
+use crate::io::entrance::Peer;
 use crate::io::readiness::Who;
 use crate::io::socket;
 use crate::io::stream::Stream;
@@ -152,7 +153,7 @@ impl Edge {
     pub fn open_websocket(
         &self,
         socket: Stream,
-        peer: IpAddr,
+        peer: Peer,
         is_watched: bool,
         websocket: WebSocket,
         rest: Vec<u8>,
@@ -163,7 +164,7 @@ impl Edge {
             let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
             let (transport, identity, refused, held) = match of {
                 Of::Session(Candidate { identity, refused, client, held, .. }) => {
-                    if client != peer {
+                    if client != peer.address || peer.is_named {
                         let session = Session { client, is_polled: false, post: None, told: None };
                         state.sessions.0.insert(conn, session);
                     }
@@ -475,9 +476,13 @@ mod tests {
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
     fn ask(edge: &Edge, target: &str, lines: &str) -> (UnixStream, String) {
+        ask_behind(edge, "", target, lines)
+    }
+
+    fn ask_behind(edge: &Edge, header: &str, target: &str, lines: &str) -> (UnixStream, String) {
         let (ours, mut peer) = UnixStream::pair().unwrap();
         peer.set_nonblocking(true).unwrap();
-        let request = format!("GET {ENGINE}?EIO=4&{target} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+        let request = format!("{header}GET {ENGINE}?EIO=4&{target} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
         socket::send(peer.as_raw_fd(), request.as_bytes()).unwrap();
         handshake::begin(edge, ours.into(), Ipv4Addr::LOCALHOST.into());
         turn(edge);
@@ -525,7 +530,7 @@ mod tests {
         let proxies = ["127.0.0.1/32"].iter().map(|text| crate::admission::networks::Network::parse(text).unwrap());
         let rate = Rate { number: 1, per: Duration::from_secs(3_600) };
         let entrance = Entrance { proxies: proxies.collect(), failures: Some(rate), ..Entrance::default() };
-        *edge.entrance.borrow_mut() = Arc::new(entrance);
+        *edge.entrance.borrow_mut() = Arc::new(entrance.clone());
         let from = |address: &str| format!("X-Forwarded-For: {address}\r\n");
         let lines = from("192.0.2.7") + UPGRADE;
         let (_peer, switched) = ask(&edge, "transport=websocket", &lines);
@@ -535,5 +540,15 @@ mod tests {
         let again = |address: &str| ask(&edge, "transport=polling", &from(address)).1;
         assert!(again("192.0.2.7").starts_with("HTTP/1.1 429 "));
         assert!(again("192.0.2.8").starts_with("HTTP/1.1 200 "));
+        *edge.entrance.borrow_mut() = Arc::new(Entrance { proxy_protocol: true, ..entrance });
+        edge.state.borrow_mut().sessions.0.clear();
+        let named = |address: &str| format!("PROXY TCP4 {address} 127.0.0.1 4711 443\r\n");
+        let (_peer, switched) = ask_behind(&edge, &named("192.0.2.9"), "transport=websocket", UPGRADE);
+        assert!(switched.starts_with("HTTP/1.1 101 "), "{switched}");
+        let conn = *edge.state.borrow().sessions.0.keys().next().expect("its socket does not tell whose it is");
+        edge.within(|state, _| state.effects.failures.push(conn));
+        let again = |address: &str| ask_behind(&edge, &named(address), "transport=polling", "").1;
+        assert!(again("192.0.2.9").starts_with("HTTP/1.1 429 "));
+        assert!(again("192.0.2.10").starts_with("HTTP/1.1 200 "));
     }
 }

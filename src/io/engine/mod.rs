@@ -128,7 +128,7 @@ pub fn spare_the_slowest(edge: &Edge) -> bool {
 pub fn refuse(edge: &Edge, key: Key, reason: &'static str) {
     let peer = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.peer);
     if let Some(peer) = peer {
-        edge.refuse_from(reason, peer);
+        edge.refuse_from(reason, peer.address);
     }
 }
 
@@ -509,7 +509,7 @@ fn hand_over(edge: &Edge, arrival: Arrival, shard: ShardId, bytes: Vec<u8>, mann
     match edge.doors[shard.index()].try_leave(Control::Asks(asking)) {
         Ok(()) => edge.count(|counters| counters.requests_out += 1),
         Err(Control::Asks(asking)) => {
-            edge.refuse_from("engine_full", asking.peer);
+            edge.refuse_from("engine_full", asking.peer.address);
             let message = "the server has too much waiting; try again later";
             let answer = manner.denied(503, ErrorCode::Unavailable, message);
             handshake::end(edge, Arrival::of(asking.socket, asking.peer, false), &answer);
@@ -521,7 +521,7 @@ fn hand_over(edge: &Edge, arrival: Arrival, shard: ShardId, bytes: Vec<u8>, mann
 fn open_websocket(edge: &Edge, arrival: Arrival, websocket: WebSocket, rest: Vec<u8>, manner: &Manner) {
     let Arrival { guest, is_watched } = arrival;
     if let Err(socket) = edge.open_websocket(guest.socket, guest.peer, is_watched, websocket, rest) {
-        edge.refuse_from("full", guest.peer);
+        edge.refuse_from("full", guest.peer.address);
         let answer = manner.denied(503, ErrorCode::Unavailable, FULL);
         handshake::end(edge, Arrival::of(socket, guest.peer, is_watched), &answer);
     }

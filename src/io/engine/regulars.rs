@@ -9,6 +9,7 @@ use crate::base::limits::{KEEP_ALIVE_TIME, REGULARS_BYTES_MAX, REGULARS_MAX, STA
 use crate::base::table::{Key, Table};
 use crate::base::time::Instant;
 use crate::io::engine::answers::Manner;
+use crate::io::entrance::Peer;
 use crate::io::stream::{Got, Stream};
 use crate::kernel::carriers::PollId;
 use crate::kernel::ids::ConnId;
@@ -16,12 +17,11 @@ use crate::wire::body::Body;
 use crate::wire::http::HeadScan;
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 pub struct Regular {
     pub socket: Stream,
-    pub peer: IpAddr,
+    pub peer: Peer,
     pub stage: Stage,
     /// The socket said that it has something, once, and it was not all read.
     pub is_readable: bool,
@@ -119,7 +119,7 @@ impl Stage {
 }
 
 impl Regular {
-    pub fn new(socket: Stream, peer: IpAddr, bytes: Vec<u8>) -> Regular {
+    pub fn new(socket: Stream, peer: Peer, bytes: Vec<u8>) -> Regular {
         Regular { socket, peer, stage: Stage::asks(bytes), is_readable: false, is_ended: false }
     }
 
@@ -462,7 +462,7 @@ pub fn key_of(poll: PollId) -> Key {
 mod tests {
     use super::*;
     use crate::io::socket;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
@@ -474,7 +474,7 @@ mod tests {
 
     fn regular(bytes: Vec<u8>) -> (Regular, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();
-        (Regular::new(ours.into(), Ipv4Addr::LOCALHOST.into(), bytes), peer)
+        (Regular::new(ours.into(), IpAddr::V4(Ipv4Addr::LOCALHOST).into(), bytes), peer)
     }
 
     fn answer(body: &[u8], keeps: bool) -> Answer<'_> {
@@ -593,7 +593,7 @@ mod tests {
         let head = crate::wire::http::parse_head(b"GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         let manner = Manner::of(&head, crate::admission::origins::Allowed::NoPage, true);
         let conn = ConnId(Key { slot: 0, generation: 0 });
-        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new() }));
+        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new(), is_emit: false }));
         regulars.with(key, at(0), |regular| regular.stage = parked);
         assert!(!regulars.note(key, true, false, true) && regulars.next_to_hear().is_none());
         assert_eq!((regulars.idlest(), regulars.slowest(), regulars.overdue(Instant::NEVER)), (None, None, None));
