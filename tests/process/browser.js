@@ -82,6 +82,9 @@ async function main() {
       pages.set(page, opened);
       return opened.evaluate(() => window.origin);
     },
+    // Code of the documentation, as a page has it.
+    script: async ({ page, content }) => { await pages.get(page).addScriptTag({ content }); },
+    evaluate: ({ page, expression }) => pages.get(page).evaluate(expression),
   };
   const inPage = ({ page, command, ...arguments_ }) => pages.get(page).evaluate(
     ([command, arguments_]) => window.driven[command](arguments_), [command, arguments_],
