@@ -593,7 +593,7 @@ mod tests {
         let head = crate::wire::http::parse_head(b"GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         let manner = Manner::of(&head, crate::admission::origins::Allowed::NoPage, true);
         let conn = ConnId(Key { slot: 0, generation: 0 });
-        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new() }));
+        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new(), is_emit: false }));
         regulars.with(key, at(0), |regular| regular.stage = parked);
         assert!(!regulars.note(key, true, false, true) && regulars.next_to_hear().is_none());
         assert_eq!((regulars.idlest(), regulars.slowest(), regulars.overdue(Instant::NEVER)), (None, None, None));
