@@ -11,7 +11,7 @@ use std::{fs, panic};
 /// A target and what it checks.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     ("engine", checks::engine),
     ("envelope", checks::envelope),
     ("frames", checks::frames),
@@ -19,6 +19,7 @@ const TARGETS: [Target; 8] = [
     ("http_head", checks::http_head),
     ("inflate", checks::inflate),
     ("msgpack", checks::msgpack),
+    ("proxy", checks::proxy),
     ("socketio", checks::socketio),
 ];
 
@@ -92,6 +93,11 @@ fn the_corpus_of_inflate_replays() {
 #[test]
 fn the_corpus_of_msgpack_replays() {
     replay("msgpack");
+}
+
+#[test]
+fn the_corpus_of_proxy_replays() {
+    replay("proxy");
 }
 
 #[test]
