@@ -21,6 +21,7 @@ const TARGETS: [Target; 9] = [
     ("msgpack", checks::msgpack),
     ("proxy", checks::proxy),
     ("socketio", checks::socketio),
+    ("sse", checks::sse),
 ];
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -103,4 +104,9 @@ fn the_corpus_of_proxy_replays() {
 #[test]
 fn the_corpus_of_socketio_replays() {
     replay("socketio");
+}
+
+#[test]
+fn the_corpus_of_sse_replays() {
+    replay("sse");
 }

@@ -11,6 +11,7 @@ mod inflate;
 mod msgpack;
 mod proxy;
 mod socketio;
+mod sse;
 
 pub use engine::engine;
 pub use envelope::envelope;
@@ -20,3 +21,4 @@ pub use inflate::inflate;
 pub use msgpack::msgpack;
 pub use proxy::proxy;
 pub use socketio::socketio;
+pub use sse::sse;

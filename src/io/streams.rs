@@ -19,7 +19,7 @@ use crate::io::handshake::{
 use crate::kernel::ids::ConnId;
 use crate::shard::Input;
 use crate::wire::body::{Body, BodyRefused};
-use crate::wire::codes::{ErrorCode, WireError};
+use crate::wire::codes::{ErrorCode, Limit, WireError};
 use crate::wire::engine::Sid;
 use crate::wire::handshake::{Token, TokenSource};
 use crate::wire::http::Head;
@@ -72,7 +72,8 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
     let most = edge.rooms_per_request();
     if rooms.len() > most {
         let message = format!("rooms names more than {most} rooms; join the others with POST /emit");
-        return refuse("rooms", 400, ErrorCode::TooMany, &message);
+        edge.refuse("rooms");
+        return Verdict::Answer(manner.too_many(Limit::RoomsPerRequest, message));
     }
     let query = || head.query_value(LAST_EVENT_QUERY);
     let last = head.header(LAST_EVENT_HEADER).map(Cow::Borrowed).or_else(query).filter(|last| !last.is_empty());
@@ -252,9 +253,7 @@ fn find(edge: &Edge, sid: &Sid, user: Option<&User>) -> Result<Found, WireError>
         return Ok(Found::Elsewhere(shard));
     }
     let conn = edge.stream(sid).ok_or_else(sse::unknown)?;
-    if !edge.may_emit(conn, user) {
-        return Err(WireError::new(ErrorCode::Forbidden, "this connection is another user's"));
-    }
+    edge.may_emit(conn, user)?;
     Ok(Found::Here(conn))
 }
 

@@ -61,16 +61,17 @@ impl Shard {
         (differs == 0 && sid.shard == ours.shard).then_some(conn)
     }
 
-    /// Whether a user may speak for a stream; `None`: it has no token.
-    pub fn may_emit(&self, conn: ConnId, user: Option<&User>) -> bool {
+    /// Whether a user may speak for an open stream; `None`: it has no token.
+    pub fn may_emit(&self, conn: ConnId, user: Option<&User>) -> Result<(), WireError> {
         let is_anonymous = self.kernel.streams.get(conn).is_some_and(|stream| stream.is_anonymous);
-        match (user, self.kernel.conns.cold(conn)) {
-            (Some(user), Some(cold)) => {
-                let (theirs, ours) = (user, &cold.identity.user);
-                !is_anonymous && (theirs.tenant(), &**theirs) == (ours.tenant(), &**ours)
+        let ours = self.kernel.conns.cold(conn).map(|cold| &cold.identity.user).filter(|_| !is_anonymous);
+        match (user, ours) {
+            (Some(theirs), Some(ours)) if (theirs.tenant(), &**theirs) == (ours.tenant(), &**ours) => Ok(()),
+            (None, None) => Ok(()),
+            (None, Some(_)) => {
+                Err(WireError::new(ErrorCode::Unauthorized, "the token of this connection's user is missing"))
             }
-            (None, Some(_)) => is_anonymous,
-            (_, None) => false,
+            (Some(_), _) => Err(WireError::new(ErrorCode::Forbidden, "this connection is another user's")),
         }
     }
 

@@ -11,10 +11,14 @@ use crate::base::base32;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What a reply to a request of the stream itself is called.
-const REPLY: &str = "reply";
+/// The reply to a join of the query. Nobody can publish an event of this name, nor of the next.
+const JOINED: &str = "room:join";
 /// What says that the stream ends, and why.
-const CLOSE: &str = "close";
+const CLOSED: &str = "connection:closed";
+/// What an `EventSource` says of itself, and what a message of that name is called instead. (The other name, `error`,
+/// is the server's own everywhere.)
+const OPEN: &str = "open";
+const OPEN_OF_SOMEBODY: &str = "event:open";
 const EVENT_KEY: &[u8] = br#"{"event":""#;
 
 /// A line that every client ignores and that shows every proxy that somebody is there.
@@ -22,14 +26,15 @@ pub const COMMENT: &[u8] = b":\n\n";
 /// The same inside an event: what goes before it of that event is nothing without its end.
 pub const SILENCE: &[u8] = b":\n";
 
-/// Appends a native JSON frame as an event of its name; what has none is a reply.
+/// Appends a native JSON frame as an event of its name; what has none is the reply to a join.
 pub fn translate(out: &mut Vec<u8>, json_frame: &[u8]) {
     let (_, json) = frame::parts(json_frame);
     let name = json.strip_prefix(EVENT_KEY).and_then(|rest| {
         let end = memchr::memchr(b'"', rest)?;
         std::str::from_utf8(&rest[..end]).ok()
     });
-    event(out, name.unwrap_or(REPLY), json);
+    let name = name.unwrap_or(JOINED);
+    event(out, if name == OPEN { OPEN_OF_SOMEBODY } else { name }, json);
 }
 
 /// Appends an event. `name` is one line.
@@ -54,7 +59,7 @@ pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut data = format!(r#"{{"code":{code},"reason":"#).into_bytes();
     json::write_string(&mut data, reason);
     data.push(b'}');
-    event(out, CLOSE, &data);
+    event(out, CLOSED, &data);
 }
 
 /// Appends how long a client is to wait before it comes back, from now on.
@@ -185,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_push_is_a_reply() {
+    fn what_is_no_push_is_the_reply_to_a_join() {
         let mut out = Vec::new();
         encode::reply_ok(&mut out, &crate::wire::envelope::RequestId::Integer(1), b"{}");
         let mut text = Vec::new();
         translate(&mut text, &out);
-        assert_eq!(text, b"event: reply\ndata: {\"id\":1,\"ok\":true,\"data\":{}}\n\n");
+        assert_eq!(text, b"event: room:join\ndata: {\"id\":1,\"ok\":true,\"data\":{}}\n\n");
     }
 
     #[test]
@@ -198,7 +203,14 @@ mod tests {
         let mut out = Vec::new();
         retry(&mut out, Duration::from_millis(1_500));
         close(&mut out, 1012, "a\nb\"");
-        assert_eq!(out, b"retry: 1500\n\nevent: close\ndata: {\"code\":1012,\"reason\":\"a\\nb\\\"\"}\n\n");
+        assert_eq!(out, b"retry: 1500\n\nevent: connection:closed\ndata: {\"code\":1012,\"reason\":\"a\\nb\\\"\"}\n\n");
+    }
+
+    #[test]
+    fn nobody_can_make_a_stream_seem_to_open() {
+        let mut out = Vec::new();
+        translate(&mut out, &push_of("open", "1"));
+        assert!(out.starts_with(b"event: event:open\ndata: {\"event\":\"open\","));
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn a_stream_is_told_that_it_is_connected_then_of_its_rooms_and_then_what_is_said
     street.settle();
     let events = street.events(0, conn);
     let names: Vec<&str> = events.iter().map(|event| &*event.name).collect();
-    assert_eq!(names, ["connected", "reply", "reply", "reply", "reply", "n", "n"]);
+    assert_eq!(names, ["connected", "room:join", "room:join", "room:join", "room:join", "n", "n"]);
     let replies: BTreeMap<&str, &Value> =
         events[1..5].iter().map(|event| (event.data["id"].as_str().unwrap(), &event.data)).collect();
     assert_eq!(replies["chat:1"]["ok"], true);
@@ -311,7 +311,7 @@ fn a_place_that_is_not_there_any_more_is_said_to_be_missing() {
         street.settle();
         let events = street.events(0, conn);
         let names: Vec<&str> = events.iter().map(|event| &*event.name).collect();
-        assert_eq!(names, ["connected", "error", "reply"]);
+        assert_eq!(names, ["connected", "error", "room:join"]);
         assert_eq!(events[1].data["data"]["code"], "gap");
         assert_eq!(events[2].data["data"]["resumed"]["gap"], true);
         street.cut(0, conn);
@@ -404,7 +404,7 @@ fn a_stream_that_says_nothing_is_kept_and_shown_to_be_alive() {
     }
     let text = String::from_utf8(street.bytes[&(0, conn)].clone()).unwrap();
     assert!(text.matches(":\n\n").count() >= 100, "{text}");
-    assert!(!text.contains("heartbeat\n") && !text.contains("event: close"));
+    assert!(!text.contains("heartbeat\n") && !text.contains("event: connection:closed"));
     assert_eq!(street.shards[0].snapshot().streams, 1);
 }
 
@@ -450,7 +450,7 @@ fn whoever_is_sent_back_is_told_when_to_come() {
     street.step(0, Input::Drain(pace));
     street.pass(Duration::from_secs(1));
     let text = String::from_utf8(street.bytes[&(0, conn)].clone()).unwrap();
-    let (before, close) = text.rsplit_once("event: close\ndata: ").expect("it is told why");
+    let (before, close) = text.rsplit_once("event: connection:closed\ndata: ").expect("it is told why");
     assert!(close.contains(r#""code":1012"#) && close.ends_with("\n\n"));
     assert!(
         before.rsplit_once("retry: ").is_some_and(|(_, wait)| wait.trim().parse::<u64>().is_ok_and(|ms| ms >= 1_000))

@@ -94,8 +94,8 @@ impl Edge {
         self.state.borrow().shard.stream(sid)
     }
 
-    /// Whether a user may speak for a stream; `None`: it has no token.
-    pub fn may_emit(&self, conn: ConnId, user: Option<&User>) -> bool {
+    /// Whether a user may speak for an open stream; `None`: it has no token.
+    pub fn may_emit(&self, conn: ConnId, user: Option<&User>) -> Result<(), WireError> {
         self.state.borrow().shard.may_emit(conn, user)
     }
 

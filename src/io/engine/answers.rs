@@ -5,7 +5,8 @@
 
 use crate::admission::origins::Allowed;
 use crate::base::limits::{CORS_HEADERS_BYTES_MAX, CORS_HEADERS_MAX};
-use crate::wire::codes::ErrorCode;
+use crate::wire::codes::{ErrorCode, Limit, WireError};
+use crate::wire::encode;
 use crate::wire::engine::Sid;
 use crate::wire::handshake;
 use crate::wire::http::{self, Head};
@@ -139,6 +140,14 @@ impl Manner {
     /// A refusal that Node's engine has no number for.
     pub fn denied(&self, status: u16, code: ErrorCode, message: &str) -> Vec<u8> {
         http::response(status, &self.headers(&[JSON, NO_STORE]), &handshake::error_body(code, message), false)
+    }
+
+    /// A request that names more than it may.
+    pub fn too_many(&self, limit: Limit, message: String) -> Vec<u8> {
+        let mut body = br#"{"error":"#.to_vec();
+        encode::error_object(&mut body, &WireError::too_many(limit, message));
+        body.push(b'}');
+        http::response(status_of(ErrorCode::TooMany), &self.headers(&[JSON, NO_STORE]), &body, false)
     }
 
     /// A limit of something else than addresses.
