@@ -19,6 +19,7 @@ const TARGETS: [Target; 9] = [
     ("http_head", checks::http_head),
     ("inflate", checks::inflate),
     ("msgpack", checks::msgpack),
+    ("proxy", checks::proxy),
     ("socketio", checks::socketio),
     ("sse", checks::sse),
 ];
@@ -93,6 +94,11 @@ fn the_corpus_of_inflate_replays() {
 #[test]
 fn the_corpus_of_msgpack_replays() {
     replay("msgpack");
+}
+
+#[test]
+fn the_corpus_of_proxy_replays() {
+    replay("proxy");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
         edge.refuse(reason);
         Verdict::Answer(manner.denied(status, code, message))
     };
-    if head.method == "OPTIONS" {
+    if head.method == "OPTIONS" && !is_doubtful(head) {
         let what = What::Answered(manner.preflight(head));
         return Verdict::Engine(Box::new(Asked { what, manner, rest: rest.to_vec() }));
     }

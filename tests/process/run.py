@@ -42,6 +42,8 @@ import cases_emit  # noqa: F401
 import cases_sse_browser  # noqa: F401
 import cases_sse_docs  # noqa: F401
 import cases_proxies  # noqa: F401
+import cases_smuggling  # noqa: F401
+import cases_proxy_protocol  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 

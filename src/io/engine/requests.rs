@@ -110,8 +110,10 @@ pub fn judge(
     };
     let what = what.unwrap_or_else(|refusal| {
         edge.refuse(refusal.reason());
-        // Where a body may follow, the next request might be found in it; and of two hosts one is a proxy's mistake.
-        match manner.keeps && !has_body(head) && head.headers_named("host").count() == 1 {
+        // Where a body may follow, the next request might be found in it, or in what follows an upgrade that fails; and
+        // of two hosts one is a proxy's mistake.
+        let is_clear = !has_body(head) && head.header("upgrade").is_none() && head.headers_named("host").count() == 1;
+        match manner.keeps && is_clear {
             true => What::Answered(manner.refused_for_now(refusal)),
             false => What::Refused(manner.refused(refusal)),
         }
