@@ -65,6 +65,35 @@ async def what_a_stream_emits_is_answered_with_the_reply(start):
 
 
 @case(both_ios=True)
+async def rooms_joined_by_emit_are_followed_as_long_as_the_stream_lasts(gateway):
+    user, followed, joined = fresh("user"), fresh("chat:followed"), fresh("chat:joined")
+    native = await Client.open(gateway, fresh("native"))
+    pos = (await native.join(joined))["pos"]
+    for n in range(150):
+        await native.publish(joined, "chat", {"n": n})
+    stream = await Stream.open(gateway, user, [followed])
+    await stream.joined(followed)
+    # What was there before comes by the stream too.
+    data = await said(gateway, stream, "room:join", {"room": joined, "since": pos})
+    assert data["resumed"] == {"recovered": True, "replayed": 150, "gap": False}, data
+    pushes = await stream.several("chat", 150, joined)
+    assert [push["data"]["n"] for push in pushes] == list(range(150)), "replayed out of order"
+    await native.publish(followed, "chat", {"n": "followed"})
+    id = (await stream.push("chat", followed))["event_id"]
+    await native.publish(joined, "chat", {"n": 150})
+    push = await stream.push("chat", joined)
+    assert push["data"] == {"n": 150}, push
+    assert [push["event_id"] for push in (*pushes, push)] == [None] * 151, "no place to come back to"
+    assert stream.last_event_id == id
+    await stream.drop()
+    again = await Stream.open(gateway, user, [followed], last_event_id=id)
+    await again.joined(followed)
+    assert sorted((await said(gateway, again, "room:list"))["rooms"]) == sorted([f"user:{user}", followed])
+    await again.drop()
+    await native.close()
+
+
+@case(both_ios=True)
 async def every_refusal_of_an_emit_has_its_status(gateway):
     user = fresh("user")
     jwt = token(user)

@@ -5,6 +5,7 @@ import asyncio
 import json
 import random
 import re
+import resource
 import signal
 import time
 
@@ -483,6 +484,7 @@ class Returning:
             stream = await Stream.begun(
                 self.gateway, self.user, self.rooms, last_event_id=self.id, bytes_max=self.chance.randint(few, most),
                 id_in=self.chance.choice(["header", "query"]), how=self.chance.choice(["header", "query"]),
+                buffer=self.chance.choice([None, 4096]),
             )
             while not stream.ended and not self.stop.is_set():
                 await asyncio.sleep(0.01)
@@ -514,7 +516,9 @@ async def streams_that_are_cut_anywhere_lose_nothing_and_double_nothing(start):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    gateway = await start()
+    # Comments come between, and what is written is cut into many pieces.
+    beats = {"RINGROOM_LIMITS__HEARTBEAT_MS": "50", "RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS": "1000"}
+    gateway = await start(**NARROW, **beats)
     rooms, numbers = [fresh("chat:cut") for _ in range(4)], 400
     readers = []
     for user in await users_at_home(gateway):
@@ -867,6 +871,27 @@ async def streams_that_were_cut_leave_nothing_behind(start):
         native = await Client.open(gateway, fresh("native"))
         assert (await native.ok("room:info", {"room": room}))["connections"] == 0
         await native.close()
+
+
+@case(both_ios=True, own=True)
+async def thousands_of_streams_are_held_and_told(start):
+    number = 2_000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * number + 1000)), hard))
+    gateway = await start()
+    room = fresh("chat:thousands")
+    async with Neighbour.beside(gateway), grows_by_at_most(gateway, 16 + number // 64, f"{number:,} streams"):
+        streams = []
+        for _ in range(number // 50):
+            streams += await asyncio.gather(*[Stream.open(gateway, fresh("user"), [room]) for _ in range(50)])
+        for stream in streams:
+            await stream.joined(room)
+        ack = await said(gateway, streams[0], "room:publish", {"room": room, "event": "chat", "data": {"to": "all"}})
+        for stream in streams:
+            push = await stream.push("chat", room)
+            assert (push["mid"], push["from"]) == (ack["mid"], streams[0].user), push
+        for stream in streams:
+            await stream.drop()
 
 
 # Who may come.
