@@ -379,3 +379,22 @@ async def emits_are_paid_for_as_requests_are(start):
     assert [push["data"] for push in pushed][:19] == list(range(19))
     http.close()
     await stream.drop()
+
+
+@case(own=True)
+async def who_goes_on_emitting_though_refused_loses_the_stream(start):
+    gateway = await start(RINGROOM_LIMITS__CONN_BURST="10", RINGROOM_LIMITS__CONN_PER_S="1")
+    stream = await Stream.open(gateway, fresh("flood"))
+    jwt, statuses = token(stream.user), []
+    async with Neighbour.beside(gateway):
+        http = await Http.open(gateway)
+        for at in range(0, 1_000, 50):
+            for n in range(50):
+                http.ask("POST", "/emit", body_of(stream.conn, "room:list", id=at + n), Authorization=f"Bearer {jwt}")
+            statuses += [(await http.answer()).status for _ in range(50)]
+    code, reason = await stream.until_ended()
+    assert code == 4429 and reason.startswith("rate limited"), (code, reason)
+    order = [status for at, status in enumerate(statuses) if at == 0 or statuses[at - 1] != status]
+    assert order[0] == 200 and order[-1] == 404 and set(statuses) == {200, 429, 404}, order
+    assert 500 <= statuses.count(429) <= 510, statuses.count(429)
+    http.close()
