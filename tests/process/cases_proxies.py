@@ -255,7 +255,7 @@ async def streams_come_through_proxies_at_once_and_end_with_their_clients(start)
             room, user = fresh("chat:stream"), fresh("listens")
             stream = await Stream.open(proxy, user, [room])
             await stream.joined(room)
-            native = await Client.open(gateway, fresh("native"))
+            native = await Client.open(proxy, fresh("native"))
             for number in range(5):
                 # Each is there before the next is said: nothing waits for more.
                 await native.publish(room, "said", {"number": number, "text": "größe"})
