@@ -45,6 +45,7 @@ pub fn take_controls(edge: &Rc<Edge>) {
             Control::Asks(asking) => engine::take_over(edge, *asking),
             Control::Emits(emitting) => streams::take_over(edge, *emitting),
             Control::Entrance(entrance) => *edge.entrance.borrow_mut() = entrance,
+            Control::Tls(served) => *edge.tls.borrow_mut() = Some(served),
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain(pace) => edge.drain(pace),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),

@@ -12,6 +12,7 @@ use crate::io::crowd::Counted;
 use crate::io::engine::regulars::Emit;
 use crate::io::entrance::{Entrance, Peer};
 use crate::io::stream::Stream;
+use crate::io::tls::Served;
 use crate::io::{callers, users};
 use crate::kernel::Limits;
 use crate::shard::DrainPace;
@@ -41,6 +42,8 @@ pub enum Control {
     Limits(Box<Limits>),
     /// Who may come in from now on.
     Entrance(Arc<Entrance>),
+    /// What TLS is spoken with from now on.
+    Tls(Served),
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,

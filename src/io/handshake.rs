@@ -8,7 +8,9 @@
 use crate::admission::identity::Identity;
 use crate::admission::origins::{Allowed, Asked};
 use crate::admission::token::TokenRefused;
-use crate::base::limits::{DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX};
+use crate::base::limits::{
+    DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, TLS_HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX,
+};
 use crate::base::table::Key;
 use crate::io::callers::{Caller, Counted, Kind};
 use crate::io::control::{Control, Held, Newcomer, Wanted, Welcome};
@@ -19,6 +21,7 @@ use crate::io::entrance::{Entrance, Peer, Source};
 use crate::io::socket::Shut;
 use crate::io::stream::{Got, Stream};
 use crate::io::streams;
+use crate::io::tls::News;
 use crate::io::waiting::{Guest, Stage};
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK, SSE};
@@ -73,6 +76,8 @@ enum Heard {
     Ended,
     /// The proxy said whose it is, and nothing behind that was read.
     Named(Header),
+    /// What it said is no TLS, and it was told so.
+    Garbled,
     Said(Verdict),
 }
 
@@ -120,10 +125,10 @@ pub fn begin(edge: &Edge, socket: Stream, peer: IpAddr) {
         return edge.refuse_from("network", peer);
     }
     let Some(socket) = make_room(edge, socket) else { return edge.refuse_from("descriptors", peer) };
-    let mut guest = Guest { socket, peer: peer.into(), stage: Stage::start(), half_open: None };
+    let peer = Peer { is_tls: socket.is_secured().then_some(true), ..peer.into() };
+    let mut guest = Guest { socket, peer, stage: Stage::start(), half_open: None };
     let has_header = is_proxy && entrance.proxy_protocol;
     drop(entrance);
-    // Who has spoken already needs no place to wait.
     let heard = match has_header {
         true => {
             guest.stage = Stage::Header { bytes: Vec::new() };
@@ -152,6 +157,9 @@ fn name(guest: &mut Guest, header: Header) {
 /// Hears a guest that waits nowhere, if it may come in.
 fn hear_welcome(edge: &Edge, guest: &mut Guest) -> Heard {
     match welcome(edge, guest.peer, &mut guest.half_open) {
+        // A handshake of TLS costs a lot: it waits for its turn.
+        Ok(()) if guest.socket.is_secured() => Heard::Waits,
+        // Who has spoken already needs no place to wait.
         Ok(()) => hear(edge, guest),
         Err(Unwelcome::Silently) => Heard::Ended,
         Err(Unwelcome::With(answer)) => Heard::Said(Verdict::Answer(answer)),
@@ -203,9 +211,18 @@ fn welcome(edge: &Edge, peer: Peer, half_open: &mut Option<Counted>) -> Result<(
 /// Hears guests that have something to say, a bounded number. Says whether more wait.
 pub fn hear_some(edge: &Edge) -> bool {
     let due = edge.waiting.borrow().to_hear().min(HANDSHAKES_PER_TURN);
+    let mut answered = 0;
     for _ in 0..due {
         let Some(key) = edge.waiting.borrow_mut().next_to_hear() else { break };
-        let heard = edge.waiting.borrow_mut().with(key, |guest| hear(edge, guest));
+        let heard = edge.waiting.borrow_mut().with(key, |guest| {
+            let heard = hear(edge, guest);
+            (heard, guest.socket.news(), guest.socket.owes().then(|| edge.watch_guest_for_room(&guest.socket, key)))
+        });
+        let heard = heard.map(|(heard, news, _)| {
+            answered += usize::from(news == Some(News::Answered));
+            edge.note_tls(news);
+            heard
+        });
         match heard {
             None => {}
             Some(Heard::Waits) => {
@@ -217,12 +234,15 @@ pub fn hear_some(edge: &Edge) -> bool {
             }
             Some(Heard::Again) => edge.waiting.borrow_mut().list(key),
             Some(Heard::Named(header)) => come_in(edge, key, header),
-            Some(heard @ (Heard::Ended | Heard::Said(_))) => {
+            Some(heard @ (Heard::Ended | Heard::Garbled | Heard::Said(_))) => {
                 let guest = edge.waiting.borrow_mut().take(key);
                 if let Some(guest) = guest {
                     go_on(edge, Arrival { guest, is_watched: true }, heard);
                 }
             }
+        }
+        if answered >= TLS_HANDSHAKES_PER_TURN {
+            break;
         }
     }
     edge.waiting.borrow().to_hear() > 0
@@ -289,6 +309,10 @@ fn go_on(edge: &Edge, arrival: Arrival, heard: Heard) {
     match heard {
         Heard::Ended => {}
         Heard::Named(_) => unreachable!("who was named is heard again"),
+        Heard::Garbled => {
+            edge.refuse_from("tls", arrival.guest.peer.address);
+            part(edge, arrival);
+        }
         Heard::Said(verdict) => follow(edge, arrival, verdict),
         Heard::Waits => drop(wait(edge, arrival)),
         Heard::Again => {
@@ -337,6 +361,8 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
                 Ok(Got { bytes: 0, .. }) => return Heard::Ended,
                 Ok(Got { bytes, .. }) => &input[..bytes],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Again,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Heard::Garbled,
                 Err(_) => return Heard::Ended,
             };
             // Nearly every head comes whole, and is read where it lies.
@@ -359,6 +385,7 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
                     Ok(Got { bytes: 0, .. }) => return Heard::Ended,
                     Ok(Got { bytes, .. }) => *discarded += bytes,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Again,
                     Err(_) => return Heard::Ended,
                 }
                 if *discarded >= DISCARD_BYTES_MAX {

@@ -39,6 +39,7 @@ pub mod stream;
 pub mod streams;
 pub mod tick;
 pub mod timing;
+pub mod tls;
 pub mod tuning;
 pub mod turn;
 pub mod users;

@@ -68,14 +68,23 @@ impl Readiness {
         self.control(libc::EPOLL_CTL_MOD, socket, who)
     }
 
+    /// Has a socket that is watched told of when it takes bytes, too, until it is named otherwise.
+    pub fn await_room(&self, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
+        self.control_for(libc::EPOLL_CTL_MOD, socket, who, READABLE | WRITABLE)
+    }
+
     /// Forgets a socket that lives on elsewhere.
     pub fn forget(&self, socket: &impl AsRawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, socket, Who::Guest(Key { slot: 0, generation: 0 }))
     }
 
     fn control(&self, what: libc::c_int, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
-        // What guests are sent fits into an empty socket.
+        // What guests are sent fits into an empty socket, nearly always.
         let wanted = if matches!(who, Who::Guest(_)) { READABLE } else { READABLE | WRITABLE };
+        self.control_for(what, socket, who, wanted)
+    }
+
+    fn control_for(&self, what: libc::c_int, socket: &impl AsRawFd, who: Who, wanted: u32) -> io::Result<()> {
         let mut event = libc::epoll_event { events: wanted | EDGES, u64: number(who) };
         // SAFETY: two open descriptors, and an event on the stack that the kernel copies.
         let done = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, socket.as_raw_fd(), &mut event) };

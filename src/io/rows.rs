@@ -75,13 +75,14 @@ impl Row {
     pub fn new(conn: ConnId, socket: Stream, dialect: DialectId, rest: Vec<u8>, limits: MessageLimits) -> Row {
         let mut row = Row {
             conn,
+            // What was taken from the socket already nobody tells of.
+            is_readable: socket.has_over(),
             socket,
             discarded_kib: 0,
             standing: Standing::Open,
             is_mute: false,
             is_offered: false,
             is_blocked: false,
-            is_readable: false,
             is_ended: false,
             dialect,
             is_queued: false,
@@ -112,6 +113,7 @@ impl Row {
                 self.is_readable = false;
                 Received::Nothing
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Nothing,
             Err(_) => Received::End,
         }
     }

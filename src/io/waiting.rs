@@ -38,8 +38,8 @@ impl Stage {
 impl Guest {
     fn bytes_held(&self) -> usize {
         match &self.stage {
-            Stage::Header { bytes } | Stage::Head { bytes, .. } => bytes.capacity(),
-            Stage::Answered { .. } => 0,
+            Stage::Header { bytes } | Stage::Head { bytes, .. } => bytes.capacity() + self.socket.bytes_held(),
+            Stage::Answered { .. } => self.socket.bytes_held(),
         }
     }
 }

@@ -105,6 +105,7 @@ impl Edge {
         (counted, held): (Option<Counted>, Held),
     ) {
         let limits = state.shard.message_limits(dialect);
+        let is_secured = socket.is_secured();
         let mut row = Row::new(conn, socket, dialect, rest, limits);
         if row.has_more() {
             row.queue(&mut state.unread);
@@ -114,6 +115,7 @@ impl Edge {
         let mut counters = self.counters.borrow_mut();
         counters.opened += 1;
         counters.connections_now += 1;
+        counters.tls_connections_now += u64::from(is_secured);
         drop(counters);
         self.came_in();
     }
@@ -140,6 +142,11 @@ impl Edge {
         }
     }
 
+    /// Has a guest told of that takes bytes again, too.
+    pub fn watch_guest_for_room(&self, socket: &Stream, key: Key) -> io::Result<()> {
+        self.state.borrow().readiness.await_room(socket, Who::Guest(key))
+    }
+
     /// No longer: it goes to another shard.
     pub fn forget_guest(&self, socket: &Stream) -> io::Result<()> {
         self.state.borrow().readiness.forget(socket)
@@ -148,13 +155,14 @@ impl Edge {
     /// The socket has ended: closes it.
     pub(super) fn gone(&self, conn: ConnId) {
         self.within(|state, now| {
-            if state.rows.remove(conn).is_none() {
-                return;
-            }
+            let Some(row) = state.rows.remove(conn) else { return };
+            let is_secured = row.socket.is_secured();
+            drop(row);
             state.sessions.forget(conn);
             let mut counters = self.counters.borrow_mut();
             counters.closed += 1;
             counters.connections_now -= 1;
+            counters.tls_connections_now -= u64::from(is_secured);
             drop(counters);
             state.timing.step(&mut state.shard, now, Input::Gone { conn }, &mut state.effects);
         });

@@ -265,6 +265,7 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
         // What is behind a head waits, so no more than one is read.
         let most = input.len().min(HEAD_BYTES_MAX);
         let got = match regular.receive(&mut input[..most]) {
+            None if regular.is_readable => return Heard::Again,
             None => return Heard::Waits,
             Some(0) => return Heard::Ended,
             Some(got) => &input[..got],
@@ -292,6 +293,7 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
 
 fn hear_body(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
     let got = match regular.receive(input) {
+        None if regular.is_readable => return Heard::Again,
         None => return Heard::Waits,
         Some(0) => return Heard::Ended,
         Some(got) => &input[..got],

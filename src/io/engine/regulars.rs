@@ -120,7 +120,9 @@ impl Stage {
 
 impl Regular {
     pub fn new(socket: Stream, peer: Peer, bytes: Vec<u8>) -> Regular {
-        Regular { socket, peer, stage: Stage::asks(bytes), is_readable: false, is_ended: false }
+        // What was taken from the socket already nobody tells of.
+        let is_readable = socket.has_over();
+        Regular { socket, peer, stage: Stage::asks(bytes), is_readable, is_ended: false }
     }
 
     /// Reads what the socket has, as much as fits; `None`: nothing for now. Zero bytes: it has ended.
@@ -137,6 +139,7 @@ impl Regular {
                 self.is_readable = false;
                 None
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(_) => Some(0),
         }
     }
@@ -162,7 +165,7 @@ impl Regular {
             Ok(took) => (took, false),
             Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
         };
-        if took == bytes && keeps {
+        if took == bytes && keeps && !self.socket.owes() {
             self.stage = Stage::asks(ahead);
             return (Written::Whole, took);
         }
@@ -174,7 +177,7 @@ impl Regular {
             }
         };
         let told = Told { conn, rest, at: 0, keeps, is_broken, ahead };
-        let written = told.written();
+        let written = told.written(&self.socket);
         self.stage = Stage::IsTold(Box::new(told));
         (written, took)
     }
@@ -191,7 +194,12 @@ impl Regular {
                 Err(_) => told.is_broken = true,
             }
         }
-        let (written, conn, took) = (told.written(), told.conn, told.at - before);
+        if !told.is_broken
+            && let Err(error) = self.socket.flush()
+        {
+            told.is_broken = error.kind() != io::ErrorKind::WouldBlock;
+        }
+        let (written, conn, took) = (told.written(&self.socket), told.conn, told.at - before);
         if written == Written::Whole {
             let ahead = std::mem::take(&mut told.ahead);
             self.stage = Stage::asks(ahead);
@@ -206,11 +214,15 @@ impl Regular {
             Stage::Posts(_) | Stage::Emits(_) => self.is_readable,
             Stage::Waits(_) => self.is_ended,
             Stage::IsHeard(_) => false,
-            Stage::IsTold(told) => told.written() != Written::Partly,
+            Stage::IsTold(told) => told.written(&self.socket) != Written::Partly,
         }
     }
 
     fn bytes_held(&self) -> usize {
+        self.socket.bytes_held() + self.bytes_of_stage()
+    }
+
+    fn bytes_of_stage(&self) -> usize {
         match &self.stage {
             Stage::Asks { bytes, .. } => bytes.capacity(),
             Stage::Posts(post) => post.body.bytes_held(),
@@ -223,10 +235,11 @@ impl Regular {
 }
 
 impl Told {
-    fn written(&self) -> Written {
+    /// `socket`: what was encrypted for it may still be with it.
+    fn written(&self, socket: &Stream) -> Written {
         match self.keeps {
             _ if self.is_broken => Written::Broken,
-            _ if self.at < self.rest.len() => Written::Partly,
+            _ if self.at < self.rest.len() || socket.owes() => Written::Partly,
             true => Written::Whole,
             false => Written::Last,
         }
@@ -259,7 +272,7 @@ struct Row {
 }
 
 // One for each client that polls.
-const _: () = assert!(size_of::<Row>() <= 96);
+const _: () = assert!(size_of::<Row>() <= 112);
 
 #[derive(Clone, Copy)]
 struct Ends {
@@ -402,6 +415,12 @@ impl Regulars {
         row.regular.is_readable |= is_readable;
         row.regular.is_ended |= is_ended;
         let is_told = matches!(row.regular.stage, Stage::IsTold(_));
+        if is_writable && !is_told && row.regular.socket.owes() {
+            // Messages of TLS itself. Whether the peer is there yet a read finds out.
+            let before = row.regular.bytes_held();
+            let _ = row.regular.socket.flush();
+            self.bytes_held = self.bytes_held - before + row.regular.bytes_held();
+        }
         let is_due = row.regular.has_more() || is_told && is_writable;
         if is_due {
             self.list(key);
