@@ -11,7 +11,7 @@ use std::{fs, panic};
 /// A target and what it checks.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     ("engine", checks::engine),
     ("envelope", checks::envelope),
     ("frames", checks::frames),
