@@ -38,6 +38,7 @@ import cases_socketio_clients  # noqa: F401
 import cases_socketio_gateway  # noqa: F401
 import cases_aliases  # noqa: F401
 import cases_proxies  # noqa: F401
+import cases_tls  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 
