@@ -20,12 +20,24 @@ pub struct Done {
     pub total: u64,
     pub resumed: u64,
     pub suite: Option<String>,
+    /// From the beginning of each connection to its answer.
+    pub times: Vec<Duration>,
+}
+
+impl Done {
+    /// Milliseconds, of the sorted times.
+    pub fn quantile_ms(&self, quantile: f64) -> f64 {
+        let last = self.times.len().saturating_sub(1);
+        let at = (last as f64 * quantile).round() as usize;
+        self.times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
+    }
 }
 
 struct Slot {
     /// With tickets of its own, so that no two want the same.
     config: Option<Arc<ClientConfig>>,
     link: Link,
+    began: Instant,
     asked: bool,
     heard: Vec<u8>,
 }
@@ -35,7 +47,6 @@ pub struct Handshakes {
     poll: Poll,
     events: Events,
     slots: Vec<Slot>,
-    begun: usize,
 }
 
 impl Handshakes {
@@ -45,9 +56,9 @@ impl Handshakes {
         for nth in 0..concurrency {
             let config = speech.map(Speech::config).transpose()?;
             let link = Link::begin(to, 0, config.as_ref(), poll.registry(), Token(nth))?;
-            slots.push(Slot { config, link, asked: false, heard: Vec::new() });
+            slots.push(Slot { config, link, began: Instant::now(), asked: false, heard: Vec::new() });
         }
-        Ok(Handshakes { to, poll, events: Events::with_capacity(1024), slots, begun: concurrency })
+        Ok(Handshakes { to, poll, events: Events::with_capacity(1024), slots })
     }
 
     /// Goes on for so long.
@@ -67,6 +78,7 @@ impl Handshakes {
                 return Err("no handshake was done in ten seconds".into());
             }
         }
+        done.times.sort_unstable();
         Ok(done)
     }
 
@@ -87,12 +99,13 @@ impl Handshakes {
             return Err(format!("not what is expected: {}", String::from_utf8_lossy(&slot.heard)).into());
         }
         done.total += 1;
+        done.times.push(slot.began.elapsed());
         done.resumed += u64::from(slot.link.was_resumed());
         done.suite = done.suite.take().or_else(|| slot.link.suite());
         slot.link.finish();
+        slot.began = Instant::now();
         // What comes from a socket that is gone is not heard, so the token can be used again.
         slot.link = Link::begin(self.to, 0, slot.config.as_ref(), self.poll.registry(), token)?;
-        self.begun += 1;
         slot.asked = false;
         slot.heard.clear();
         Ok(true)

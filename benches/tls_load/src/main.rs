@@ -69,10 +69,12 @@ fn main() -> Outcome<()> {
         let (began, before) = begin()?;
         let done = handshakes.run(time)?;
         let took = began.elapsed().as_secs_f64();
-        let (busy, suite) = ((cpu()? - before) / took, done.suite.unwrap_or_default());
+        let (busy, suite) = ((cpu()? - before) / took, done.suite.as_deref().unwrap_or_default());
         let (total, resumed) = (done.total, done.resumed);
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|quantile| done.quantile_ms(quantile));
+        let times = format!(r#""p50_ms":{p50:.3},"p99_ms":{p99:.3},"max_ms":{max:.3}"#);
         println!(
-            r#"{{"handshakes":{total},"resumed":{resumed},"took_s":{took:.6},"load_busy":{busy:.4},"suite":"{suite}"}}"#
+            r#"{{"handshakes":{total},"resumed":{resumed},"took_s":{took:.6},"load_busy":{busy:.4},{times},"suite":"{suite}"}}"#
         );
         return Ok(());
     }
