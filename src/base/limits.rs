@@ -193,6 +193,17 @@ pub const HANDSHAKES_MAX: usize = 16_384;
 pub const HEADS_BYTES_MAX: usize = 16 << 20;
 /// Such sockets that are heard before others have their turn.
 pub const HANDSHAKES_PER_TURN: usize = 64;
+/// And of those that speak TLS, the ones that keys are agreed on with and signed for: each takes up to a
+/// millisecond.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 2;
+/// Ciphertext that one read takes, and reads in a row that bring nothing but TLS's own messages.
+pub const TLS_READ_BYTES: usize = 32 * 1024;
+pub const TLS_READS_MAX: usize = 4;
+/// Ciphertext of one connection that is kept until the rest of its record or message has come: a record has
+/// up to 18 KiB, a message of the handshake may have several.
+pub const TLS_HELD_BYTES_MAX: usize = 64 * 1024;
+/// What is encrypted at once for one connection, and so what may wait for its socket besides its outbox.
+pub const TLS_SEALED_BYTES_MAX: usize = 32 * 1024;
 /// Sockets of one address at most, whose heads have not ended, and how many of the longest waiting are looked
 /// through for one of it.
 pub const HALF_OPEN_PER_ADDRESS: u32 = 512;

@@ -8,6 +8,7 @@ mod jwks;
 mod reload;
 mod service;
 mod systemd;
+mod tls;
 mod watch;
 
 use crate::io::runtime::Choice;

@@ -24,6 +24,8 @@ pub struct Environment(HashMap<String, OsString>);
 #[derive(Default)]
 pub struct Handed {
     pub data: Vec<TcpListener>,
+    /// For clients that speak TLS.
+    pub tls: Vec<TcpListener>,
     pub ops: Option<TcpListener>,
 }
 
@@ -37,6 +39,7 @@ pub struct Notifier {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Purpose {
     Data,
+    Tls,
     Ops,
 }
 
@@ -71,10 +74,11 @@ impl Environment {
         let Some(names) = self.text("LISTEN_FDNAMES") else { return Ok(vec![Purpose::Data; count]) };
         let purposes = names.split(':').map(|name| match name {
             "data" => Ok(Purpose::Data),
+            "tls" => Ok(Purpose::Tls),
             "ops" => Ok(Purpose::Ops),
             _ => Err(format!(
                 "a socket called {name:?} was handed over and nothing here listens on such; \
-                 set FileDescriptorName= of its socket unit to data or to ops"
+                 set FileDescriptorName= of its socket unit to data, to tls or to ops"
             )),
         });
         let purposes: Vec<Purpose> = purposes.collect::<Result<_, _>>()?;
@@ -98,6 +102,7 @@ impl Handed {
         for (purpose, listener) in purposes.into_iter().zip(taken) {
             match purpose {
                 Purpose::Data => handed.data.push(listener),
+                Purpose::Tls => handed.tls.push(listener),
                 Purpose::Ops if handed.ops.is_none() => handed.ops = Some(listener),
                 Purpose::Ops => {
                     let message = "LISTEN_FDS hands over two sockets for operators; keep one ListenStream= for them";

@@ -44,6 +44,7 @@ pub fn take_controls(edge: &Rc<Edge>) {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
             Control::Asks(asking) => engine::take_over(edge, *asking),
             Control::Entrance(entrance) => *edge.entrance.borrow_mut() = entrance,
+            Control::Tls(served) => *edge.tls.borrow_mut() = Some(served),
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain(pace) => edge.drain(pace),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),

@@ -10,12 +10,13 @@ use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
 use crate::io::entrance::Entrance;
+use crate::io::stream::Stream;
+use crate::io::tls::Served;
 use crate::io::{callers, users};
 use crate::kernel::Limits;
 use crate::shard::DrainPace;
 use crate::wire::dialect::DialectId;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub enum Control {
     Limits(Box<Limits>),
     /// Who may come in from now on.
     Entrance(Arc<Entrance>),
+    /// What TLS is spoken with from now on.
+    Tls(Served),
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,
@@ -45,13 +48,13 @@ pub enum Control {
 
 /// A request that was admitted and is not yet answered.
 pub struct Newcomer {
-    pub socket: OwnedFd,
+    pub socket: Stream,
     pub welcome: Welcome,
 }
 
 /// A request that another shard has read, and not answered.
 pub struct Asking {
-    pub socket: OwnedFd,
+    pub socket: Stream,
     pub peer: IpAddr,
     /// From its first byte on.
     pub bytes: Vec<u8>,

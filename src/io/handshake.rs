@@ -8,7 +8,9 @@
 use crate::admission::identity::Identity;
 use crate::admission::origins::{Allowed, Asked};
 use crate::admission::token::TokenRefused;
-use crate::base::limits::{DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX};
+use crate::base::limits::{
+    DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, TLS_HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX,
+};
 use crate::base::table::Key;
 use crate::io::callers::{Caller, Kind};
 use crate::io::control::{Control, Held, Newcomer, Welcome};
@@ -16,7 +18,9 @@ use crate::io::edge::Edge;
 use crate::io::engine;
 use crate::io::engine::requests::Asked as AskedOfEngine;
 use crate::io::entrance::{Entrance, Source};
-use crate::io::socket::{self, Shut};
+use crate::io::socket::Shut;
+use crate::io::stream::{Got, Stream};
+use crate::io::tls::News;
 use crate::io::waiting::{Guest, Stage};
 use crate::wire::codes::{CloseCode, ErrorCode};
 use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
@@ -25,7 +29,7 @@ use crate::wire::http::{self, Head, HeadScan};
 use crate::wire::{forwarded, frame};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// What somebody without a token is called, for showing to people.
@@ -49,9 +53,19 @@ pub struct Arrival {
 
 impl Arrival {
     /// A socket that somebody else had.
-    pub fn of(socket: OwnedFd, peer: IpAddr, is_watched: bool) -> Arrival {
+    pub fn of(socket: Stream, peer: IpAddr, is_watched: bool) -> Arrival {
         Arrival { guest: Guest { socket, peer, stage: Stage::start(), half_open: None }, is_watched }
     }
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub struct From {
+    pub peer: IpAddr,
+    /// Over TLS.
+    pub is_secured: bool,
+    /// It is the first of its socket.
+    pub is_first: bool,
 }
 
 /// What hearing a guest brought.
@@ -62,6 +76,8 @@ enum Heard {
     Again,
     /// It ended, or nobody listens to it any longer.
     Ended,
+    /// What it said is no TLS, and it was told so.
+    Garbled,
     Said(Verdict),
 }
 
@@ -85,7 +101,7 @@ pub struct Admit {
 }
 
 /// Starts the handshake of a socket.
-pub fn begin(edge: &Edge, socket: OwnedFd, peer: IpAddr) {
+pub fn begin(edge: &Edge, socket: Stream, peer: IpAddr) {
     let entrance = edge.entrance.borrow();
     // A proxy brings everybody: who they are is known once they have spoken.
     let is_proxy = entrance.is_proxy(peer);
@@ -118,17 +134,30 @@ pub fn begin(edge: &Edge, socket: OwnedFd, peer: IpAddr) {
         }
     }
     drop(entrance);
-    // Who has spoken already needs no place to wait.
-    let heard = hear(edge, &mut guest);
+    let heard = match guest.socket.is_secured() {
+        // Its handshake costs a lot: it waits for its turn.
+        true => Heard::Waits,
+        // Who has spoken already needs no place to wait.
+        false => hear(edge, &mut guest),
+    };
     go_on(edge, Arrival { guest, is_watched: false }, heard);
 }
 
 /// Hears guests that have something to say, a bounded number. Says whether more wait.
 pub fn hear_some(edge: &Edge) -> bool {
     let due = edge.waiting.borrow().to_hear().min(HANDSHAKES_PER_TURN);
+    let mut answered = 0;
     for _ in 0..due {
         let Some(key) = edge.waiting.borrow_mut().next_to_hear() else { break };
-        let heard = edge.waiting.borrow_mut().with(key, |guest| hear(edge, guest));
+        let heard = edge.waiting.borrow_mut().with(key, |guest| {
+            let heard = hear(edge, guest);
+            (heard, guest.socket.news(), guest.socket.owes().then(|| edge.watch_guest_for_room(&guest.socket, key)))
+        });
+        let heard = heard.map(|(heard, news, _)| {
+            answered += usize::from(news == Some(News::Answered));
+            edge.note_tls(news);
+            heard
+        });
         match heard {
             None => {}
             Some(Heard::Waits) => {
@@ -139,12 +168,15 @@ pub fn hear_some(edge: &Edge) -> bool {
                 }
             }
             Some(Heard::Again) => edge.waiting.borrow_mut().list(key),
-            Some(heard @ (Heard::Ended | Heard::Said(_))) => {
+            Some(heard @ (Heard::Ended | Heard::Garbled | Heard::Said(_))) => {
                 let guest = edge.waiting.borrow_mut().take(key);
                 if let Some(guest) = guest {
                     go_on(edge, Arrival { guest, is_watched: true }, heard);
                 }
             }
+        }
+        if answered >= TLS_HANDSHAKES_PER_TURN {
+            break;
         }
     }
     edge.waiting.borrow().to_hear() > 0
@@ -173,7 +205,7 @@ fn let_go(edge: &Edge, key: Option<Key>, reason: &'static str) -> bool {
 }
 
 /// Sees to it that descriptors are left when `newest` stays. `None`: there is nobody to go instead.
-fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
+fn make_room(edge: &Edge, newest: Stream) -> Option<Stream> {
     // The system gives the lowest number that is free, so below this one none is.
     let number = newest.as_raw_fd();
     if number < edge.descriptors.few_from {
@@ -181,7 +213,7 @@ fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
     }
     if spare_a_descriptor(edge) {
         // It takes the number that became free: high numbers stay a sign that few are left.
-        return Some(newest.try_clone().unwrap_or(newest));
+        return Some(newest.renumbered());
     }
     (number < edge.descriptors.last_from).then_some(newest)
 }
@@ -189,6 +221,10 @@ fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
 fn go_on(edge: &Edge, arrival: Arrival, heard: Heard) {
     match heard {
         Heard::Ended => {}
+        Heard::Garbled => {
+            edge.refuse_from("tls", arrival.guest.peer);
+            part(edge, arrival);
+        }
         Heard::Said(verdict) => follow(edge, arrival, verdict),
         Heard::Waits => drop(wait(edge, arrival)),
         Heard::Again => {
@@ -230,20 +266,23 @@ fn wait(edge: &Edge, arrival: Arrival) -> Option<Key> {
 /// Reads what a guest says, until it has said what it wants or says nothing more.
 fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
     let Guest { socket, peer, stage, .. } = guest;
+    let from = From { peer: *peer, is_secured: socket.is_secured(), is_first: true };
     edge.with_input(|input| match stage {
         Stage::Head { bytes, scan } => loop {
-            let got = match socket::receive(socket.as_raw_fd(), input) {
-                Ok(0) => return Heard::Ended,
-                Ok(got) => &input[..got],
+            let got = match socket.receive(input) {
+                Ok(Got { bytes: 0, .. }) => return Heard::Ended,
+                Ok(Got { bytes, .. }) => &input[..bytes],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Again,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Heard::Garbled,
                 Err(_) => return Heard::Ended,
             };
             // Nearly every head comes whole, and is read where it lies.
             let said = match bytes.is_empty() {
-                true => judge(edge, *peer, got, scan, true),
+                true => judge(edge, from, got, scan),
                 false => {
                     bytes.extend_from_slice(got);
-                    judge(edge, *peer, bytes, scan, true)
+                    judge(edge, from, bytes, scan)
                 }
             };
             match said {
@@ -254,10 +293,11 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
         },
         Stage::Answered { discarded } => {
             for _ in 0..DISCARDS_PER_TURN {
-                match socket::receive(socket.as_raw_fd(), input) {
-                    Ok(0) => return Heard::Ended,
-                    Ok(got) => *discarded += got,
+                match socket.receive(input) {
+                    Ok(Got { bytes: 0, .. }) => return Heard::Ended,
+                    Ok(Got { bytes, .. }) => *discarded += bytes,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Again,
                     Err(_) => return Heard::Ended,
                 }
                 if *discarded >= DISCARD_BYTES_MAX {
@@ -269,40 +309,32 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
     })
 }
 
-/// What becomes of the request that begins with `bytes`; `None`: its head has not ended. `is_first`: of
-/// its socket.
-pub fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan, is_first: bool) -> Option<Verdict> {
+/// What becomes of the request that begins with `bytes`; `None`: its head has not ended.
+pub fn judge(edge: &Edge, from: From, bytes: &[u8], scan: &mut HeadScan) -> Option<Verdict> {
     if !scan.is_complete(bytes) {
         return None;
     }
     match http::parse_head(bytes) {
         Ok(None) => None,
-        Ok(Some(head)) => Some(route(edge, peer, &head, bytes, is_first)),
+        Ok(Some(head)) => Some(route(edge, from, &head, bytes)),
         Err(error) => {
-            edge.refuse_from("head", peer);
+            edge.refuse_from("head", from.peer);
             let body = wire::error_body(ErrorCode::BadRequest, error.message());
             Some(Verdict::Answer(http::response(error.status(), &[JSON], &body, false)))
         }
     }
 }
 
-fn route(edge: &Edge, peer: IpAddr, head: &Head<'_>, bytes: &[u8], is_first: bool) -> Verdict {
+fn route(edge: &Edge, from: From, head: &Head<'_>, bytes: &[u8]) -> Verdict {
     let entrance = &*edge.entrance.borrow();
-    let source = entrance.source(peer, head);
+    let source = entrance.source(from.peer, head);
     let client = source.client;
-    let verdict = route_of(edge, entrance, source, head, bytes, is_first);
+    let verdict = route_of(edge, entrance, source, head, bytes, from);
     edge.audit_refusal(client, head.header("origin"));
     verdict
 }
 
-fn route_of(
-    edge: &Edge,
-    entrance: &Entrance,
-    source: Source,
-    head: &Head<'_>,
-    bytes: &[u8],
-    is_first: bool,
-) -> Verdict {
+fn route_of(edge: &Edge, entrance: &Entrance, source: Source, head: &Head<'_>, bytes: &[u8], from: From) -> Verdict {
     let rest = &bytes[head.len..];
     let mount = edge.mount_at(head.path);
     if source.is_malformed {
@@ -322,10 +354,12 @@ fn route_of(
             return limited(edge, "attempts", "network.attempts", retry);
         }
     }
+    // A listed proxy knows it better: TLS may be what it speaks with us alone.
     let scheme = source.is_proxied.then(|| forwarded::scheme(head)).flatten();
+    let scheme = scheme.or(from.is_secured.then_some("https"));
     let visit = Visit { entrance, client: source.client, caller, scheme, endpoint: None };
     if let Some(mount) = mount {
-        let is_counted = is_first && !source.is_proxied;
+        let is_counted = from.is_first && !source.is_proxied;
         let asked = engine::requests::judge(edge, &visit, mount, head, bytes, is_counted);
         return Verdict::Engine(Box::new(asked));
     }
@@ -482,9 +516,9 @@ fn going_away(edge: &Edge) -> Verdict {
 }
 
 /// Writes the last bytes to a socket and waits for its peer to close; the sweep bounds the time.
-pub fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
+pub fn end(edge: &Edge, mut arrival: Arrival, answer: &[u8]) {
     // An empty send buffer takes it whole; a peer that made it too small gets less.
-    if socket::send(arrival.guest.socket.as_raw_fd(), answer).is_ok() {
+    if arrival.guest.socket.send(answer).is_ok() {
         part(edge, arrival);
     }
 }
@@ -492,7 +526,7 @@ pub fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
 /// Waits for a peer to close that was told all there is.
 pub fn part(edge: &Edge, arrival: Arrival) {
     let Arrival { mut guest, is_watched } = arrival;
-    socket::shut(guest.socket.as_raw_fd(), Shut::Sending);
+    guest.socket.shut(Shut::Sending);
     guest.stage = Stage::Answered { discarded: 0 };
     wait(edge, Arrival { guest, is_watched });
 }
@@ -525,7 +559,7 @@ fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
 }
 
 /// Answers the upgrade and lets the core have the connection.
-fn open(edge: &Edge, socket: OwnedFd, is_watched: bool, welcome: Welcome) {
+fn open(edge: &Edge, socket: Stream, is_watched: bool, welcome: Welcome) {
     let peer = welcome.client;
     let (socket, verdict) = match edge.draining.get() {
         true => (socket, going_away(edge)),
@@ -546,6 +580,7 @@ mod tests {
     use crate::base::limits::{HEAD_BYTES_MAX, HEADS_BYTES_MAX};
     use crate::io::edge::sample::{SECRET, counters, edge};
     use crate::io::runtime::Driver;
+    use crate::io::socket;
     use std::io::Read;
     use std::net::Ipv4Addr;
     use std::os::unix::net::UnixStream;

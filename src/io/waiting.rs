@@ -6,13 +6,13 @@ use crate::base::limits::{HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_MAX, HEADS_BY
 use crate::base::table::{Key, Table};
 use crate::base::time::Instant;
 use crate::io::callers::{Caller, Counted};
+use crate::io::stream::Stream;
 use crate::wire::http::HeadScan;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 pub struct Guest {
-    pub socket: OwnedFd,
+    pub socket: Stream,
     pub peer: IpAddr,
     pub stage: Stage,
     /// Among those of its address, where these are limited.
@@ -36,8 +36,8 @@ impl Stage {
 impl Guest {
     fn bytes_held(&self) -> usize {
         match &self.stage {
-            Stage::Head { bytes, .. } => bytes.capacity(),
-            Stage::Answered { .. } => 0,
+            Stage::Head { bytes, .. } => bytes.capacity() + self.socket.bytes_held(),
+            Stage::Answered { .. } => self.socket.bytes_held(),
         }
     }
 }
@@ -183,8 +183,8 @@ mod tests {
         Instant::from_nanos(ms * 1_000_000)
     }
 
-    fn guest(socket: OwnedFd) -> Guest {
-        Guest { socket, peer: Ipv4Addr::LOCALHOST.into(), stage: Stage::start(), half_open: None }
+    fn guest(socket: impl Into<Stream>) -> Guest {
+        Guest { socket: socket.into(), peer: Ipv4Addr::LOCALHOST.into(), stage: Stage::start(), half_open: None }
     }
 
     fn some() -> Guest {
@@ -198,7 +198,7 @@ mod tests {
             .into_iter()
             .map(|deadline| {
                 let (ours, peer) = UnixStream::pair().unwrap();
-                (waiting.enter(guest(ours.into()), at(deadline)), peer)
+                (waiting.enter(guest(ours), at(deadline)), peer)
             })
             .unzip();
         assert!(waiting.take(keys[0]).is_some());

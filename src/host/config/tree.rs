@@ -170,6 +170,24 @@ sections! {
         conns_per_address: Option<u64> = number_or(UNLIMITED, "connections", 1, COUNT_MAX).live();
     }
 
+    /// TLS for clients, on ports of its own: `wss://` and `https://` (`docs/tls.md`). Files are followed: a
+    /// change counts within seconds, and what is wrong with it is said in the log while the former goes on.
+    tls: Tls {
+        /// Where clients connect with TLS. Empty: nowhere. Port 0 picks a free one; the `ready` line says which.
+        listen: String = text(ADDRESSES, "0.0.0.0:443,[::]:443", is_addresses, "");
+        /// A file with the certificate in PEM, the host's own first and then those between it and its
+        /// authority. It is shown to whoever names no host, or one that no `[[certificate]]` is for.
+        certificate_file: String = text(PATH, "/etc/ringroom/fullchain.pem", is_anything, "").live();
+        /// A file with its private key in PEM.
+        key_file: String = text(PATH, "/etc/ringroom/privkey.pem", is_anything, "").live();
+        /// The oldest version that is spoken.
+        min_version: String = one_of(&["1.2", "1.3"], "1.2").live();
+        /// Whether clients show certificates of their own, besides their tokens.
+        client_auth: String = one_of(&["none", "optional", "required"], "none").live();
+        /// A file with the authorities in PEM that vouch for clients.
+        client_ca_file: String = text(PATH, "/etc/ringroom/clients.pem", is_anything, "").live();
+    }
+
     /// How much is allowed, and for how long.
     limits: Limits {
         /// From the first byte of a connection to the end of its request.
@@ -391,6 +409,15 @@ lists! {
         manage: String = text(WhoRefused::ALLOWED, "role:moderator", is_who, "");
     }
 
+    /// More certificates, for hosts that clients name (SNI): each for the names in it, `*.` before a name for
+    /// any one label. Of several for one host the first counts whose kind of key the client knows.
+    certificate: Certificate needs certificate_file is_live true {
+        /// As `tls.certificate_file`.
+        certificate_file: String = text(PATH, "/etc/ringroom/other.pem", is_something, "");
+        /// As `tls.key_file`. Where none is named it is in the file of the certificate.
+        key_file: String = text(PATH, "/etc/ringroom/other.key", is_something, "");
+    }
+
     /// Names that clients of Socket.IO have for what they ask: an event of theirs, the request that it is, and
     /// what that request's fields are made of. Holds in all namespaces; an event without a row is its own
     /// request. `docs/socketio.md` has examples under *Names of your own*.
@@ -445,6 +472,7 @@ pub fn key(path: &str) -> Option<&'static Key> {
 }
 
 const ADDRESS: &str = "an address with a port";
+const ADDRESSES: &str = "addresses with ports, with commas between, or nothing";
 const CPUS: &str = "\"auto\", \"none\", or numbers of processors";
 const PATH: &str = "the path of a file, or nothing";
 const NAMESPACES: &str =
@@ -467,6 +495,10 @@ const ROLES: &str = "roles with commas between";
 /// Whether there is such an address is found out when it is looked up.
 fn is_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn is_addresses(text: &str) -> bool {
+    items(text).all(is_address)
 }
 
 fn is_cpus(text: &str) -> bool {

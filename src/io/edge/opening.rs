@@ -10,12 +10,12 @@ use crate::io::control::{Held, Welcome};
 use crate::io::crowd::Counted;
 use crate::io::readiness::Who;
 use crate::io::rows::Row;
+use crate::io::stream::Stream;
 use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Opening};
 use crate::wire::dialect::DialectId;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 impl Edge {
     /// The identity that `token` proves here and now.
@@ -45,7 +45,7 @@ impl Edge {
     }
 
     /// Takes a socket into the core, or gives it back: the shard is full. `is_watched`: it was a guest.
-    pub fn open(&self, socket: OwnedFd, is_watched: bool, welcome: Welcome) -> Result<ConnId, OwnedFd> {
+    pub fn open(&self, socket: Stream, is_watched: bool, welcome: Welcome) -> Result<ConnId, Stream> {
         self.within(|state, now| {
             let Welcome { answer, rest, identity, dialect, client, counted, held } = welcome;
             let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
@@ -58,7 +58,7 @@ impl Edge {
     }
 
     /// A slot for a connection, told of when `socket` has something; `None`: there is none.
-    pub(super) fn reserve(&self, state: &mut State, now: Now, socket: &OwnedFd, is_watched: bool) -> Option<ConnId> {
+    pub(super) fn reserve(&self, state: &mut State, now: Now, socket: &Stream, is_watched: bool) -> Option<ConnId> {
         let conn = state.shard.reserve()?;
         let watched = match is_watched {
             true => state.readiness.rename(socket, Who::Conn(conn)),
@@ -77,11 +77,12 @@ impl Edge {
         &self,
         state: &mut State,
         conn: ConnId,
-        socket: OwnedFd,
+        socket: Stream,
         (dialect, rest): (DialectId, Vec<u8>),
         (counted, held): (Option<Counted>, Held),
     ) {
         let limits = state.shard.message_limits(dialect);
+        let is_secured = socket.is_secured();
         let mut row = Row::new(conn, socket, dialect, rest, limits);
         if row.has_more() {
             row.queue(&mut state.unread);
@@ -91,6 +92,7 @@ impl Edge {
         let mut counters = self.counters.borrow_mut();
         counters.opened += 1;
         counters.connections_now += 1;
+        counters.tls_connections_now += u64::from(is_secured);
         drop(counters);
         self.came_in();
     }
@@ -109,7 +111,7 @@ impl Edge {
     }
 
     /// Has a guest told of that becomes readable.
-    pub fn watch_guest(&self, socket: &OwnedFd, key: Key, is_watched: bool) -> io::Result<()> {
+    pub fn watch_guest(&self, socket: &Stream, key: Key, is_watched: bool) -> io::Result<()> {
         let readiness = &self.state.borrow().readiness;
         match is_watched {
             true => readiness.rename(socket, Who::Guest(key)),
@@ -117,21 +119,27 @@ impl Edge {
         }
     }
 
+    /// Has a guest told of that takes bytes again, too.
+    pub fn watch_guest_for_room(&self, socket: &Stream, key: Key) -> io::Result<()> {
+        self.state.borrow().readiness.await_room(socket, Who::Guest(key))
+    }
+
     /// No longer: it goes to another shard.
-    pub fn forget_guest(&self, socket: &OwnedFd) -> io::Result<()> {
+    pub fn forget_guest(&self, socket: &Stream) -> io::Result<()> {
         self.state.borrow().readiness.forget(socket)
     }
 
     /// The socket has ended: closes it.
     pub(super) fn gone(&self, conn: ConnId) {
         self.within(|state, now| {
-            if state.rows.remove(conn).is_none() {
-                return;
-            }
+            let Some(row) = state.rows.remove(conn) else { return };
+            let is_secured = row.socket.is_secured();
+            drop(row);
             state.sessions.forget(conn);
             let mut counters = self.counters.borrow_mut();
             counters.closed += 1;
             counters.connections_now -= 1;
+            counters.tls_connections_now -= u64::from(is_secured);
             drop(counters);
             state.timing.step(&mut state.shard, now, Input::Gone { conn }, &mut state.effects);
         });

@@ -43,7 +43,7 @@ impl Edge {
     pub fn look(&self) {
         self.count(|counters| counters.looks += 1);
         self.within(|state, now| {
-            let State { shard, effects, readiness, rows, unread, .. } = state;
+            let State { shard, effects, readiness, rows, unread, flushing, .. } = state;
             readiness.look(|ready| {
                 self.worked.raise();
                 let conn = match ready.who {
@@ -66,7 +66,12 @@ impl Edge {
                     row.is_ended |= ready.is_ended;
                     row.queue(unread);
                 }
-                if ready.is_writable && row.is_blocked {
+                if ready.is_writable && row.socket.owes() {
+                    // What is encrypted goes first; the core is told when it has gone.
+                    row.is_blocked = false;
+                    flushing.list_again(conn);
+                    self.flush.raise();
+                } else if ready.is_writable && row.is_blocked {
                     row.is_blocked = false;
                     shard.step(now, Input::Writable { conn }, effects);
                 }

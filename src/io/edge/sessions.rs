@@ -14,6 +14,7 @@ use crate::io::engine::regulars::{self, Answer, Parked, Post, Posted, Stage, Wri
 use crate::io::engine::requests::{Candidate, Of, WebSocket};
 use crate::io::readiness::Who;
 use crate::io::socket;
+use crate::io::stream::Stream;
 use crate::kernel::carriers::{Entrant, PollAnswer, PollId, Transport};
 use crate::kernel::ids::ConnId;
 use crate::kernel::mounts::EngineSettings;
@@ -26,7 +27,7 @@ use crate::wire::http;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ impl Edge {
     }
 
     /// Has a regular told of that has something or takes more.
-    pub fn watch_regular(&self, socket: &OwnedFd, key: Key, is_watched: bool) -> io::Result<()> {
+    pub fn watch_regular(&self, socket: &Stream, key: Key, is_watched: bool) -> io::Result<()> {
         let readiness = &self.state.borrow().readiness;
         match is_watched {
             true => readiness.rename(socket, Who::Regular(key)),
@@ -129,12 +130,12 @@ impl Edge {
     /// `is_watched`: somebody else had it.
     pub fn open_websocket(
         &self,
-        socket: OwnedFd,
+        socket: Stream,
         peer: IpAddr,
         is_watched: bool,
         websocket: WebSocket,
         rest: Vec<u8>,
-    ) -> Result<(), OwnedFd> {
+    ) -> Result<(), Stream> {
         self.within(|state, now| {
             let WebSocket { mut answer, dialect, of } = websocket;
             let Some(secret) = random() else { return Err(socket) };

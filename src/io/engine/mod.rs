@@ -15,8 +15,7 @@ use crate::base::limits::HEAD_BYTES_MAX;
 use crate::base::table::Key;
 use crate::io::control::{Asking, Control};
 use crate::io::edge::{Edge, Heard as Taken};
-use crate::io::handshake::{self, Arrival, FULL, Verdict};
-use crate::io::socket;
+use crate::io::handshake::{self, Arrival, FULL, From, Verdict};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::shard::Input;
 use crate::wire::body::BodyRefused;
@@ -24,7 +23,6 @@ use crate::wire::codes::ErrorCode;
 use answers::{CONTINUE, Manner, Refusal};
 use regulars::{Answer, Parked, Post, Posted, Regular, Stage, Written};
 use requests::{Asked, Candidate, SESSION_TOO_LARGE, WebSocket, What};
-use std::os::fd::AsRawFd;
 
 /// What hearing a regular brought.
 enum Heard {
@@ -251,10 +249,10 @@ fn hear(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
 }
 
 fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
-    let peer = regular.peer;
+    let from = From { peer: regular.peer, is_secured: regular.socket.is_secured(), is_first: false };
     let Stage::Asks { bytes, scan } = &mut regular.stage else { return Heard::Waits };
     // What came with an earlier request, or from another shard.
-    if let Some(verdict) = handshake::judge(edge, peer, bytes, scan, false) {
+    if let Some(verdict) = handshake::judge(edge, from, bytes, scan) {
         bytes.clear();
         return Heard::Said(verdict);
     }
@@ -262,6 +260,7 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
         // What is behind a head waits, so no more than one is read.
         let most = input.len().min(HEAD_BYTES_MAX);
         let got = match regular.receive(&mut input[..most]) {
+            None if regular.is_readable => return Heard::Again,
             None => return Heard::Waits,
             Some(0) => return Heard::Ended,
             Some(got) => &input[..got],
@@ -273,13 +272,13 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
         let Stage::Asks { bytes, scan } = &mut regular.stage else { return Heard::Waits };
         // Nearly every head comes whole, and is read where it lies.
         if bytes.is_empty() {
-            match handshake::judge(edge, peer, got, scan, false) {
+            match handshake::judge(edge, from, got, scan) {
                 Some(verdict) => return Heard::Said(verdict),
                 None => bytes.extend_from_slice(got),
             }
         } else {
             bytes.extend_from_slice(got);
-            if let Some(verdict) = handshake::judge(edge, peer, bytes, scan, false) {
+            if let Some(verdict) = handshake::judge(edge, from, bytes, scan) {
                 *bytes = Vec::new();
                 return Heard::Said(verdict);
             }
@@ -289,6 +288,7 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
 
 fn hear_body(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
     let got = match regular.receive(input) {
+        None if regular.is_readable => return Heard::Again,
         None => return Heard::Waits,
         Some(0) => return Heard::Ended,
         Some(got) => &input[..got],
@@ -380,7 +380,7 @@ fn post(edge: &Edge, key: Key, post: Post, expects: bool, rest: &[u8]) {
         let is_whole = take_body(regular, rest)?;
         if !is_whole && !is_empty && expects {
             // A socket that is empty takes so little.
-            let _ = socket::send(regular.socket.as_raw_fd(), CONTINUE);
+            let _ = regular.socket.send(CONTINUE);
         }
         Ok(is_whole)
     });

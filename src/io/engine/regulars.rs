@@ -8,7 +8,7 @@ use crate::base::limits::{KEEP_ALIVE_TIME, REGULARS_BYTES_MAX, REGULARS_MAX, STA
 use crate::base::table::{Key, Table};
 use crate::base::time::Instant;
 use crate::io::engine::answers::Manner;
-use crate::io::socket;
+use crate::io::stream::{Got, Stream};
 use crate::kernel::carriers::PollId;
 use crate::kernel::ids::ConnId;
 use crate::wire::body::Body;
@@ -16,11 +16,10 @@ use crate::wire::http::HeadScan;
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 pub struct Regular {
-    pub socket: OwnedFd,
+    pub socket: Stream,
     pub peer: IpAddr,
     pub stage: Stage,
     /// The socket said that it has something, once, and it was not all read.
@@ -105,8 +104,10 @@ impl Stage {
 }
 
 impl Regular {
-    pub fn new(socket: OwnedFd, peer: IpAddr, bytes: Vec<u8>) -> Regular {
-        Regular { socket, peer, stage: Stage::asks(bytes), is_readable: false, is_ended: false }
+    pub fn new(socket: Stream, peer: IpAddr, bytes: Vec<u8>) -> Regular {
+        // What was taken from the socket already nobody tells of.
+        let is_readable = socket.has_over();
+        Regular { socket, peer, stage: Stage::asks(bytes), is_readable, is_ended: false }
     }
 
     /// Reads what the socket has, as much as fits; `None`: nothing for now. Zero bytes: it has ended.
@@ -114,16 +115,16 @@ impl Regular {
         if !self.is_readable {
             return None;
         }
-        match socket::receive(self.socket.as_raw_fd(), into) {
-            Ok(got) => {
-                // A read that did not fill its buffer took all, and what comes later is told.
-                self.is_readable = got == into.len() || self.is_ended;
-                Some(got)
+        match self.socket.receive(into) {
+            Ok(Got { bytes, has_more }) => {
+                self.is_readable = has_more || self.is_ended;
+                Some(bytes)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
                 None
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(_) => Some(0),
         }
     }
@@ -140,16 +141,15 @@ impl Regular {
             Stage::IsTold(_) => unreachable!("nothing was heard since"),
         };
         let bytes = head.len() + body.len();
-        let fd = self.socket.as_raw_fd();
         let sent = match body {
-            [] => socket::send(fd, &head),
-            body => socket::send_gathered(fd, &[&head, body], &mut Vec::with_capacity(2)),
+            [] => self.socket.send(&head),
+            body => self.socket.send_gathered(&[&head, body]),
         };
         let (took, is_broken) = match sent {
             Ok(took) => (took, false),
             Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
         };
-        if took == bytes && keeps {
+        if took == bytes && keeps && !self.socket.owes() {
             self.stage = Stage::asks(ahead);
             return (Written::Whole, took);
         }
@@ -161,7 +161,7 @@ impl Regular {
             }
         };
         let told = Told { conn, rest, at: 0, keeps, is_broken, ahead };
-        let written = told.written();
+        let written = told.written(&self.socket);
         self.stage = Stage::IsTold(Box::new(told));
         (written, took)
     }
@@ -172,13 +172,18 @@ impl Regular {
         let Stage::IsTold(told) = &mut self.stage else { return (Written::Whole, None, 0) };
         let before = told.at;
         while !told.is_broken && told.at < told.rest.len() {
-            match socket::send(self.socket.as_raw_fd(), &told.rest[told.at..]) {
+            match self.socket.send(&told.rest[told.at..]) {
                 Ok(took) => told.at += took,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => told.is_broken = true,
             }
         }
-        let (written, conn, took) = (told.written(), told.conn, told.at - before);
+        if !told.is_broken
+            && let Err(error) = self.socket.flush()
+        {
+            told.is_broken = error.kind() != io::ErrorKind::WouldBlock;
+        }
+        let (written, conn, took) = (told.written(&self.socket), told.conn, told.at - before);
         if written == Written::Whole {
             let ahead = std::mem::take(&mut told.ahead);
             self.stage = Stage::asks(ahead);
@@ -193,11 +198,15 @@ impl Regular {
             Stage::Posts(_) => self.is_readable,
             Stage::Waits(_) => self.is_ended,
             Stage::IsHeard(_) => false,
-            Stage::IsTold(told) => told.written() != Written::Partly,
+            Stage::IsTold(told) => told.written(&self.socket) != Written::Partly,
         }
     }
 
     fn bytes_held(&self) -> usize {
+        self.socket.bytes_held() + self.bytes_of_stage()
+    }
+
+    fn bytes_of_stage(&self) -> usize {
         match &self.stage {
             Stage::Asks { bytes, .. } => bytes.capacity(),
             Stage::Posts(post) => post.body.bytes_held(),
@@ -209,10 +218,11 @@ impl Regular {
 }
 
 impl Told {
-    fn written(&self) -> Written {
+    /// `socket`: what was encrypted for it may still be with it.
+    fn written(&self, socket: &Stream) -> Written {
         match self.keeps {
             _ if self.is_broken => Written::Broken,
-            _ if self.at < self.rest.len() => Written::Partly,
+            _ if self.at < self.rest.len() || socket.owes() => Written::Partly,
             true => Written::Whole,
             false => Written::Last,
         }
@@ -245,7 +255,7 @@ struct Row {
 }
 
 // One for each client that polls.
-const _: () = assert!(size_of::<Row>() <= 96);
+const _: () = assert!(size_of::<Row>() <= 112);
 
 #[derive(Clone, Copy)]
 struct Ends {
@@ -388,6 +398,12 @@ impl Regulars {
         row.regular.is_readable |= is_readable;
         row.regular.is_ended |= is_ended;
         let is_told = matches!(row.regular.stage, Stage::IsTold(_));
+        if is_writable && !is_told && row.regular.socket.owes() {
+            // Messages of TLS itself. Whether the peer is there yet a read finds out.
+            let before = row.regular.bytes_held();
+            let _ = row.regular.socket.flush();
+            self.bytes_held = self.bytes_held - before + row.regular.bytes_held();
+        }
         let is_due = row.regular.has_more() || is_told && is_writable;
         if is_due {
             self.list(key);
@@ -447,7 +463,9 @@ pub fn key_of(poll: PollId) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::socket;
     use std::net::Ipv4Addr;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     const TALKING: Duration = Duration::from_secs(10);
