@@ -62,7 +62,7 @@ class Door:
             with await self.shaken(**speech) as secured:
                 await answer(secured)
         except ssl.SSLError as error:
-            return error.reason or str(error)
+            return str(error).upper().replace(" ", "_")
         return None
 
 
