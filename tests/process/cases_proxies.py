@@ -10,10 +10,12 @@ import re
 import socket
 import tempfile
 
+from certificates import Authority
 from sse_client import Stream, emit
 from support import (
     PATIENCE_S, Client, Gateway, case, count, counted, fresh, handshake, token, until,
 )
+from tls_door import secured
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEPLOY = os.path.join(HERE, "..", "..", "deploy")
@@ -70,8 +72,8 @@ class Proxy:
             assert " send-proxy-v2" in text, text
             text = text.replace(" send-proxy-v2", " send-proxy")
         if name == "caddy":
-            # It would listen on a port that is everybody's.
-            text = "{\n\tadmin off\n}\n" + text
+            # It would listen on ports that are everybody's.
+            text = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + text
         text = edit(text)
         if os.geteuid() != 0:
             # Nobody else can be become.
@@ -275,6 +277,82 @@ async def streams_come_through_proxies_at_once_and_end_with_their_clients(start)
             assert (await again.push("said", room))["data"] == {"number": 6}, name
             await again.drop()
             await native.close()
+
+
+def secured_by(name, certificate, folder):
+    """What makes of a deployed file one that ends TLS: the lines that stand there as comments, at this test's places."""
+    both = os.path.join(folder, "both.pem")
+    with open(both, "wb") as file:
+        for path in (certificate.path, certificate.key_path):
+            with open(path, "rb") as one:
+                file.write(one.read())
+    ours, here = {
+        "nginx": (
+            r"listen (127\.0\.0\.1:\d+);", rf"listen \1 ssl;\n        ssl_certificate {certificate.path};\n        ssl_certificate_key {certificate.key_path};",
+        ),
+        "haproxy": (r"bind (127\.0\.0\.1:\d+)", rf"bind \1 ssl crt {both} alpn h2,http/1.1"),
+        "caddy": (r"http://(:\d+) {", rf"https://localhost\1 {{\n\ttls {certificate.path} {certificate.key_path}"),
+    }[name]
+
+    def edit(text):
+        text, changed = re.subn(ours, here, text)
+        assert changed == 1, text
+        return text
+
+    return edit
+
+
+class Secured:
+    """A proxy's port of TLS, in a gateway's place."""
+
+    def __init__(self, proxy, authority):
+        self.host, self.port = proxy.host, proxy.port
+        self.url = f"wss://localhost:{self.port}/ws"
+        self.ssl = authority.context()
+
+
+@case(own=True)
+async def proxies_that_end_tls_say_so(start):
+    with Authority.here() as authority:
+        # nginx reads it before it becomes somebody else.
+        certificate = authority.issued()
+        async for name, gateway in each(start, OF_REQUESTS):
+            async with Proxy.before(gateway, name, edit=secured_by(name, certificate, authority.folder)) as proxy:
+                door = Secured(proxy, authority)
+                client = await Client.open(door, fresh("secured"))
+                await client.ok("ping")
+                await client.close()
+                for scheme, code in (("https", 101), ("http", 403)):
+                    host = f"localhost:{proxy.port}"
+                    request = handshake(door, token(fresh("page")), Host=host, Origin=f"{scheme}://{host}")
+                    reader, writer = await asyncio.open_connection(door.host, door.port, ssl=door.ssl, server_hostname="localhost")
+                    writer.write(request.encode())
+                    line = await asyncio.wait_for(reader.readline(), PATIENCE_S)
+                    writer.transport.abort()
+                    assert int(line.split()[1]) == code, (name, scheme, line)
+
+
+@case(own=True, both_ios=True)
+async def tls_passes_through_proxies_to_ringroom(start):
+    async with secured(start, RINGROOM_NETWORK__DENY="127.9.0.1", **NAMED) as door:
+        for name in OF_BYTES:
+            async with Proxy.before(door, name) as proxy:
+                through = Secured(proxy, door.authority)
+                alice, bob = [await Client.open(through, fresh("secured")) for _ in range(2)]
+                room = fresh("chat:secured")
+                await alice.join(room)
+                await bob.join(room)
+                await bob.publish(room, "said", {"text": "größe"})
+                assert (await alice.push("said", room))["data"] == {"text": "größe"}
+                await alice.close()
+                await bob.close()
+                async with counted(door, "refused.network"):
+                    reader, writer = await asyncio.open_connection(proxy.host, proxy.port, local_addr=("127.9.0.1", 0))
+                    try:
+                        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b"", "its address is known before its handshake"
+                    except ConnectionResetError:
+                        pass
+                    writer.close()
 
 
 @case(own=True)
