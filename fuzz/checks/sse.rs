@@ -98,6 +98,8 @@ fn pushes_are_events(name: &str, data: &[u8]) {
     let mut out = b": before\n\n".to_vec();
     sse::translate(&mut out, &frame);
     let json = std::str::from_utf8(&frame[payload_start(&frame)..]).expect("UTF-8");
+    // An `EventSource` says of itself that it is open.
+    let name = if name == "open" { "event:open" } else { name };
     assert_eq!(events(&out), [(name.to_owned(), with_line_feeds(json))]);
 }
 
@@ -116,7 +118,7 @@ fn ends_are_events(reason: &str, list: u64) {
     sse::retry(&mut out, Duration::from_millis(list));
     sse::close(&mut out, code, reason);
     let [(name, data)] = &events(&out)[..] else { panic!("{out:?} is not one event") };
-    assert_eq!(name, "close");
+    assert_eq!(name, "connection:closed");
     let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
     assert_eq!(data, serde_json::json!({"code": code, "reason": reason}));
     assert!(out.starts_with(format!("retry: {list}\n").as_bytes()));

@@ -53,7 +53,8 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
         return Verdict::Engine(Box::new(Asked { what, manner, rest: rest.to_vec() }));
     }
     if head.method != "GET" {
-        return refuse("method", 405, ErrorCode::BadRequest, "ask for /sse with GET; send with POST /emit");
+        edge.refuse("method");
+        return Verdict::Answer(manner.not_allowed("GET, OPTIONS", "ask for /sse with GET; send with POST /emit"));
     }
     if is_doubtful(head) {
         return refuse("head", 400, ErrorCode::BadRequest, "this request has a body, or several hosts");
@@ -75,8 +76,10 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
         edge.refuse("rooms");
         return Verdict::Answer(manner.too_many(Limit::RoomsPerRequest, message));
     }
+    // What cannot be read is a place that nobody gave out, and not none.
+    let header = head.values(LAST_EVENT_HEADER).next().map(String::from_utf8_lossy);
     let query = || head.query_value(LAST_EVENT_QUERY);
-    let last = head.header(LAST_EVENT_HEADER).map(Cow::Borrowed).or_else(query).filter(|last| !last.is_empty());
+    let last = header.or_else(query).filter(|last| !last.is_empty());
     let wanted = Wanted {
         is_anonymous: token.is_none(),
         rooms: rooms.into_iter().map(Box::from).collect(),
@@ -108,12 +111,11 @@ pub fn judge_emit(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) 
         return Asked { what, manner, rest: rest.to_vec() };
     }
     if head.method != "POST" {
-        return refuse("method", 405, ErrorCode::BadRequest, "send with POST");
+        edge.refuse("method");
+        return refused(What::Refused(manner.not_allowed("POST, OPTIONS", "send with POST")));
     }
     let expects = head.header("expect");
-    if head.headers_named("host").count() > 1
-        || expects.is_some_and(|expects| !expects.eq_ignore_ascii_case("100-continue"))
-    {
+    if is_of_unclear_host(head) || expects.is_some_and(|expects| !expects.eq_ignore_ascii_case("100-continue")) {
         return refuse("head", 400, ErrorCode::BadRequest, "the request head is malformed");
     }
     let now = edge.clock.now().at;
@@ -179,7 +181,13 @@ fn page<'a>(edge: &Edge, visit: &Visit<'_>, head: &Head<'a>) -> Result<(Manner, 
 
 /// Whether the next request might be found in this one, or a proxy has mistaken it.
 fn is_doubtful(head: &Head<'_>) -> bool {
-    has_body(head) || head.headers_named("host").count() > 1
+    has_body(head) || is_of_unclear_host(head)
+}
+
+/// `RFC 9112` section 3.2.
+fn is_of_unclear_host(head: &Head<'_>) -> bool {
+    let hosts = head.headers_named("host").count();
+    hosts > 1 || hosts == 0 && head.minor_version > 0
 }
 
 fn deny(edge: &Edge, manner: &Manner, denied: Denied) -> Vec<u8> {

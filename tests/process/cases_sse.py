@@ -1,57 +1,23 @@
-"""Server-sent events at `/sse` and what their clients say at `/emit`, by hand: streams are read by a strict parser of
-the HTML specification (`sse_client.py`), beside native clients in the same rooms."""
+"""Server-sent events at `/sse`, read by a strict parser of the HTML specification (`sse_client.py`), beside native
+clients in the same rooms."""
 
 import asyncio
 import json
 import random
 import re
+import resource
 import signal
 import time
 
-from cases_limits import DEFAULT
 from cases_msgpack import Packed
-from cases_slow import NARROW, FILL
+from cases_slow import FILL, NARROW
 from cases_socketio import grows_by_at_most
 from engine_client import Http, request
-from sse_client import CONTENT_TYPE, PATH, LineParser, Parser, Stream, body_of, emit, said
-from support import PATIENCE_S, Client, Neighbour, Raw, case, count, counted, fresh, handshake, token, until
-
-NONE_RECOVERED = {"recovered": False, "replayed": 0, "gap": True}
-
-
-def recovered(replayed):
-    return {"recovered": True, "replayed": replayed, "gap": False}
-
-
-def error_of(answer, status, *codes):
-    """The error of a refusal, of which status and code are looked at."""
-    assert answer.status == status, (status, answer)
-    assert answer.headers["content-type"].startswith("application/json"), answer
-    error = answer.json()["error"]
-    assert error["code"] in codes and error["message"], (codes, answer)
-    return error
-
-
-async def users_at_home(gateway):
-    """A user for each shard, whose home it is."""
-    homes = {}
-
-    async def connections():
-        return [shard["connections_now"] for shard in (await gateway.stats())["shards"]]
-
-    while len(homes) < gateway.shards:
-        user, before = fresh("home"), await connections()
-        client = await Client.open(gateway, user)
-        grown = [at for at, (was, now) in enumerate(zip(before, await connections())) if now > was]
-        await client.close()
-        await until(lambda: settled(gateway, sum(before)), "the client to be gone")
-        assert len(grown) == 1, grown
-        homes.setdefault(grown[0], user)
-    return [homes[at] for at in sorted(homes)]
-
-
-async def settled(gateway, connections):
-    return (await gateway.stats())["connections_now"] == connections
+from sse_client import (
+    CLOSED, CONTENT_TYPE, JOINED, NONE_RECOVERED, PATH, TOLD_AS, LineParser, Parser, Stream, body_of, emit, error_of,
+    recovered, said, settled, users_at_home,
+)
+from support import PATIENCE_S, Client, Neighbour, Raw, case, count, fresh, handshake, token, until
 
 
 # The greeting.
@@ -136,13 +102,11 @@ async def what_is_said_behind_the_question_is_nobodys(gateway):
             native = await Client.open(gateway, fresh("native"))
             ack = await native.publish(room, "chat", {})
 
-            def told():
-                return stream.ended or stream.waiting("chat")
-
-            await until(told, "the stream to go on or to end")
+            await until(lambda: stream.ended or stream.waiting("chat"), "the stream to go on or to end")
             for push in stream.waiting("chat"):
                 assert push["mid"] == ack["mid"], push
-            assert set(event.type for event in stream.events) <= {"connected", "reply", "chat", "close", "room:member-joined"}
+            told = {event.type for event in stream.events}
+            assert told <= {"connected", JOINED, "chat", CLOSED, "room:member-joined"}, told
             await native.close()
             await stream.drop()
             await asyncio.gather(writing, return_exceptions=True)
@@ -160,7 +124,10 @@ async def rooms_of_the_query_are_joined_and_each_is_answered(start):
         for room in good:
             for _ in range(3):
                 await native.publish(room, "chat", {})
-        bad = {"platform.security": "forbidden", "no such name!": "bad_request", "user:somebody": "forbidden", "größe": "bad_request"}
+        bad = {
+            "platform.security": "forbidden", "user:somebody": "forbidden", "no such name!": "bad_request",
+            "größe": "bad_request",
+        }
         asked = [*good[:3], *bad, *good[3:], good[0]]
         stream = await Stream.open(gateway, fresh("reader"), asked)
         for room in good:
@@ -200,9 +167,7 @@ async def a_stream_has_the_limits_on_rooms_of_everybody(start):
     error = (await stream.reply(rooms[3]))["error"]
     assert (error["code"], error["limit"]) == ("too_many", "rooms_per_conn"), error
     answer = await (await Stream.begun(gateway, fresh("reader"), rooms)).refused()
-    assert 400 <= answer.status < 500, answer
-    error = answer.json()["error"]
-    assert (error["code"], error["limit"]) == ("too_many", "rooms_per_request"), error
+    assert error_of(answer, 422, "too_many")["limit"] == "rooms_per_request"
     await stream.drop()
 
 
@@ -248,7 +213,7 @@ async def a_stream_is_told_what_a_native_client_is_told(start):
                 await stream.joined(room)
         texts = [
             '{"a":1}', '{ "b" : 1,\t"a":[1.50, -0, 1e5 ,"\\u00e9\\/é🎉"] }', '"just text"', "null", "[]", '""',
-            '"\\n\\r\\nid: 7\\n\\nevent: x\\ndata: y"', '"\u2028\u2029\u0085\u000b"'.replace("\u000b", ""), '{"a":1,"a":2}',
+            '"\\n\\r\\nid: 7\\n\\nevent: x\\ndata: y"', '"\u2028\u2029\u0085"', '{"a":1,"a":2}',
             '"' + "x" * 70_000 + '"', '"data: x"', '"\ufeff: x"', "12345678901234567890",
         ]
         for number, text in enumerate(texts):
@@ -259,9 +224,10 @@ async def a_stream_is_told_what_a_native_client_is_told(start):
         for room in rooms:
             await packed.publish(room, "told", {"blob": b"\0\xff" * 10, "n": 2})
             for stream in streams:
-                await said(gateway, stream, "room:publish", {"room": room, "event": "told", "data": {"by": stream.user}})
-        for room in rooms:
-            for _ in range(sum(number % len(rooms) == rooms.index(room) for number in range(len(texts))) + 1 + len(streams)):
+                by = {"by": stream.user}
+                await said(gateway, stream, "room:publish", {"room": room, "event": "told", "data": by})
+        for at, room in enumerate(rooms):
+            for _ in range(len(texts[at :: len(rooms)]) + 1 + len(streams)):
                 want = await native.push("told", room)
                 for stream in streams:
                     push = await stream.push("told", room)
@@ -292,19 +258,25 @@ async def line_ends_of_a_payload_cannot_be_taken_for_the_streams_own(gateway):
     chance = random.Random(seed)
     ends = ["\n", "\r", "\r\n", "\n\n", "\r\r", "\r\n\r\n", "\n\r", " \n", "\t\r\n ", "\n: ", "\n"]
 
+    space = ["", "", " ", "\t", "\n", "\r", "\r\n", "\n\n", "\r\r\n", "\n\r"]
+    words = ["id: 1", "event: x", "data: y", "retry: 1", ": c", "", "\n\n", "größe 🎉"]
+
     def gap():
-        return "".join(chance.choice(["", "", " ", "\t", "\n", "\r", "\r\n", "\n\n", "\r\r\n", "\n\r"]) for _ in range(3))
+        return "".join(chance.choices(space, k=3))
 
     def value(depth):
         kind = chance.randrange(6 if depth < 3 else 3)
         if kind == 0:
             return chance.choice(["1", "null", "true", "-1.5e3", "0"])
         if kind < 3:
-            return json.dumps(chance.choice(["id: 1", "event: x", "data: y", "retry: 1", ": c", "", "\n\n", "größe 🎉"]))
+            return json.dumps(chance.choice(words))
         if kind < 5:
             inside = [gap() + value(depth + 1) + gap() for _ in range(chance.randrange(4))]
             return "[" + (",".join(inside) or gap()) + "]"
-        named = [gap() + json.dumps(f"id: {n}\n") + gap() + ":" + gap() + value(depth + 1) + gap() for n in range(chance.randrange(4))]
+        named = [
+            gap() + json.dumps(f"id: {n}\n") + gap() + ":" + gap() + value(depth + 1) + gap()
+            for n in range(chance.randrange(4))
+        ]
         return "{" + (",".join(named) or gap()) + "}"
 
     texts = ['{%s"a"%s:%s1%s}' % (end, end, end, end) for end in ends if ":" not in end]
@@ -329,16 +301,21 @@ async def line_ends_of_a_payload_cannot_be_taken_for_the_streams_own(gateway):
 
 
 @case
-async def events_that_are_called_as_the_streams_own_are_told_apart_by_what_they_hold(gateway):
+async def nobody_can_publish_what_looks_like_the_streams_own_words(gateway):
     room = fresh("chat:names")
     stream, native = await Stream.open(gateway, fresh("reader"), [room]), await Client.open(gateway, fresh("native"))
     await stream.joined(room)
-    names = ["reply", "close", "open", "message", "retry", "id", "data"]
+    forged = {"code": 4401, "reason": "forged", "id": room, "ok": True}
+    for name in (JOINED, CLOSED, "connected", "error", "room:joined", "connection:x"):
+        error = await native.refused("room:publish", {"room": room, "event": name, "data": forged})
+        assert error["code"] == "forbidden", (name, error)
+    names = ["reply", "close", "open", "message", "retry", "id", "data", *TOLD_AS.values()]
     for name in names:
-        await native.publish(room, name, {"code": 4401, "reason": "forged", "id": room, "ok": True})
+        await native.publish(room, name, forged)
     for name in names:
         push = await stream.push(name, room)
         assert push["event_id"] and push["from"] == native.user, push
+    assert "open" not in [event.type for event in stream.events]
     assert stream.closed is None and list(stream.replies) == [room], stream.events
     await stream.drop()
     await native.close()
@@ -503,10 +480,11 @@ class Returning:
         await self.stream.drop()
         self.keep(self.stream)
         while not self.stop.is_set():
-            bytes_max = self.chance.choice([self.chance.randint(1, 800), self.chance.randint(800, 6_000), self.chance.randint(6_000, 60_000)])
+            few, most = self.chance.choice([(1, 800), (800, 6_000), (6_000, 60_000)])
             stream = await Stream.begun(
-                self.gateway, self.user, self.rooms, last_event_id=self.id, bytes_max=bytes_max,
+                self.gateway, self.user, self.rooms, last_event_id=self.id, bytes_max=self.chance.randint(few, most),
                 id_in=self.chance.choice(["header", "query"]), how=self.chance.choice(["header", "query"]),
+                buffer=self.chance.choice([None, 4096]),
             )
             while not stream.ended and not self.stop.is_set():
                 await asyncio.sleep(0.01)
@@ -519,14 +497,18 @@ class Returning:
         """Uncut until all has come."""
         stream = await Stream.open(self.gateway, self.user, self.rooms, last_event_id=self.id)
         missing = sum(numbers - len(heard) for heard in self.heard.values())
-        await until(lambda: len(stream.waiting("chat")) >= missing or stream.ended, f"{missing} messages", 3 * PATIENCE_S)
+
+        def has_all():
+            return len(stream.waiting("chat")) >= missing or stream.ended
+
+        await until(has_all, f"{missing} messages", 3 * PATIENCE_S)
         await said(self.gateway, stream, "ping")
         await stream.drop()
         self.keep(stream)
         for room, heard in self.heard.items():
             want = [(n + 1, n) for n in range(numbers)]
             wrong = next((at for at in range(numbers) if heard[at : at + 1] != want[at : at + 1]), numbers)
-            assert heard == want, f"{self.user} in {room}: from the {wrong}th on {heard[wrong : wrong + 10]}; {len(heard)} in all"
+            assert heard == want, f"{self.user} in {room}: {len(heard)}, from {wrong} on {heard[wrong : wrong + 10]}"
 
 
 @case(both_ios=True, own=True)
@@ -534,20 +516,23 @@ async def streams_that_are_cut_anywhere_lose_nothing_and_double_nothing(start):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    gateway = await start()
+    # Comments come between, and what is written is cut into many pieces.
+    beats = {"RINGROOM_LIMITS__HEARTBEAT_MS": "50", "RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS": "1000"}
+    gateway = await start(**NARROW, **beats)
     rooms, numbers = [fresh("chat:cut") for _ in range(4)], 400
     readers = []
     for user in await users_at_home(gateway):
         for _ in range(3):
-            readers.append(Returning(gateway, f"{user}.{len(readers)}", chance.sample(rooms, 3), random.Random(chance.random())))
+            own = random.Random(chance.random())
+            readers.append(Returning(gateway, f"{user}.{len(readers)}", chance.sample(rooms, 3), own))
     for reader in readers:
         await reader.first()
     running = [asyncio.create_task(reader.run()) for reader in readers]
     native = await Client.open(gateway, fresh("native"))
     targets = [{"room": room} for room in rooms] + [{"user": reader.user} for reader in readers]
     for n in range(numbers):
-        data = {"n": n, "fill": "größe" * (n % 40)}
-        await asyncio.gather(*[native.ok("room:publish", {**target, "event": "chat", "data": data}) for target in targets])
+        said = {"event": "chat", "data": {"n": n, "fill": "größe" * (n % 40)}}
+        await asyncio.gather(*[native.ok("room:publish", {**target, **said}) for target in targets])
         await asyncio.sleep(0.005)
     for reader in readers:
         reader.stop.set()
@@ -733,7 +718,8 @@ async def the_header_counts_and_not_the_querys_id(gateway):
 @case(both_ios=True, own=True)
 async def a_silent_stream_is_kept_alive_by_comments_and_never_idle(start):
     gateway = await start(
-        RINGROOM_LIMITS__HEARTBEAT_MS="200", RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS="500", RINGROOM_LIMITS__IDLE_MS="700",
+        RINGROOM_LIMITS__HEARTBEAT_MS="200", RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS="500",
+        RINGROOM_LIMITS__IDLE_MS="700",
     )
     room = fresh("chat:silent")
     stream = await Stream.open(gateway, fresh("reader"), [room])
@@ -743,7 +729,7 @@ async def a_silent_stream_is_kept_alive_by_comments_and_never_idle(start):
     code, _ = await native.until_closed()
     assert code == 4408, code
     await until(lambda: len(stream.parser.comments) >= 15, "fifteen comments")
-    assert not stream.ended and [event.type for event in stream.events] == ["connected", "reply"], stream.events
+    assert not stream.ended and [event.type for event in stream.events] == ["connected", JOINED], stream.events
     native = await Client.open(gateway, fresh("native"))
     await native.publish(room, "chat", {"still": "here"})
     await stream.push("chat", room)
@@ -810,7 +796,7 @@ async def a_drain_tells_streams_when_to_come_back(start):
         assert code == 1012, (code, reason)
         assert json.loads(reason)["retry_ms"] > 0, reason
         retries.append(json.loads(reason)["retry_ms"])
-        # An EventSource does not read events of this name for itself.
+        # An EventSource does what the field says, not what the event does.
         assert stream.parser.reconnection_ms == retries[-1], (stream.parser.reconnection_ms, retries[-1])
     assert len(set(retries)) > 5, f"everybody would come back at once: {retries}"
     assert await ending == 0, gateway.tail()
@@ -838,7 +824,7 @@ async def who_asks_for_a_stream_during_a_drain_is_told_to_come_back(start):
             head, _, body = one.partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 ") and b"text/event-stream" in head, one
             parser = Parser()
-            assert [event.type for event in parser.feed(body)] in ([], ["close"]), one
+            assert [event.type for event in parser.feed(body)] in ([], [CLOSED]), one
             assert parser.reconnection_ms > 0, one
     assert any(heard), "none was answered"
     silent.drop()
@@ -853,9 +839,9 @@ async def a_stream_lasts_as_long_as_its_token(start):
     jwt = token(user, exp=end)
     stream = await Stream.open(gateway, user, [room], jwt=jwt)
     assert (await stream.push("auth:expiring"))["data"] == {"expires_at": end * 1000}
-    for bad, code in ((token(fresh("other")), "forbidden"), (token(user, secret="another secret, also of 32 bytes!"), "unauthorized")):
-        answer = await emit(gateway, jwt, stream.conn, "auth:refresh", {"token": bad})
-        error_of(answer, {"forbidden": 403, "unauthorized": 401}[code], code)
+    forged = token(user, secret="another secret, also of 32 bytes!")
+    for bad, status, code in ((token(fresh("other")), 403, "forbidden"), (forged, 401, "unauthorized")):
+        error_of(await emit(gateway, jwt, stream.conn, "auth:refresh", {"token": bad}), status, code)
     end = int(time.time()) + 3
     short = token(user, exp=end)
     assert await said(gateway, stream, "auth:refresh", {"token": short}) == {"expires_at": end * 1000}
@@ -885,6 +871,27 @@ async def streams_that_were_cut_leave_nothing_behind(start):
         native = await Client.open(gateway, fresh("native"))
         assert (await native.ok("room:info", {"room": room}))["connections"] == 0
         await native.close()
+
+
+@case(both_ios=True, own=True)
+async def thousands_of_streams_are_held_and_told(start):
+    number = 2_000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * number + 1000)), hard))
+    gateway = await start()
+    room = fresh("chat:thousands")
+    async with Neighbour.beside(gateway), grows_by_at_most(gateway, 16 + number // 64, f"{number:,} streams"):
+        streams = []
+        for _ in range(number // 50):
+            streams += await asyncio.gather(*[Stream.open(gateway, fresh("user"), [room]) for _ in range(50)])
+        for stream in streams:
+            await stream.joined(room)
+        ack = await said(gateway, streams[0], "room:publish", {"room": room, "event": "chat", "data": {"to": "all"}})
+        for stream in streams:
+            push = await stream.push("chat", room)
+            assert (push["mid"], push["from"]) == (ack["mid"], streams[0].user), push
+        for stream in streams:
+            await stream.drop()
 
 
 # Who may come.
@@ -948,8 +955,8 @@ async def a_cookie_of_a_page_that_any_lets_in_is_no_token(start):
     stream = await Stream.open(gateway, user, Origin="https://elsewhere.example")
     answer = await (await Stream.begun(gateway, user, how="cookie", Origin="https://elsewhere.example")).refused()
     error_of(answer, 403, "forbidden")
-    answer = await emit(gateway, None, stream.conn, "ping", Cookie=f"token={token(user)}", Origin="https://elsewhere.example")
-    error_of(answer, 403, "forbidden")
+    cookie = {"Cookie": f"token={token(user)}", "Origin": "https://elsewhere.example"}
+    error_of(await emit(gateway, None, stream.conn, "ping", **cookie), 403, "forbidden")
     await stream.drop()
 
 
@@ -1014,315 +1021,7 @@ async def addresses_attempts_at_streams_are_counted(start):
         await stream.drop()
 
 
-@case(own=True)
-async def emits_are_paid_for_as_requests_are(start):
-    gateway = await start(**{**DEFAULT, "RINGROOM_LIMITS__CONN_BURST": "20", "RINGROOM_LIMITS__CONN_PER_S": "1"})
-    room = fresh("chat:paid")
-    stream = await Stream.open(gateway, fresh("greedy"), [room])
-    assert stream.connected["limits"]["requests"] == {"burst": 20, "count": 1, "per_ms": 1000}, stream.connected
-    await stream.joined(room)
-    http, passed = await Http.open(gateway), 0
-    for number in range(40):
-        answer = await emit(gateway, token(stream.user), stream.conn, "room:publish", {"room": room, "event": "chat", "data": number}, http=http)
-        if answer.status == 200:
-            passed += 1
-            continue
-        error = error_of(answer, 429, "rate_limited")
-        assert error["limit"] == "conn" and 1 <= error["retry_after_ms"] <= 1_000, error
-        assert answer.headers["retry-after"] == "1", answer
-    # One join was paid for, and a few come back meanwhile.
-    assert 19 <= passed < 40, passed
-    pushed = await stream.several("chat", passed, room)
-    assert [push["data"] for push in pushed][:19] == list(range(19))
-    http.close()
-    await stream.drop()
-
-
-# Emitting.
-
-
-@case(both_ios=True, own=True)
-async def what_a_stream_emits_is_answered_with_the_reply(start):
-    for shards in (1, 2):
-        gateway = await start(shards=shards)
-        for user in await users_at_home(gateway):
-            room = fresh("chat:emit")
-            stream = await Stream.open(gateway, user)
-            jwt = token(user)
-            # Every other one lands on the shard that does not have the stream.
-            for number in range(2):
-                assert (await said(gateway, stream, "ping"))["ts"] > 0
-            joined = await said(gateway, stream, "room:join", {"room": room})
-            assert (joined["room"], joined["seq"], joined["members"]) == (room, 0, 1), joined
-            native = await Client.open(gateway, fresh("native"))
-            await native.join(room)
-            ack = await said(gateway, stream, "room:publish", {"room": room, "event": "chat", "data": {"text": "größe 🎉"}})
-            for member in (native, stream):
-                push = await member.push("chat", room)
-                assert (push["mid"], push["from"], push["data"]) == (ack["mid"], user, {"text": "größe 🎉"}), push
-            await said(gateway, stream, "room:publish", {"room": room, "event": "quiet", "exclude_self": True})
-            await native.push("quiet", room)
-            assert (await said(gateway, stream, "room:online", {"room": room}))["total"] == 2
-            assert room in (await said(gateway, stream, "room:list"))["rooms"]
-            answer = await said(gateway, stream, "room:join-many", {"rooms": [fresh("chat:a"), "platform.x"]})
-            assert (len(answer["joined"]), len(answer["failed"])) == (1, 1), answer
-            page = await said(gateway, stream, "room:history", {"room": room})
-            assert [message["mid"] for message in page["messages"]][0] == ack["mid"], page
-            assert await said(gateway, stream, "room:leave", {"room": room}) == {}
-            assert not stream.waiting("quiet"), "not to itself"
-            # The ways to say the token, the id as it was given, and none at all.
-            http = await Http.open(gateway)
-            for id in (1, -(1 << 63), (1 << 63) - 1, "text", "größe", ""):
-                body = json.dumps({"conn": stream.conn, "id": id, "event": "ping"})
-                answer = await http.request("POST", "/emit", body, Authorization=f"Bearer {jwt}", Content_Type="application/json")
-                assert (answer.status, answer.json()["id"]) == (200, id), answer
-            answer = await http.request("POST", f"/emit?token={jwt}", body_of(stream.conn, "ping"))
-            assert (answer.status, answer.json()["id"], answer.json()["ok"]) == (200, None, True), answer
-            answer = await http.request("POST", "/emit", body_of(stream.conn, "ping"), Cookie=f"token={jwt}")
-            assert answer.status == 200, answer
-            # Fields come in any order.
-            body = '{"data":{},"extra":[1,{"conn":2}],"event":"ping","id":7,"conn":"%s"}' % stream.conn
-            answer = await http.request("POST", "/emit", body, Authorization=f"Bearer {jwt}")
-            assert (answer.status, answer.json()["id"]) == (200, 7), answer
-            http.close()
-            # Nothing of it came over the stream but pushes.
-            assert not stream.replies and not stream.waiting("error"), stream.events
-            await stream.drop()
-            await native.close()
-
-
-@case(both_ios=True)
-async def every_refusal_of_an_emit_has_its_status(gateway):
-    user = fresh("user")
-    jwt = token(user)
-    stream = await Stream.open(gateway, user)
-    moderator = await Stream.open(gateway, user, jwt=token(user, roles=["moderator"]))
-    room = fresh("chat:status")
-    await said(gateway, moderator, "room:join", {"room": room})
-    for conn, event, data, status, code in (
-        (stream.conn, "room:join", {}, 400, "bad_request"),
-        (stream.conn, "room:join", {"room": "bad name"}, 400, "bad_request"),
-        (stream.conn, "room:publish", {"room": room}, 400, "bad_request"),
-        (stream.conn, "room:publish", {"room": room, "event": "connected"}, 403, "forbidden"),
-        (stream.conn, "room:join", {"room": "platform.x"}, 403, "forbidden"),
-        (stream.conn, "room:update", {"room": room, "data": {}}, 403, "forbidden"),
-        (stream.conn, "room:leave", {"room": room}, 404, "not_member"),
-        (stream.conn, "no:such", {}, 404, "unknown_event"),
-        (moderator.conn, "room:update", {"room": room, "data": {"x": "y" * 20_000}}, 413, "too_large"),
-        (stream.conn, "auth:refresh", {"token": "bad"}, 401, "unauthorized"),
-        (stream.conn, "room:join", {"room": room, "since": "nonsense"}, 400, "bad_request"),
-    ):
-        answer = await emit(gateway, jwt, conn, event, data)
-        error_of(answer, status, code)
-        reply = answer.json()
-        assert reply["ok"] is False and isinstance(reply["id"], int), reply
-    many = [f"chat:{n}" for n in range(101)]
-    answer = await emit(gateway, jwt, stream.conn, "room:join-many", {"rooms": many})
-    error_of(answer, 422, "too_many")
-    for one in (stream, moderator):
-        assert not one.ended
-        await one.drop()
-
-
-@case(both_ios=True)
-async def an_emit_needs_the_token_of_its_streams_user(gateway):
-    user = fresh("user")
-    stream, other = await Stream.open(gateway, user), await Stream.open(gateway, fresh("other"))
-    expired = token(user, exp=int(time.time()) - 60)
-    for jwt in (None, "bad", token(user, secret="another secret of at least 32 bytes, no?"), expired):
-        error_of(await emit(gateway, jwt, stream.conn, "ping"), 401, "unauthorized", "token_expired")
-    for jwt in (token(other.user), token(user, tenant="elsewhere"), token(user.upper())):
-        for _ in range(2):
-            error_of(await emit(gateway, jwt, stream.conn, "ping"), 403, "forbidden")
-    # Another token of the same user is as good.
-    assert (await emit(gateway, token(user, exp=int(time.time()) + 60), stream.conn, "ping")).status == 200
-    for one in (stream, other):
-        await one.drop()
-
-
-@case(both_ios=True)
-async def an_emit_for_a_stream_that_is_not_there_is_not_found(gateway):
-    user = fresh("user")
-    jwt = token(user)
-    stream, native = await Stream.open(gateway, user), await Client.open(gateway, user)
-    conn = stream.conn
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    unknown = ["x" * 28, "0" * 28, "~" * 28, "", conn[:-1], conn + "0", conn + conn, native.connected["conn"], "größe", "\u0000", "x" * 100_000]
-    for _ in range(60):
-        at = chance.randrange(28)
-        unknown.append(conn[:at] + chance.choice([one for one in "0123456789ABCDEFGHJKMNPQRSTVWXYZ" if one != conn[at]]) + conn[at + 1 :])
-    for one in unknown:
-        answer = await emit(gateway, jwt, one, "room:join", {"room": fresh("chat:never")})
-        error_of(answer, 404, "not_found")
-    assert (await said(gateway, stream, "room:list"))["rooms"] == [f"user:{user}"], "one of them was found"
-    await stream.drop()
-
-    async def gone():
-        answer = await emit(gateway, jwt, conn, "ping")
-        return answer if answer.status != 200 else None
-
-    error_of(await until(gone, "the end of the stream to be noticed"), 404, "not_found")
-    await native.close()
-
-
-@case(both_ios=True)
-async def a_body_that_is_no_request_is_a_bad_one(gateway):
-    user = fresh("user")
-    jwt = token(user)
-    stream = await Stream.open(gateway, user)
-    http = await Http.open(gateway)
-    conn = f'"conn":"{stream.conn}"'
-    for body in (
-        "", " ", "x", "{", "[]", "1", "null", '"text"', "{}", '{"event":"ping"}', "{%s}" % conn, '{"conn":1,"event":"ping"}',
-        '{"conn":null,"event":"ping"}', '{%s,"event":1}' % conn, '{%s,"event":""}' % conn, '{%s,"event":"no name"}' % conn,
-        '{%s,%s,"event":"ping"}' % (conn, conn), '{%s,"event":"ping","event":"ping"}' % conn, '{%s,"event":"ping","id":1,"id":2}' % conn,
-        '{%s,"event":"ping","id":{}}' % conn, '{%s,"event":"ping","id":1.5}' % conn, '{%s,"event":"ping","id":"%s"}' % (conn, "x" * 65),
-        '{%s,"event":"ping"}x' % conn, '{%s,"event":"ping",}' % conn, '{%s,"event":"ping","data":%s}' % (conn, "[" * 100 + "]" * 100),
-        '{%s,"event":"ping","data":%s}' % (conn, "[" * 100_000), b'{%s,"event":"ping","data":"\xff"}' % conn.encode(),
-        b"\xef\xbb\xbf" + b'{%s,"event":"ping"}' % conn.encode(), b"\0", "conn=x&event=ping", "\x93",
-    ):
-        answer = await emit(gateway, jwt, None, None, body=body, http=http)
-        error_of(answer, 400, "bad_request")
-    # The same connection still serves who does better.
-    assert (await emit(gateway, jwt, stream.conn, "ping", http=http)).status == 200
-    http.close()
-    for method in ("GET", "PUT", "DELETE", "PATCH"):
-        answer = await request(gateway, method, "/emit", None if method == "GET" else "{}", Authorization=f"Bearer {jwt}")
-        error_of(answer, 405, "bad_request")
-    for path in ("/emit/", "/emit/x", "/EMIT", "/emits"):
-        assert (await request(gateway, "POST", path, "{}", Authorization=f"Bearer {jwt}")).status == 404, path
-    await stream.drop()
-
-
-@case(both_ios=True)
-async def emits_on_one_connection_are_answered_in_their_order(gateway):
-    users = [fresh("user") for _ in range(6)]
-    streams = [await Stream.open(gateway, user) for user in users]
-    http = await Http.open(gateway)
-    # Behind each other, for streams of all shards, good and bad.
-    asked = []
-    for n in range(120):
-        stream = streams[n % len(streams)]
-        conn = stream.conn if n % 7 else "x" * 28
-        asked.append(200 if n % 7 else 404)
-        body = json.dumps({"conn": conn, "id": n, "event": "room:publish", "data": {"room": "chat:order", "event": "chat"}})
-        http.ask("POST", "/emit", body, Authorization=f"Bearer {token(stream.user)}")
-    seqs = []
-    for n, status in enumerate(asked):
-        answer = await http.answer()
-        assert answer.status == status, (n, answer)
-        if status == 200:
-            assert answer.json()["id"] == n, answer
-            seqs.append(answer.json()["data"]["seq"])
-    assert seqs == list(range(seqs[0], seqs[0] + len(seqs))), seqs
-    http.close()
-    for stream in streams:
-        await stream.drop()
-
-
-@case(both_ios=True, own=True)
-async def a_body_may_come_in_chunks_late_or_not_at_all(start):
-    gateway = await start(RINGROOM_LIMITS__MESSAGE_BYTES="50000", RINGROOM_LIMITS__HANDSHAKE_MS="2000")
-    user = fresh("user")
-    stream = await Stream.open(gateway, user)
-    head = f"POST /emit HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token(user)}\r\n"
-    body = body_of(stream.conn, "ping", id=1).encode()
-    http = await Http.open(gateway)
-    http.write(head + "Transfer-Encoding: chunked\r\n\r\n")
-    for byte in body:
-        http.write(b"1\r\n%c\r\n" % byte)
-        if byte == ord(":"):
-            await asyncio.sleep(0.01)
-    http.write("0\r\n\r\n")
-    answer = await http.answer()
-    assert (answer.status, answer.json()["id"]) == (200, 1), answer
-    # Byte by byte.
-    for byte in f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body:
-        http.write(bytes([byte]))
-        await asyncio.sleep(0)
-    assert (await http.answer()).status == 200
-    http.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n")
-    line = await asyncio.wait_for(http.reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
-    assert line == b"HTTP/1.1 100 Continue\r\n\r\n", line
-    http.write(body)
-    assert (await http.answer()).status == 200
-    # As much as a message may have, and more than that: announced, with a question first, and in chunks.
-    fill = body_of(stream.conn, "ping", {"fill": ""})
-    fill = fill.replace('"fill": ""', '"fill": "%s"' % ("x" * (50_000 - len(fill))))
-    assert len(fill) == 50_000
-    assert (await emit(gateway, token(user), None, None, body=fill)).status == 200
-    for more in (f"Content-Length: {1 << 40}\r\n", "Content-Length: 60000\r\nExpect: 100-continue\r\n", f"Content-Length: {(1 << 64) - 1}\r\n"):
-        http = await Http.open(gateway)
-        http.write(head + more + "\r\n")
-        error_of(await http.answer(), 413, "too_large")
-        http.close()
-    http = await Http.open(gateway)
-    http.write(head + "Transfer-Encoding: chunked\r\n\r\n")
-    for _ in range(6):
-        http.write(b"2710\r\n" + b" " * 10_000 + b"\r\n")
-    http.write(b"0\r\n\r\n")
-    error_of(await http.answer(), 413, "too_large")
-    http.close()
-    # Who sends too little is given up.
-    http = await Http.open(gateway)
-    http.write(f"{head}Content-Length: 100\r\n\r\n{{")
-    heard = await http.cut()
-    assert heard == b"" or heard.startswith(b"HTTP/1.1 408") or heard.startswith(b"HTTP/1.1 400"), heard
-    assert not stream.ended
-    await stream.drop()
-
-
-@case(both_ios=True)
-async def many_emit_at_once_for_one_stream(gateway):
-    user, room = fresh("user"), fresh("chat:many")
-    stream = await Stream.open(gateway, user, [room])
-    await stream.joined(room)
-
-    async def talk(by):
-        http = await Http.open(gateway)
-        acks = []
-        for n in range(40):
-            data = {"room": room, "event": "chat", "data": {"by": by, "n": n}}
-            acks.append(await said(gateway, stream, "room:publish", data, http=http))
-        http.close()
-        return acks
-
-    acked = await asyncio.gather(*[talk(by) for by in range(25)])
-    pushes = await stream.several("chat", 1_000, room)
-    assert [push["seq"] for push in pushes] == list(range(1, 1_001)), "gaps or repeats"
-    assert {ack["mid"] for acks in acked for ack in acks} == {push["mid"] for push in pushes}
-    for by in range(25):
-        assert [push["data"]["n"] for push in pushes if push["data"]["by"] == by] == list(range(40)), by
-    await stream.drop()
-
-
-@case(both_ios=True, own=True)
-async def who_emits_and_does_not_read_the_answers_is_held_back(start):
-    gateway = await start(**NARROW)
-    users = await users_at_home(gateway)
-    async with Neighbour.beside(gateway), grows_by_at_most(gateway, 64, "60 MB of emits whose answers nobody reads"):
-        for user in users:
-            room = fresh("chat:held")
-            stream = await Stream.open(gateway, user)
-            reader, writer = await asyncio.open_connection(gateway.host, gateway.port, limit=4096)
-            writer.transport.pause_reading()
-            fill = "x" * 30_000
-            for n in range(1_000):
-                data = {"room": room, "event": "chat", "data": {"n": n, "fill": fill}}
-                body = json.dumps({"conn": stream.conn, "id": n, "event": "room:publish", "data": data})
-                writer.write(
-                    f"POST /emit HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token(user)}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-                )
-            await asyncio.sleep(1)
-            writer.transport.resume_reading()
-            http = Http(gateway, reader, writer)
-            for n in range(1_000):
-                answer = await http.answer()
-                assert (answer.status, answer.json()["id"]) == (200, n), (n, answer)
-            http.close()
-            await stream.drop()
+# What costs nothing.
 
 
 @case(both_ios=True, own=True)
@@ -1335,7 +1034,7 @@ async def thousands_of_bad_questions_cost_nothing(start):
     questions = {
         "no token": ("GET", PATH, None),
         "bad tokens": ("GET", f"{PATH}?token=x.y.z&rooms=a", None),
-        "long queries": ("GET", f"{PATH}?token=x&rooms={','.join(f'room:{n}' for n in range(900))}&lastEventId={'9' * 3_000}", None),
+        "long queries": ("GET", f"{PATH}?token=x&rooms={'room:1,' * 1_000}&lastEventId={'9' * 3_000}", None),
         "unknown conns": ("POST", f"/emit?token={jwt}", body_of("7" * 28, "ping")),
         "no JSON": ("POST", f"/emit?token={jwt}", "{" * 5_000),
         "unknown events": ("POST", f"/emit?token={jwt}", body_of(good, "no:such", {"x": "y" * 5_000})),
@@ -1366,7 +1065,8 @@ async def streams_with_ids_of_nobody_cost_nothing(start):
     async with Neighbour.beside(gateway), grows_by_at_most(gateway, 24, "1,000 streams with bad ids"):
         for _ in range(20):
             streams = await asyncio.gather(*[
-                Stream.open(gateway, fresh("user"), [room], last_event_id=f"{chance.getrandbits(4000):x}") for _ in range(50)
+                Stream.open(gateway, fresh("user"), [room], last_event_id=f"{chance.getrandbits(4000):x}")
+                for _ in range(50)
             ])
             for stream in streams:
                 await stream.drop()

@@ -7,11 +7,11 @@ import signal
 import time
 
 from cases_browser import Browser
-from cases_proxies import TRUSTED, Proxy
-from cases_sse import users_at_home
+from cases_proxies import TRUSTED, Proxy, free_port
+from sse_client import CLOSED as CLOSED_BY_SERVER, JOINED, users_at_home
 from support import Client, case, fresh, token, until
 
-NAMES = ["connected", "reply", "said", "close"]
+NAMES = ["connected", JOINED, "said", CLOSED_BY_SERVER]
 # Of `EventSource.readyState`.
 OPEN, CLOSED = 1, 2
 EVENTS, ROOMS = 10_000, 8
@@ -24,7 +24,7 @@ class Listener:
 
     def __init__(self, page, user):
         self.page, self.user = page, user
-        self.told, self.said, self.replies, self.conns = 0, [], [], []
+        self.told, self.said, self.replies, self.conns, self.ends = 0, [], [], [], []
 
     @classmethod
     async def on(cls, page, user, url, names=NAMES, **how):
@@ -40,12 +40,13 @@ class Listener:
             message = json.loads(data)
             if name == "said":
                 self.said.append((message["room"], message["seq"], message["data"]["n"]))
-            elif name == "reply":
+            elif name == JOINED:
                 self.replies.append(message)
             elif name == "connected":
                 self.conns.append(message["data"]["conn"])
             else:
-                raise AssertionError(f"{name}: {data}")
+                assert name == CLOSED_BY_SERVER, f"{name}: {data}"
+                self.ends.append(message["code"])
         return state
 
     async def until(self, condition, what):
@@ -57,7 +58,8 @@ class Listener:
 
     async def emit(self, url, event, data, jwt=None):
         body = json.dumps({"conn": self.conns[-1], "id": 1, "event": event, "data": data})
-        return await self.page.browser.ask("emit", page=self.page.number, url=url, token=jwt or token(self.user), body=body)
+        jwt = jwt or token(self.user)
+        return await self.page.browser.ask("emit", page=self.page.number, url=url, token=jwt, body=body)
 
     async def close(self):
         await self.page.browser.ask("unlisten", page=self.page.number)
@@ -145,12 +147,34 @@ async def an_event_source_behind_nginx_cut_twice_is_told_ten_thousand_events_onc
             for room in rooms:
                 heard = [(seq, n) for of, seq, n in listener.said if of == room]
                 assert heard == [(n + 1, n) for n in range(each)], f"{room}: lost, doubled or out of order"
-            assert len(listener.said) == EVENTS
+            assert len(listener.said) == EVENTS and not listener.ends
             print(
                 f"     {listener.user}: {len(listener.said)} events, {replayed} of them replayed after 2 cuts, "
                 f"in {time.monotonic() - began:.1f} s", flush=True,
             )
         await native.close()
+
+
+@case(own=True, both_ios=True)
+async def an_event_source_comes_back_to_a_gateway_that_was_restarted(start):
+    where = ("--listen", f"127.0.0.1:{free_port()}")
+    gateway = await start(*where, RINGROOM_DRAIN__RETRY_MS="300")
+    room, user = fresh("chat:restart"), fresh("page")
+    async with Browser.started() as browser:
+        page = await browser.page(f"http://{gateway.host}:{gateway.port}/health")
+        listener = await Listener.on(page, user, f"/sse?rooms={room}&token={token(user)}")
+        await listener.until(lambda _: listener.replies, "in the room")
+        assert await gateway.terminate() == 0, gateway.tail()
+        await listener.until(lambda state: listener.ends == [1012] and state["errors"], "told of the end")
+        gateway = await start(*where)
+        await listener.until(lambda state: state["opens"] == 2 and len(listener.replies) == 2, "back")
+        # Rooms have begun anew, and that is said.
+        assert listener.replies[1]["data"]["resumed"]["gap"] is True, listener.replies
+        assert len(set(listener.conns)) == 2, listener.conns
+        answer = await listener.emit("/emit", "room:publish", {"room": room, "event": "said", "data": {"n": 1}})
+        assert answer["status"] == 200, answer
+        await listener.until(lambda _: listener.said == [(room, 1, 1)], "told")
+        await listener.close()
 
 
 @case(own=True)
@@ -163,7 +187,8 @@ async def a_page_of_a_listed_origin_listens_and_emits(start):
         base, user, room = f"http://{lenient.host}:{lenient.port}", fresh("page"), fresh("chat:page")
         listener = await Listener.on(page, user, f"{base}/sse?rooms={room}&token={token(user)}")
         await listener.until(lambda _: listener.replies, "in the room")
-        answer = await listener.emit(f"{base}/emit", "room:publish", {"room": room, "event": "said", "data": {"n": "größe"}})
+        said = {"room": room, "event": "said", "data": {"n": "größe"}}
+        answer = await listener.emit(f"{base}/emit", "room:publish", said)
         assert answer["status"] == 200 and answer["reply"]["ok"] is True, answer
         await listener.until(lambda _: listener.said, "told")
         assert listener.said == [(room, 1, "größe")], listener.said

@@ -53,7 +53,8 @@ class Shell:
 
 def bash(gateway, code):
     """As the page has it, but for the address and where the binary lies."""
-    return ["bash", "-c", f'ringroom() {{ "{Gateway.binary}" "$@"; }}\n' + code.replace(ADDRESS, f"{gateway.host}:{gateway.port}")]
+    code = code.replace(ADDRESS, f"{gateway.host}:{gateway.port}")
+    return ["bash", "-c", f'ringroom() {{ "{Gateway.binary}" "$@"; }}\n{code}']
 
 
 @case
@@ -68,7 +69,7 @@ async def the_snippets_for_curl_do_what_the_page_says(gateway):
         await until(lambda: len(events()) >= 2, "connected and the reply")
         connected, reply = events()[:2]
         assert (connected.type, connected.envelope["data"]["user"]) == ("connected", "alice"), connected
-        assert (reply.type, reply.envelope["id"], reply.envelope["ok"]) == ("reply", "chat:7", True), reply
+        assert (reply.type, reply.envelope["id"], reply.envelope["ok"]) == ("room:join", "chat:7", True), reply
         more = {**secret, "CONN": connected.envelope["data"]["conn"], "TOKEN": token("alice")}
         async with Shell.running(*bash(gateway, saying), **more) as emitting:
             assert await asyncio.wait_for(emitting.process.wait(), PATIENCE_S) == 0
@@ -124,7 +125,7 @@ async def the_page_that_wants_to_go_on_goes_on_with_a_new_token(start):
         await browser.ask("script", page=page.number, content=(
             f"const tokens = {json.dumps(tokens)}, said = [], replies = [];"
             f"const seen = listen([{json.dumps(room)}], {{ said: ({{ data }}) => said.push(data), "
-            "reply: (reply) => replies.push(reply) }, async () => tokens.shift());"
+            "'room:join': (reply) => replies.push(reply) }, async () => tokens.shift());"
         ))
         await until(lambda: run("replies.length"), "the page to be in the room")
         await native.publish(room, "said", 1)

@@ -38,6 +38,7 @@ import cases_socketio_clients  # noqa: F401
 import cases_socketio_gateway  # noqa: F401
 import cases_aliases  # noqa: F401
 import cases_sse  # noqa: F401
+import cases_emit  # noqa: F401
 import cases_sse_browser  # noqa: F401
 import cases_sse_docs  # noqa: F401
 import cases_proxies  # noqa: F401

@@ -12,10 +12,16 @@ import socket
 import urllib.parse
 
 from engine_client import Answer, Http
-from support import PATIENCE_S, token
+from support import PATIENCE_S, Client, fresh, token, until
 
 PATH = "/sse"
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
+# The reply to the join of a room of the query, and what says why the stream ends.
+JOINED, CLOSED = "room:join", "connection:closed"
+# Names that a page's EventSource has for itself.
+TOLD_AS = {"open": "event:open"}
+# What is told of a position that nothing is left of.
+NONE_RECOVERED = {"recovered": False, "replayed": 0, "gap": True}
 
 
 class Event:
@@ -251,17 +257,16 @@ class Stream:
         assert not self.closed, f"{event!r} after the close"
         self.events.append(event)
         message = json.loads(event.data)
-        # Somebody may publish events of these names, which are envelopes then.
-        if event.type == "close" and "event" not in message:
+        if event.type == CLOSED:
             self.closed = message["code"], message["reason"]
             assert set(message) == {"code", "reason"}, message
             return
-        if event.type == "reply" and "event" not in message:
+        if event.type == JOINED:
             assert set(message) in ({"id", "ok", "data"}, {"id", "ok", "error"}), message
             assert message["id"] not in self.replies, f"answered twice: {message}"
             self.replies[message["id"]] = {**message, "event_id": event.own_id}
             return
-        assert message["event"] == event.type, event
+        assert TOLD_AS.get(message["event"], message["event"]) == event.type, event
         if event.type == "connected":
             assert self.connected is None, event
             self.connected = message["data"]
@@ -379,8 +384,9 @@ async def emit(gateway, jwt, conn, event, data=None, http=None, body=None, **hea
     if jwt is not None:
         headers["Authorization"] = f"Bearer {jwt}"
     headers.setdefault("Content_Type", "application/json")
+    asked = body if body is not None else body_of(conn, event, data, id=id)
     try:
-        answer = await own.request("POST", "/emit", body if body is not None else body_of(conn, event, data, id=id), **headers)
+        answer = await own.request("POST", "/emit", asked, **headers)
     finally:
         if http is None:
             own.close()
@@ -402,3 +408,38 @@ async def said(gateway, stream, event, data=None, **more):
     answer = await emit(gateway, token(stream.user), stream.conn, event, data, **more)
     assert answer.status == 200, (event, data, answer)
     return answer.json()["data"]
+
+
+def recovered(replayed):
+    return {"recovered": True, "replayed": replayed, "gap": False}
+
+
+def error_of(answer, status, *codes):
+    """The error of a refusal, of which status and code are looked at."""
+    assert answer.status == status, (status, answer)
+    assert answer.headers["content-type"].startswith("application/json"), answer
+    error = answer.json()["error"]
+    assert error["code"] in codes and error["message"], (codes, answer)
+    return error
+
+
+async def users_at_home(gateway):
+    """A user for each shard, whose home it is."""
+    homes = {}
+
+    async def connections():
+        return [shard["connections_now"] for shard in (await gateway.stats())["shards"]]
+
+    while len(homes) < gateway.shards:
+        user, before = fresh("home"), await connections()
+        client = await Client.open(gateway, user)
+        grown = [at for at, (was, now) in enumerate(zip(before, await connections())) if now > was]
+        await client.close()
+        await until(lambda: settled(gateway, sum(before)), "the client to be gone")
+        assert len(grown) == 1, grown
+        homes.setdefault(grown[0], user)
+    return [homes[at] for at in sorted(homes)]
+
+
+async def settled(gateway, connections):
+    return (await gateway.stats())["connections_now"] == connections

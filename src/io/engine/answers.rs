@@ -142,6 +142,12 @@ impl Manner {
         http::response(status, &self.headers(&[JSON, NO_STORE]), &handshake::error_body(code, message), false)
     }
 
+    /// Another method is asked for (`RFC 9110` section 15.5.6).
+    pub fn not_allowed(&self, methods: &str, message: &str) -> Vec<u8> {
+        let headers = self.headers(&[JSON, NO_STORE, ("Allow", methods)]);
+        http::response(405, &headers, &handshake::error_body(ErrorCode::BadRequest, message), false)
+    }
+
     /// A request that names more than it may.
     pub fn too_many(&self, limit: Limit, message: String) -> Vec<u8> {
         let mut body = br#"{"error":"#.to_vec();
