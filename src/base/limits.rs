@@ -28,6 +28,8 @@ pub const MOUNTS_MAX: usize = 3;
 pub const NAMESPACES_MAX: usize = 10;
 /// Packets of one Engine.IO payload: clients in use drop connections that bring more.
 pub const POLL_PACKETS_MAX: usize = 16;
+/// Requests of one stream of server-sent events that wait for their replies.
+pub const EMITS_MAX: usize = 64;
 /// Name of a namespace, bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 64;
 /// Arguments of one Socket.IO event, its name not counted.

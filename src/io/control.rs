@@ -9,7 +9,8 @@ use crate::base::limits::CONTROLS_MAX;
 use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
-use crate::io::entrance::Entrance;
+use crate::io::engine::regulars::Emit;
+use crate::io::entrance::{Entrance, Peer};
 use crate::io::stream::Stream;
 use crate::io::tls::Served;
 use crate::io::{callers, users};
@@ -28,6 +29,8 @@ pub enum Control {
     HandOff(Box<Newcomer>),
     /// A socket whose request is for an Engine.IO session of this shard.
     Asks(Box<Asking>),
+    /// A request for a stream of this shard.
+    Emits(Box<Emitting>),
     /// No new connections; the old ones are sent back at this pace.
     Drain(DrainPace),
     /// Tokens are checked with this from now on.
@@ -55,9 +58,25 @@ pub struct Newcomer {
 /// A request that another shard has read, and not answered.
 pub struct Asking {
     pub socket: Stream,
-    pub peer: IpAddr,
+    pub peer: Peer,
     /// From its first byte on.
     pub bytes: Vec<u8>,
+}
+
+/// A request that came whole and is for a stream of another shard.
+pub struct Emitting {
+    pub socket: Stream,
+    pub peer: Peer,
+    pub emit: Emit,
+}
+
+/// What a stream of server-sent events is to begin with.
+pub struct Wanted {
+    /// It came without a token.
+    pub is_anonymous: bool,
+    pub rooms: Vec<Box<str>>,
+    /// The id of the last event that the client has.
+    pub last_event: Option<Box<str>>,
 }
 
 /// What becomes of an admitted socket.
@@ -73,6 +92,8 @@ pub struct Welcome {
     /// The user's place among its connections, given back when the connection ends.
     pub counted: Option<Counted>,
     pub held: Held,
+    /// It is a stream of server-sent events.
+    pub stream: Option<Box<Wanted>>,
 }
 
 /// What is counted of a connection where that is limited; given back when it ends.

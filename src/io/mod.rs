@@ -36,6 +36,7 @@ pub mod runtime;
 pub mod signal;
 pub mod socket;
 pub mod stream;
+pub mod streams;
 pub mod tick;
 pub mod timing;
 pub mod tls;

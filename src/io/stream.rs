@@ -49,6 +49,20 @@ impl Stream {
         Ok(Got { bytes, has_more: bytes == into.len() })
     }
 
+    /// Looks at what is there as it came, or `WouldBlock`; it stays there. Zero: the peer sends no more.
+    pub fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        socket::peek(self.as_raw_fd(), into)
+    }
+
+    /// Takes what [`Stream::peek`] has shown: all of `seen`.
+    pub fn take(&mut self, seen: &mut [u8]) -> io::Result<()> {
+        match socket::receive(self.as_raw_fd(), seen) {
+            Ok(took) if took == seen.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn receive_secured(&mut self, into: &mut [u8]) -> io::Result<Got> {
         match self.flush() {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),

@@ -120,6 +120,12 @@ metrics! {
         namespaces_opened: Counter "ringroom_socketio_namespaces_opened_total" in "clients";
         /// WebSockets that took over from polling.
         upgrades: Counter "ringroom_engineio_upgrades_total" in "sessions";
+        /// Streams of server-sent events.
+        streams: Gauge "ringroom_sse_streams" in "connections";
+        /// Streams of server-sent events that were opened.
+        streams_opened: Counter "ringroom_sse_streams_opened_total" in "connections";
+        /// Requests that clients of streams sent to `/emit`.
+        emits: Counter "ringroom_emits_total" in "messages";
         /// Messages of clients, whatever became of them.
         requests: Counter "ringroom_requests_total" in "messages";
         /// Messages that got their place in a room's order.

@@ -1,4 +1,4 @@
-// Chromium for the process tests: its own `WebSocket`, in pages that Python drives. Each line of standard
+// Chromium for the process tests: its own `WebSocket` and `EventSource`, in pages that Python drives. Each line of standard
 // input is a command in JSON, each line of standard output its answer, matched by `id`; the end of the input
 // ends the browser. What is sent is Python's: a page adds nothing but the browser's framing.
 'use strict';
@@ -11,7 +11,7 @@ const ARGUMENTS = [
   '--disable-component-update', '--disable-sync',
 ];
 
-// Runs in the page: one socket a page, and what it heard, in order.
+// Runs in the page: one socket or event source a page, and what it heard, in order.
 function install() {
   const toBase64 = (buffer) => {
     const bytes = new Uint8Array(buffer);
@@ -21,6 +21,8 @@ function install() {
   };
   const fromBase64 = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer;
   let socket;
+  let source;
+  const streamed = { opens: 0, errors: 0, events: [] };
   const heard = [];
   const waiting = [];
   const tell = (what) => {
@@ -45,6 +47,23 @@ function install() {
       if (heard.length > 0) resolve(heard.shift());
       else waiting.push(resolve);
     }),
+    // An event source comes back by itself, so nothing here waits for it: `streamed` tells how it is.
+    listen: ({ url, names, withCredentials }) => {
+      source = new EventSource(url, { withCredentials });
+      for (const name of names) {
+        source.addEventListener(name, ({ data, lastEventId }) => streamed.events.push([name, data, lastEventId]));
+      }
+      source.onmessage = ({ data }) => streamed.events.push(['message', data]);
+      source.onopen = () => { streamed.opens += 1; };
+      source.onerror = () => { streamed.errors += 1; };
+    },
+    streamed: ({ from }) => ({ ...streamed, readyState: source.readyState, events: streamed.events.slice(from) }),
+    unlisten: () => source.close(),
+    emit: async ({ url, token, body }) => {
+      const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` };
+      const answer = await fetch(url, { method: 'POST', headers, body });
+      return { status: answer.status, reply: await answer.json() };
+    },
   };
 }
 
@@ -67,6 +86,9 @@ async function main() {
       pages.set(page, opened);
       return opened.evaluate(() => window.origin);
     },
+    // Code of the documentation, as a page has it.
+    script: async ({ page, content }) => { await pages.get(page).addScriptTag({ content }); },
+    evaluate: ({ page, expression }) => pages.get(page).evaluate(expression),
   };
   const inPage = ({ page, command, ...arguments_ }) => pages.get(page).evaluate(
     ([command, arguments_]) => window.driven[command](arguments_), [command, arguments_],

@@ -32,7 +32,7 @@ class Proxy:
 
     host = "127.0.0.1"
 
-    def __init__(self, name, gateway, folder, silence):
+    def __init__(self, name, gateway, folder, silence, edit):
         self.name, self.port = name, free_port()
         self.url = f"ws://{self.host}:{self.port}/ws"
         file = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}[name]
@@ -47,6 +47,7 @@ class Proxy:
         if silence:
             text, changed = re.subn(r"(proxy_(?:read|send)_timeout|timeout (?:client|server|tunnel)) 60s", rf"\1 {silence}", text)
             assert changed, text
+        text = edit(text)
         if os.geteuid() != 0:
             text = re.sub(r"^ *(user|group) .*$", "", text, flags=re.M)
         self.config = os.path.join(folder, file)
@@ -69,12 +70,13 @@ class Proxy:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def before(cls, gateway, name, silence=None):
-        """`silence`: how long it bears none of a client or of the gateway, if not as deployed."""
+    async def before(cls, gateway, name, silence=None, edit=lambda text: text):
+        """`silence`: how long it bears none of a client or of the gateway, if not as deployed. `edit`: what else is
+        changed of its file."""
         with tempfile.TemporaryDirectory(dir=Gateway.log_folder) as folder:
             # nginx's own user reads nothing here once it runs, but does look into the folder.
             os.chmod(folder, 0o755)
-            self = cls(name, gateway, folder, silence)
+            self = cls(name, gateway, folder, silence, edit)
             with open(self.log_path, "wb") as log:
                 process = await asyncio.create_subprocess_exec(*self.command, stdout=log, stderr=log, start_new_session=True)
                 try:

@@ -31,6 +31,7 @@ use crate::kernel::audited::Auditing;
 use crate::kernel::mounts::EngineSettings;
 use crate::kernel::outbox::OutboxBounds;
 use crate::wire::alias::{Aliases, DeclaredAlias, DeclaredPush, Wrong};
+use crate::wire::forwarded::Written;
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -272,6 +273,11 @@ fn entrance(network: &tree::Network, limits: &tree::Limits, development: bool) -
         allowed: networks(&network.allow),
         denied: networks(&network.deny),
         proxies: networks(&network.trusted_proxies),
+        proxy_protocol: network.proxy_protocol,
+        forwarded: match network.forwarded_header == tree::FORWARDED {
+            true => Written::AsInRfc7239,
+            false => Written::Loosely,
+        },
         unlimited: networks(&network.unlimited),
         origins: Origins {
             listed: items(&network.origins).filter_map(origins::Pattern::parse).collect(),

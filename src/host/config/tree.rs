@@ -143,6 +143,13 @@ sections! {
         /// rightmost address that is no proxy) and `X-Forwarded-Proto` how they came; from everybody
         /// else both are ignored.
         trusted_proxies: String = text(NETWORKS, "10.0.0.7,10.1.0.0/16", is_networks, "").live();
+        /// Where these proxies write whose a request is: `x-forwarded-for`, or `forwarded` (RFC 7239), which
+        /// says both. The other one is ignored, for proxies let through what clients wrote there.
+        forwarded_header: String = one_of(&["x-forwarded-for", FORWARDED], "x-forwarded-for").live();
+        /// Every connection of these proxies begins with a header of the PROXY protocol, version 1 or 2, that
+        /// says whose it is; without one it is refused. Connections of others never have one. Who is
+        /// named is asked and counted as one that comes by itself.
+        proxy_protocol: bool = flag(false).live();
         /// Networks to which no limit of addresses applies. A proxy on this machine has to be among
         /// `trusted_proxies`, or nobody behind it is limited.
         unlimited: String = text(NETWORKS, "127.0.0.0/8,::1", is_networks, "127.0.0.0/8,::1").live();
@@ -582,6 +589,7 @@ fn is_networks(text: &str) -> bool {
 }
 
 /// What stands for pages without naming them.
+pub const FORWARDED: &str = "forwarded";
 pub const SAME_HOST: &str = "same-host";
 pub const ANY: &str = "any";
 

@@ -1,18 +1,20 @@
 //! How a socket becomes a connection of the core, and how it ends.
 //! Invariant: the core, the rows and the readiness know a connection together or not at all.
 
+use super::sessions::random;
 use super::{Edge, State};
 use crate::admission::identity::Identity;
 use crate::admission::token::TokenRefused;
 use crate::base::table::Key;
 use crate::base::time::Now;
-use crate::io::control::{Held, Welcome};
+use crate::io::control::{Held, Wanted, Welcome};
 use crate::io::crowd::Counted;
 use crate::io::readiness::Who;
 use crate::io::rows::Row;
+use crate::io::socket;
 use crate::io::stream::Stream;
 use crate::kernel::ids::ConnId;
-use crate::shard::{Input, Opening};
+use crate::shard::{Input, Opening, StreamOpening};
 use crate::wire::dialect::DialectId;
 use std::io;
 use std::net::IpAddr;
@@ -47,12 +49,33 @@ impl Edge {
     /// Takes a socket into the core, or gives it back: the shard is full. `is_watched`: it was a guest.
     pub fn open(&self, socket: Stream, is_watched: bool, welcome: Welcome) -> Result<ConnId, Stream> {
         self.within(|state, now| {
-            let Welcome { answer, rest, identity, dialect, client, counted, held } = welcome;
+            let Welcome { answer, rest, identity, dialect, client, counted, held, stream } = welcome;
+            let secret = match stream.is_some() {
+                true => random(),
+                false => Some([0; 12]),
+            };
+            let Some(secret) = secret else { return Err(socket) };
             let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
             self.audit.connected(now, conn, &identity, client);
+            if stream.is_some() {
+                // Its client says nothing, so that it has gone shows by what is not acknowledged.
+                socket::abandon_after(&socket, state.shard.silence_max());
+            }
             self.seat(state, conn, socket, (dialect, rest), (counted, held));
-            let opening = Opening { conn, identity, dialect, greeting: answer.into() };
-            state.timing.step(&mut state.shard, now, Input::Open(Box::new(opening)), &mut state.effects);
+            let greeting = answer.into();
+            let input = match stream.map(|wanted| *wanted) {
+                None => Input::Open(Box::new(Opening { conn, identity, dialect, greeting })),
+                Some(Wanted { is_anonymous, rooms, last_event }) => Input::OpenStream(Box::new(StreamOpening {
+                    conn,
+                    identity,
+                    is_anonymous,
+                    secret,
+                    rooms,
+                    last_event,
+                    greeting,
+                })),
+            };
+            state.timing.step(&mut state.shard, now, input, &mut state.effects);
             Ok(conn)
         })
     }

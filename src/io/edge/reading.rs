@@ -13,6 +13,7 @@ use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Shard};
 use crate::wire::assembler::{Assembler, Event};
 use crate::wire::deflate::Inflater;
+use crate::wire::dialect::SSE;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -110,6 +111,12 @@ impl Edge {
                     // The core will say that it goes on.
                     return Standing::Open;
                 }
+                Standing::Open if row.dialect == SSE => match row.receive(input) {
+                    // It has said all that it may say.
+                    Received::Bytes(got) if row.discard(got) => {}
+                    Received::Nothing => {}
+                    Received::Bytes(_) | Received::End => return Standing::Reset,
+                },
                 Standing::Open => {
                     let mut under_way = row.resume(shard.message_limits(row.dialect));
                     let mut held = std::mem::take(&mut under_way.held);

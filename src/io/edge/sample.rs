@@ -141,6 +141,7 @@ pub fn welcome(identity: Identity, rest: &[u8]) -> Welcome {
         client: Ipv4Addr::LOCALHOST.into(),
         counted: None,
         held: Held::default(),
+        stream: None,
     }
 }
 

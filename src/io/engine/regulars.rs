@@ -4,10 +4,12 @@
 //! is what all of them hold of requests and answers. A socket whose answer waits to be written is read
 //! no further.
 
+use crate::admission::names::User;
 use crate::base::limits::{KEEP_ALIVE_TIME, REGULARS_BYTES_MAX, REGULARS_MAX, STALL_TIME_MAX};
 use crate::base::table::{Key, Table};
 use crate::base::time::Instant;
 use crate::io::engine::answers::Manner;
+use crate::io::entrance::Peer;
 use crate::io::stream::{Got, Stream};
 use crate::kernel::carriers::PollId;
 use crate::kernel::ids::ConnId;
@@ -15,12 +17,11 @@ use crate::wire::body::Body;
 use crate::wire::http::HeadScan;
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 pub struct Regular {
     pub socket: Stream,
-    pub peer: IpAddr,
+    pub peer: Peer,
     pub stage: Stage,
     /// The socket said that it has something, once, and it was not all read.
     pub is_readable: bool,
@@ -34,9 +35,11 @@ pub enum Stage {
     Asks { bytes: Vec<u8>, scan: HeadScan },
     /// It brings packets.
     Posts(Box<Post>),
+    /// It brings a request for a stream.
+    Emits(Box<Emit>),
     /// It brought them, and the core takes one after the other.
     IsHeard(Box<Posted>),
-    /// It waits for packets.
+    /// It waits for packets, or for a reply.
     Waits(Box<Parked>),
     /// It is given an answer that its socket did not take at once.
     IsTold(Box<Told>),
@@ -46,6 +49,16 @@ pub struct Post {
     pub conn: ConnId,
     pub manner: Manner,
     pub body: Body,
+}
+
+/// For which stream, its body says.
+pub struct Emit {
+    /// Who asks; `None`: somebody without a token.
+    pub user: Option<User>,
+    pub manner: Manner,
+    pub body: Body,
+    /// What came behind the request.
+    pub ahead: Vec<u8>,
 }
 
 pub struct Posted {
@@ -62,6 +75,8 @@ pub struct Parked {
     pub conn: ConnId,
     pub manner: Manner,
     pub ahead: Vec<u8>,
+    /// It is a reply that it waits for.
+    pub is_emit: bool,
 }
 
 pub struct Told {
@@ -104,7 +119,7 @@ impl Stage {
 }
 
 impl Regular {
-    pub fn new(socket: Stream, peer: IpAddr, bytes: Vec<u8>) -> Regular {
+    pub fn new(socket: Stream, peer: Peer, bytes: Vec<u8>) -> Regular {
         // What was taken from the socket already nobody tells of.
         let is_readable = socket.has_over();
         Regular { socket, peer, stage: Stage::asks(bytes), is_readable, is_ended: false }
@@ -136,6 +151,7 @@ impl Regular {
         let ahead = match std::mem::replace(&mut self.stage, Stage::asks(Vec::new())) {
             Stage::Asks { bytes, .. } => bytes,
             Stage::Posts(_) => Vec::new(),
+            Stage::Emits(emit) => emit.ahead,
             Stage::IsHeard(posted) => posted.ahead,
             Stage::Waits(parked) => parked.ahead,
             Stage::IsTold(_) => unreachable!("nothing was heard since"),
@@ -195,7 +211,7 @@ impl Regular {
     pub fn has_more(&self) -> bool {
         match &self.stage {
             Stage::Asks { bytes, .. } => self.is_readable || !bytes.is_empty(),
-            Stage::Posts(_) => self.is_readable,
+            Stage::Posts(_) | Stage::Emits(_) => self.is_readable,
             Stage::Waits(_) => self.is_ended,
             Stage::IsHeard(_) => false,
             Stage::IsTold(told) => told.written(&self.socket) != Written::Partly,
@@ -210,6 +226,7 @@ impl Regular {
         match &self.stage {
             Stage::Asks { bytes, .. } => bytes.capacity(),
             Stage::Posts(post) => post.body.bytes_held(),
+            Stage::Emits(emit) => emit.body.bytes_held() + emit.ahead.capacity(),
             Stage::IsHeard(posted) => posted.body.capacity() + posted.ahead.capacity(),
             Stage::Waits(parked) => parked.ahead.capacity(),
             Stage::IsTold(told) => told.rest.capacity() + told.ahead.capacity(),
@@ -439,7 +456,7 @@ impl Regulars {
 fn line_of(stage: &Stage) -> Line {
     match stage {
         Stage::Asks { bytes, .. } if bytes.is_empty() => Line::Idle,
-        Stage::Asks { .. } | Stage::Posts(_) => Line::Talking,
+        Stage::Asks { .. } | Stage::Posts(_) | Stage::Emits(_) => Line::Talking,
         Stage::IsHeard(_) => Line::Heard,
         Stage::Waits(_) => Line::Waiting,
         Stage::IsTold(_) => Line::Told,
@@ -464,7 +481,7 @@ pub fn key_of(poll: PollId) -> Key {
 mod tests {
     use super::*;
     use crate::io::socket;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
@@ -476,7 +493,7 @@ mod tests {
 
     fn regular(bytes: Vec<u8>) -> (Regular, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();
-        (Regular::new(ours.into(), Ipv4Addr::LOCALHOST.into(), bytes), peer)
+        (Regular::new(ours.into(), IpAddr::V4(Ipv4Addr::LOCALHOST).into(), bytes), peer)
     }
 
     fn answer(body: &[u8], keeps: bool) -> Answer<'_> {
@@ -595,7 +612,7 @@ mod tests {
         let head = crate::wire::http::parse_head(b"GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         let manner = Manner::of(&head, crate::admission::origins::Allowed::NoPage, true);
         let conn = ConnId(Key { slot: 0, generation: 0 });
-        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new() }));
+        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new(), is_emit: false }));
         regulars.with(key, at(0), |regular| regular.stage = parked);
         assert!(!regulars.note(key, true, false, true) && regulars.next_to_hear().is_none());
         assert_eq!((regulars.idlest(), regulars.slowest(), regulars.overdue(Instant::NEVER)), (None, None, None));
