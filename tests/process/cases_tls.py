@@ -449,7 +449,9 @@ async def only_what_is_good_today_is_offered(start):
             offered = {version: set() for version in modern}
             # Each that is agreed on is left out from then on, until there is none.
             for version, words in (("TLSv1.2", ["-tls1_2", "-cipher"]), ("TLSv1.3", ["-tls1_3", "-ciphersuites"])):
-                left = ["ALL", "COMPLEMENTOFALL"] if version == "TLSv1.2" else [*modern["TLSv1.3"], "TLS_AES_128_CCM_SHA256", "TLS_AES_128_CCM_8_SHA256"]
+                left = ["ALL", "COMPLEMENTOFALL"]
+                if version == "TLSv1.3":
+                    left = [*modern[version], "TLS_AES_128_CCM_SHA256", "TLS_AES_128_CCM_8_SHA256"]
                 while left:
                     wanted = ":".join([*left, weak] if version == "TLSv1.2" else left)
                     outcome = agreed(await openssl(door, *words, wanted))
@@ -798,7 +800,7 @@ async def what_is_no_handshake_is_told_so_and_counted(start):
             "noise": b"\xff" + noise.randbytes(2_000),
             "SSL 2": b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10" + bytes(40),
             "a record that is too long": bytes([HANDSHAKE, 3, 3, 0xFF, 0xFF]) + bytes(70_000),
-            "a message that is too long": bytes([HANDSHAKE, 3, 1, 0x40, 0, 1, 0xFF, 0xFF, 0xFF]) + bytes(16_380) + in_records_of(1 << 14, bytes([HANDSHAKE, 3, 1, 0xFF, 0xFF]) + bytes(0xFFFF)),
+            "a message that is too long": in_records_of(1 << 14, bytes([HANDSHAKE, 3, 1, 0xFF, 0xFF, 1, 0xFF, 0xFF, 0xFF]) + bytes(0xFFFB)),
             "empty records": bytes([HANDSHAKE, 3, 1, 0, 0]) * 1_000,
             "warnings": bytes([ALERT, 3, 3, 0, 2, 1, 90]) * 10_000,
             "data before the handshake": bytes([23, 3, 3, 0, 5]) + b"hello",
@@ -946,6 +948,8 @@ async def thousands_of_failed_handshakes_leave_nothing_behind(start):
         hello = client_hello(door.ssl)
         old = client_hello(door.authority.context(version=TLS_1_2))
         distrustful = ssl.create_default_context()
+        empty = bytes([HANDSHAKE, 3, 1, 0, 4, 1, 0, 0, 0])
+        sayings = (b"GET / HTTP/1.1\r\n\r\n", hello[:150], hello + b"\x00" * 64, old, empty)
 
         def fail(times):
             for nth in range(times):
@@ -957,7 +961,7 @@ async def thousands_of_failed_handshakes_leave_nothing_behind(start):
                             with contextlib.suppress(ssl.SSLError), distrustful.wrap_socket(one, server_hostname=door.host):
                                 raise AssertionError("it is trusted")
                             continue
-                        one.sendall((b"GET / HTTP/1.1\r\n\r\n", hello[:150], hello + b"\x00" * 64, old, bytes([HANDSHAKE, 3, 1, 0, 4, 1, 0, 0, 0]))[kind])
+                        one.sendall(sayings[kind])
                         one.shutdown(socket.SHUT_WR)
                         while one.recv(1 << 16):
                             pass
