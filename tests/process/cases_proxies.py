@@ -225,12 +225,12 @@ async def proxies_keep_clients_that_are_silent_for_ninety_seconds(start):
         natives = [await Client.open(proxy, fresh("native")) for proxy in proxies]
         room = fresh("chat:silent")
         streams = [await Stream.open(proxy, fresh("listens"), [room]) for proxy in proxies]
-        for members in everybody:
-            check(await members.state(), 1, 3)
+        for state in await asyncio.gather(*(members.state() for members in everybody)):
+            check(state, 1, 3)
         await asyncio.sleep(SILENCE_S)
-        for members in everybody:
-            check(await members.ask("state"), 1, 3)
-            check(await members.ask("talk"), 1, 6)
+        for asked, messages in (("state", 3), ("talk", 6)):
+            for state in await asyncio.gather(*(members.ask(asked) for members in everybody)):
+                check(state, 1, messages)
         for native, stream in zip(natives, streams):
             await native.publish(room, "said", {})
             await stream.push("said", room)
