@@ -119,9 +119,13 @@ class Proxy:
                     assert process.returncode is None, f"{name} died; {self.tail()}"
                 finally:
                     if process.returncode is None:
-                        # Both end at once, nginx with its workers.
+                        # All end at once, nginx with its workers.
                         process.terminate()
-                        await asyncio.wait_for(process.wait(), PATIENCE_S)
+                        try:
+                            await asyncio.wait_for(process.wait(), PATIENCE_S)
+                        finally:
+                            if process.returncode is None:
+                                process.kill()
 
 
 class Members:
@@ -221,12 +225,12 @@ async def proxies_keep_clients_that_are_silent_for_ninety_seconds(start):
         natives = [await Client.open(proxy, fresh("native")) for proxy in proxies]
         room = fresh("chat:silent")
         streams = [await Stream.open(proxy, fresh("listens"), [room]) for proxy in proxies]
-        for members in everybody:
-            check(await members.state(), 1, 3)
+        for state in await asyncio.gather(*(members.state() for members in everybody)):
+            check(state, 1, 3)
         await asyncio.sleep(SILENCE_S)
-        for members in everybody:
-            check(await members.ask("state"), 1, 3)
-            check(await members.ask("talk"), 1, 6)
+        for asked, messages in (("state", 3), ("talk", 6)):
+            for state in await asyncio.gather(*(members.ask(asked) for members in everybody)):
+                check(state, 1, messages)
         for native, stream in zip(natives, streams):
             await native.publish(room, "said", {})
             await stream.push("said", room)
@@ -277,6 +281,30 @@ async def streams_come_through_proxies_at_once_and_end_with_their_clients(start)
             assert (await again.push("said", room))["data"] == {"number": 6}, name
             await again.drop()
             await native.close()
+
+
+@case(own=True)
+async def haproxy_shares_no_connection_between_clients_that_it_names(start):
+    """Requests of several clients, over as few connections as it may: each of the client that asked it."""
+    gateway = await start(shards=2, RINGROOM_NETWORK__DENY="127.9.0.1", **NAMED)
+
+    def name_them(text):
+        text, changed = re.subn(r"(server ringroom \S+)", r"http-reuse always\n    \1 send-proxy-v2", text)
+        assert changed == 1, text
+        return text
+
+    async with Proxy.before(gateway, "haproxy", edit=name_them) as proxy:
+        async def ask(address):
+            reader, writer = await asyncio.open_connection(proxy.host, proxy.port, local_addr=(address, 0))
+            writer.write(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\n\r\n")
+            line = await asyncio.wait_for(reader.readline(), PATIENCE_S)
+            writer.close()
+            return int(line.split()[1])
+
+        before = count(await gateway.stats(), "refused.network")
+        # What it makes of a connection that is closed without a word is its own.
+        assert [await ask(address) for address in ("127.9.0.2", "127.9.0.1") * 10] == [200, 502] * 10
+        assert count(await gateway.stats(), "refused.network") >= before + 10
 
 
 def secured_by(name, certificate, folder):
