@@ -202,11 +202,11 @@ impl Edge {
                     row.is_blocked = true;
                     shard.step(now, Input::Blocked { conn }, effects);
                 } else if row.standing != Standing::Open && shard.is_finished(conn) {
+                    row.socket.part();
                     match row.standing {
-                        Standing::Leaving => {
-                            row.socket.part();
-                            left.push(conn);
-                        }
+                        // Its goodbye found no room; all comes back here once it has.
+                        _ if row.socket.owes() => row.is_blocked = true,
+                        Standing::Leaving => left.push(conn),
                         Standing::Closing => row.mute(Shut::Sending),
                         Standing::Open | Standing::Reset => {}
                     }

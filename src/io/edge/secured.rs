@@ -10,7 +10,9 @@ use crate::io::handshake;
 use crate::io::ring::Ring;
 use crate::io::runtime::Driver;
 use crate::io::stream::Stream;
-use crate::io::tls::tests::{Client, served};
+use crate::io::tls::Served;
+use crate::io::tls::settings::{Pair, Settings, Tickets};
+use crate::io::tls::tests::{Authority, Client, served};
 use crate::io::tuning::Tuning;
 use crate::kernel::ids::ConnId;
 use crate::shard::Input;
@@ -60,10 +62,14 @@ struct Guest {
 
 impl Guest {
     fn come(edge: &Edge) -> Guest {
+        Guest::come_to(edge, served())
+    }
+
+    fn come_to(edge: &Edge, served: &Served) -> Guest {
         let (ours, socket) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
-        socket2::SockRef::from(&ours).set_send_buffer_size(20_000).unwrap();
-        handshake::begin(edge, Stream::secured(ours.into(), served()), Ipv4Addr::LOCALHOST.into());
+        socket2::SockRef::from(&ours).set_send_buffer_size(10_000).unwrap();
+        handshake::begin(edge, Stream::secured(ours.into(), served), Ipv4Addr::LOCALHOST.into());
         let mut client = Client::any();
         client.tls.set_buffer_limit(None);
         Guest { client, socket }
@@ -213,7 +219,8 @@ fn what_came_with_the_request_is_heard_though_the_buffer_was_too_small() {
     let edge = edge_tuned(Driver::Epoll, tuning);
     let egress = &mut Either::Direct(Direct::default());
     let mut guest = Guest::come(&edge);
-    let pongs = PONG.repeat(5_000);
+    // All of it is one record, so that the socket is empty by then.
+    let pongs = PONG.repeat(2_000);
     guest.say([request("alice").as_bytes(), &pongs, &frame(r#"{"id":9,"event":"ping"}"#)].concat());
     until(&edge, egress, &mut guest, |guest| guest.heard().contains(r#"{"id":9,"#));
 }
@@ -236,6 +243,26 @@ fn few_handshakes_are_answered_in_one_turn() {
     }
     turn(&edge, &mut Either::Direct(Direct::default()));
     assert_eq!(counters(&edge).tls_full["1.3"], CROWD as u64);
+}
+
+#[test]
+fn a_chain_that_a_socket_does_not_take_at_once_is_sent_bit_by_bit() {
+    let edge = edge(Driver::Epoll);
+    let egress = &mut Either::Direct(Direct::default());
+    let pair = Authority::shared().issue(&["chat.example"]).pair();
+    // What is behind the host's own certificate matters to nobody here.
+    let behind = (0..100).map(|_| &*Authority::shared().pem).collect::<String>();
+    let pair = Pair { certificate: [&pair.certificate, behind.as_bytes()].concat(), ..pair };
+    let settings = Settings { certificates: vec![pair], ..Settings::default() };
+    let mut guest = Guest::come_to(&edge, &settings.served(&mut Tickets::default()).unwrap());
+    guest.turn();
+    turn(&edge, egress);
+    let key = edge.waiting.borrow().oldest().expect("it waits");
+    let (owes, held) =
+        edge.waiting.borrow_mut().with(key, |guest| (guest.socket.owes(), guest.socket.bytes_held())).unwrap();
+    assert!(owes && held > 0, "its socket took all of it");
+    guest.say(request("alice"));
+    until(&edge, egress, &mut guest, |guest| guest.heard().contains("\"connected\""));
 }
 
 #[test]

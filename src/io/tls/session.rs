@@ -170,7 +170,7 @@ impl Session {
 
     /// Says goodbye, behind what is unsent (`RFC 8446` section 6.1). What comes from now on is not looked at.
     pub fn part(&mut self) {
-        if self.is_open {
+        if self.is_open && !self.is_closed() {
             let mut held = std::mem::take(&mut self.held);
             let mut write = |traffic: &mut WriteTraffic<'_, _>, out: &mut Vec<u8>| {
                 append(out, MESSAGE_BYTES, |room| traffic.queue_close_notify(room)).map_err(exhausted)
