@@ -17,6 +17,8 @@ from cases_browser import Browser
 from cases_commands import command
 from cases_config import File, log_of, reloaded
 from cases_deflate import offers
+from cases_network import PROXY
+from cases_proxy_protocol import CLIENT, DENIED, SPOKEN, as_tls, binary, line
 from cases_slow import FILL, NARROW, Reader, closed_as_slow, descriptors, publish_until_closed
 from certificates import KEYS, TLS_1_2, TLS_1_3, Authority
 from support import (
@@ -215,6 +217,25 @@ async def bytes_may_come_one_by_one_and_records_in_any_pieces(start):
                 # And then a goodbye, without which this is an error.
                 assert await asyncio.wait_for(raw.reader.read(-1), PATIENCE_S) == b"", f"seed {seed}"
                 raw.drop()
+
+
+@case(own=True, both_ios=True)
+async def what_a_proxy_says_of_a_client_comes_before_its_handshake(start):
+    async with secured(start, RINGROOM_NETWORK__DENY=f"{DENIED}/32", **SPOKEN) as door:
+        for header in (line, binary, as_tls):
+            for size in (1, 1 << 20):
+                raw = await Pieces.open(door, lambda: size, lambda flight: header(CLIENT) + flight, PROXY)
+                await raw.say(handshake(door, token("ada")).encode())
+                assert (await raw.head()).startswith("HTTP/1.1 101 ")
+                assert (await raw.message())["data"]["user"] == "ada"
+                raw.drop()
+            async with counted(door, "refused.network"):
+                assert not await heard_of(door, header(DENIED) + client_hello(door.ssl), PROXY), "and not a byte of TLS"
+        # Who is listed begins with a header, and who is not never does.
+        for source, said in ((PROXY, client_hello(door.ssl)), ("127.0.0.1", binary(CLIENT) + client_hello(door.ssl))):
+            heard = await heard_of(door, said, source)
+            assert not heard or heard[0] != HANDSHAKE, (source, heard[:20])
+        await talks(door)
 
 
 @case(own=True, both_ios=True)
@@ -1045,8 +1066,8 @@ async def many_stalled_readers_behind_tls_cost_what_plain_ones_do(start):
 # What is true without TLS is true with it.
 
 
-def also_over_tls(*words):
-    """Runs cases of other files once more, over TLS."""
+def also_over_tls(modules, but):
+    """Runs cases of other files once more, over TLS, `but` those that make sockets or origins without it themselves."""
 
     def twin(function, own):
         async def over_tls(start):
@@ -1066,8 +1087,11 @@ def also_over_tls(*words):
         case(own=True)(over_tls)
 
     for function, _, own in list(CASES):
-        if function.__module__ in words:
+        if function.__module__ in modules and function.__name__ not in but:
             twin(function, own)
 
 
-also_over_tls("cases_rooms", "cases_slow", "cases_strict", "cases_deflate", "cases_msgpack")
+also_over_tls(
+    {"cases_rooms", "cases_slow", "cases_strict", "cases_deflate", "cases_msgpack", "cases_sse", "cases_emit"},
+    but={"an_event_stream_begins_with_when_to_come_back_and_who_one_is", "who_emits_and_does_not_read_the_answers_is_held_back"},
+)

@@ -174,7 +174,9 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (gateway.host, gateway.port))
-        self.reader, self.writer = await asyncio.open_connection(sock=sock, limit=buffer or 1 << 16)
+        speech = getattr(gateway, "ssl", None)
+        name = gateway.host if speech else None
+        self.reader, self.writer = await asyncio.open_connection(sock=sock, limit=buffer or 1 << 16, ssl=speech, server_hostname=name)
         self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
         self.parser = parser(last_event_id or "")
         self.left = bytes_max

@@ -145,8 +145,8 @@ class Pieces(Raw):
     """A client whose encrypted bytes leave in pieces of `size()` bytes each, `first` being changed before."""
 
     @classmethod
-    async def open(cls, door, size, first=lambda flight: flight, **speech):
-        heard, plain = await asyncio.open_connection(door.host, door.port)
+    async def open(cls, door, size, first=lambda flight: flight, source="127.0.0.1", **speech):
+        heard, plain = await asyncio.open_connection(door.host, door.port, local_addr=(source, 0))
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = door.authority.context(**speech).wrap_bio(incoming, outgoing, server_hostname=door.host)
         self = cls(asyncio.StreamReader(), plain)

@@ -376,12 +376,14 @@ fn encrypt(
 
 /// Appends what the peer is to be told of a failure. `incoming`: what was not used up.
 fn alert(connection: &mut UnbufferedServerConnection, incoming: &mut [u8], out: &mut Vec<u8>) {
-    // What is to be said comes before anything is read. Asked a second time, rustls would read on, fail again
-    // and panic over a second alert.
-    if let Ok(ConnectionState::EncodeTlsData(mut data)) = connection.process_tls_records(incoming).state {
+    // What is to be said comes before anything is read, and may be several records: over 1.3 the beginning of the
+    // answer, then the alert. Asked for more than there is, rustls would read on, fail again and panic over a
+    // second alert.
+    while connection.wants_write()
+        && let Ok(ConnectionState::EncodeTlsData(mut data)) = connection.process_tls_records(incoming).state
         // Without it the peer sees the end alone.
-        let _ = append(out, MESSAGE_BYTES, |room| data.encode(room));
-    }
+        && append(out, MESSAGE_BYTES, |room| data.encode(room)).is_ok()
+    {}
 }
 
 /// Keys that were used as often as they may be.
