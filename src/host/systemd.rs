@@ -113,12 +113,15 @@ impl Handed {
         Ok(handed)
     }
 
-    /// Of the listener for clients and the one for operators. Of several for clients, the one that
-    /// most can reach.
-    pub fn addresses(&self) -> [Option<SocketAddr>; 2] {
-        let data = self.data.iter().filter_map(|listener| listener.local_addr().ok());
+    /// Of the listener for clients, the one for operators, and the one for clients that speak TLS. Of several
+    /// for clients, the one that most can reach.
+    pub fn addresses(&self) -> [Option<SocketAddr>; 3] {
+        let of = |listeners: &[TcpListener]| {
+            let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+            addresses.min_by_key(|address| address.ip().is_loopback())
+        };
         let ops = self.ops.as_ref().and_then(|listener| listener.local_addr().ok());
-        [data.min_by_key(|address| address.ip().is_loopback()), ops]
+        [of(&self.data), ops, of(&self.tls)]
     }
 }
 
@@ -201,7 +204,7 @@ mod tests {
         let me = me();
         let all =
             |names| environment(&[("LISTEN_PID", &me), ("LISTEN_FDS", "3"), ("LISTEN_FDNAMES", names)]).purposes();
-        assert_eq!(all("data:ops:data"), Ok(vec![Purpose::Data, Purpose::Ops, Purpose::Data]));
+        assert_eq!(all("data:ops:tls"), Ok(vec![Purpose::Data, Purpose::Ops, Purpose::Tls]));
         assert!(all("data:ringroom.socket:ops").unwrap_err().contains("FileDescriptorName="));
         assert!(all("data").unwrap_err().contains("1 names"));
         let unnamed = environment(&[("LISTEN_PID", &me), ("LISTEN_FDS", "2")]);

@@ -166,3 +166,127 @@ impl TlsKeeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::tls::tests::Authority;
+    use std::os::unix::fs::symlink;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("ringroom-tls-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+
+        /// A certificate of its own and the key, in one file each.
+        fn issue(&self, name: &str) -> PairFiles {
+            let issued = Authority::shared().issue(&["chat.example"]);
+            let pair =
+                PairFiles { certificate: self.path(&format!("{name}.pem")), key: self.path(&format!("{name}.key")) };
+            fs::write(&pair.certificate, issued.certificate).unwrap();
+            fs::write(&pair.key, issued.key).unwrap();
+            pair
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn files(pair: PairFiles) -> TlsFiles {
+        TlsFiles { pairs: vec![pair], oldest: Oldest::Tls12, clients: ClientFiles::Unknown }
+    }
+
+    #[test]
+    fn a_change_of_files_is_taken_once_and_a_bad_one_leaves_what_was() {
+        let folder = Folder::new("change");
+        let pair = folder.issue("one");
+        let certificates = Certificates::default();
+        let (mut keeper, _) = TlsKeeper::open(files(pair.clone()), &certificates).unwrap();
+        let counted = || {
+            let known = certificates.known();
+            (known.taken, known.refused, known.is_stale)
+        };
+        assert!(keeper.look(None).is_none(), "nothing has changed");
+        folder.issue("one");
+        assert!(keeper.look(None).is_some() && keeper.look(None).is_none());
+        assert_eq!(counted(), (1, 0, false));
+        let good = fs::read(&pair.key).unwrap();
+        fs::write(&pair.key, b"no key at all").unwrap();
+        assert!(keeper.look(None).is_none() && keeper.look(None).is_none());
+        assert_eq!(counted(), (1, 1, true), "said once");
+        fs::remove_file(&pair.key).unwrap();
+        assert!(keeper.look(None).is_none());
+        assert_eq!(counted(), (1, 2, true));
+        fs::write(&pair.key, &good).unwrap();
+        assert!(keeper.look(None).is_none(), "it is what is served");
+        assert_eq!(counted(), (1, 2, false));
+        // Asked for, though nothing has changed.
+        assert!(keeper.look(Some(files(pair))).is_none());
+        assert_eq!(counted(), (1, 2, false));
+    }
+
+    #[test]
+    fn a_link_that_is_turned_is_a_change() {
+        let folder = Folder::new("link");
+        let (one, other) = (folder.issue("one"), folder.issue("other"));
+        let live = PairFiles { certificate: folder.path("live.pem"), key: folder.path("live.key") };
+        let turn = |to: &PairFiles| {
+            for (link, to) in [(&live.certificate, &to.certificate), (&live.key, &to.key)] {
+                let new = folder.path("new");
+                symlink(to, &new).unwrap();
+                fs::rename(&new, link).unwrap();
+            }
+        };
+        turn(&one);
+        let certificates = Certificates::default();
+        let (mut keeper, _) = TlsKeeper::open(files(live.clone()), &certificates).unwrap();
+        turn(&other);
+        let served = keeper.look(None).expect("another certificate");
+        assert_eq!(&*served.expiries()[0].name, live.certificate.display().to_string());
+    }
+
+    #[test]
+    fn other_files_are_followed_from_then_on_good_or_not() {
+        let folder = Folder::new("other");
+        let (one, other) = (folder.issue("one"), folder.issue("other"));
+        let certificates = Certificates::default();
+        let (mut keeper, _) = TlsKeeper::open(files(one), &certificates).unwrap();
+        let bad = PairFiles { key: folder.path("none"), ..other.clone() };
+        assert!(keeper.look(Some(files(bad.clone()))).is_none() && certificates.known().is_stale);
+        fs::copy(&other.key, &bad.key).unwrap();
+        assert!(keeper.look(None).is_some() && !certificates.known().is_stale);
+    }
+
+    #[test]
+    fn files_that_cannot_be_served_are_refused_at_the_start() {
+        let folder = Folder::new("start");
+        let (one, other) = (folder.issue("one"), folder.issue("other"));
+        let refused = |files| match TlsKeeper::open(files, &Certificates::default()) {
+            Ok(_) => panic!("they are served"),
+            Err(refused) => refused.to_string(),
+        };
+        let mixed = refused(files(PairFiles { key: other.key, ..one.clone() }));
+        assert!(mixed.contains("is not the key of its certificate"), "{mixed}");
+        let missing = refused(files(PairFiles { certificate: folder.path("none.pem"), ..one.clone() }));
+        assert!(missing.contains("none.pem cannot be read: No such file"), "{missing}");
+        let clients = ClientFiles::MustShow(folder.path("none.pem"));
+        let missing = refused(TlsFiles { clients, ..files(one.clone()) });
+        assert!(missing.contains("none.pem cannot be read"), "{missing}");
+        let huge = fs::File::create(folder.path("huge.pem")).unwrap();
+        huge.set_len(FILE_BYTES_MAX + 1).unwrap();
+        let large = refused(files(PairFiles { certificate: folder.path("huge.pem"), ..one }));
+        assert!(large.contains("no such file has more"), "{large}");
+    }
+}

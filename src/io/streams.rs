@@ -77,7 +77,7 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
         return Verdict::Answer(manner.too_many(Limit::RoomsPerRequest, message));
     }
     // What cannot be read is a place that nobody gave out, and not none.
-    let header = head.values(LAST_EVENT_HEADER).next().map(String::from_utf8_lossy);
+    let header = head.values(LAST_EVENT_HEADER).next().map(|value| String::from_utf8_lossy(value.trim_ascii()));
     let query = || head.query_value(LAST_EVENT_QUERY);
     let last = header.or_else(query).filter(|last| !last.is_empty());
     let wanted = Wanted {

@@ -68,16 +68,20 @@ function install() {
 }
 
 async function main() {
-  const [executablePath] = process.argv.slice(2);
-  const browser = await chromium.launch({ executablePath, headless: true, args: ARGUMENTS });
+  const [executablePath, ...more] = process.argv.slice(2);
+  const browser = await chromium.launch({ executablePath, headless: true, args: [...ARGUMENTS, ...more] });
   const pages = new Map();
+  let secured = null;
   const commands = {
     version: () => browser.version(),
+    // What the last visit was secured with, or null.
+    secured: () => secured,
     visit: async ({ page, url }) => {
       // A context of its own: nothing is shared between two users' pages.
       const context = await browser.newContext();
       const opened = await context.newPage();
-      await opened.goto(url);
+      const answer = await opened.goto(url);
+      secured = await answer.securityDetails();
       await opened.evaluate(install);
       pages.set(page, opened);
       return opened.evaluate(() => window.origin);

@@ -7,11 +7,13 @@ import json
 import os
 import random
 import socket
+import ssl
 import struct
 
 from cases_config import File, reloaded
 from cases_network import LIMITED, NEIGHBOUR, PROXY, STRANGER, come
 from support import PATIENCE_S, Raw, case, count, counted, fresh, handshake, token, until
+from tls_door import secured
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 SPOKEN = {"RINGROOM_NETWORK__TRUSTED_PROXIES": "127.7.0.0/16", "RINGROOM_NETWORK__PROXY_PROTOCOL": "true"}
@@ -240,6 +242,91 @@ async def polling_over_a_connection_that_was_named_once_goes_on(start):
     assert (await ask(one))[0] == 429, "two connections came, and a second session is one more attempt"
     for raw in (one, other):
         raw.drop()
+
+
+async def asked_over_tls(door, pieces, request, address=PROXY, **speech):
+    """What is answered to `request` over TLS behind `pieces` of a header, of which the last is in one segment with
+    the handshake's beginning: the answer's head at least. `None`: not even the handshake."""
+    raw = await come(door, address)
+    raw.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = door.authority.context(**speech).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    *before, last = pieces
+    for piece in before:
+        raw.write(piece)
+        await raw.writer.drain()
+        await asyncio.sleep(0)
+
+    async def pump(act):
+        nonlocal last
+        while True:
+            try:
+                return act()
+            except ssl.SSLWantReadError:
+                raw.write(last + outgoing.read())
+                last = b""
+                if not (some := await asyncio.wait_for(raw.reader.read(1 << 16), PATIENCE_S)):
+                    raise ConnectionResetError
+                incoming.write(some)
+
+    said = None
+    try:
+        await pump(tls.do_handshake)
+        said = b""
+        tls.write(request.encode())
+        while b"\r\n\r\n" not in said:
+            said += await pump(lambda: tls.read(1 << 16))
+    except (ConnectionResetError, ssl.SSLZeroReturnError):
+        pass
+    raw.drop()
+    return said
+
+
+@case(own=True, both_ios=True)
+async def tls_begins_behind_a_header(start):
+    async with secured(start, RINGROOM_NETWORK__DENY=DENIED, RINGROOM_NETWORK__ATTEMPTS="6", **SPOKEN, **LIMITED) as door:
+        ask = "GET /health HTTP/1.1\r\nHost: h\r\n\r\n"
+        for nth, make in enumerate((line, binary, as_tls)):
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                header = make(f"192.0.2.{nth}")
+                for pieces in ([header], [header, b""], [bytes([byte]) for byte in header]):
+                    said = await asked_over_tls(door, pieces, ask, version=version)
+                    assert said and said.startswith(b"HTTP/1.1 200 "), (pieces, said)
+            # Its seventh: nobody shakes hands to be told so.
+            async with counted(door, "refused.attempts"):
+                assert await asked_over_tls(door, [header], ask) is None
+        async with counted(door, "refused.network"):
+            assert await asked_over_tls(door, [binary(DENIED)], ask) is None
+        # A stranger has no header, and a proxy has to have one.
+        said = await asked_over_tls(door, [b""], ask, STRANGER)
+        assert said.startswith(b"HTTP/1.1 200 "), said
+        for header in (b"", b"PROXY TCP4 nobody\r\n"):
+            async with counted(door, "refused.proxy_header"):
+                raw = await come(door, PROXY, header + b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+                try:
+                    assert await asyncio.wait_for(raw.reader.read(), PATIENCE_S) == b"", "nothing in the clear"
+                except ConnectionResetError:
+                    pass
+                raw.drop()
+        async with counted(door, "refused.tls"):
+            raw = await come(door, STRANGER, line(CLIENT))
+            heard = await asyncio.wait_for(raw.reader.read(), PATIENCE_S)
+            assert heard[:1] in (b"", b"\x15"), "an alert at most"
+            raw.drop()
+        # On the plain port headers are as ever.
+        assert await status(door.gateway, line("192.0.2.77")) == 101
+
+
+@case(own=True)
+async def behind_a_header_it_is_tls_here_that_makes_a_page_encrypted(start):
+    async with secured(start, **SPOKEN) as door:
+        for header, origin, code in (
+            (line(CLIENT), "https", 101), (line(CLIENT), "http", 403), (binary(CLIENT), "https", 101), (as_tls(CLIENT), "https", 101),
+            (as_tls(CLIENT, spoke=0), "https", 403), (as_tls(CLIENT, spoke=0), "http", 101), (b"PROXY UNKNOWN\r\n", "https", 101),
+        ):
+            page = {"Host": "chat.example", "Origin": f"{origin}://chat.example"}
+            said = await asked_over_tls(door, [header], handshake(door, token(fresh("page")), **page))
+            assert said.startswith(b"HTTP/1.1 %d " % code), (header, origin, said)
 
 
 @case(own=True)

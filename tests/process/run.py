@@ -44,6 +44,7 @@ import cases_sse_docs  # noqa: F401
 import cases_proxies  # noqa: F401
 import cases_smuggling  # noqa: F401
 import cases_proxy_protocol  # noqa: F401
+import cases_tls  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 

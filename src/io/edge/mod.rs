@@ -12,6 +12,8 @@ mod opening;
 mod reading;
 #[cfg(test)]
 pub mod sample;
+#[cfg(test)]
+mod secured;
 mod sessions;
 
 pub use sessions::Heard;

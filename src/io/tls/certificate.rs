@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_certificate_says_for_whom_and_how_long() {
-        let issued = Authority::new().issue(&["Chat.example", "*.chat.example", "192.0.2.1"]);
+        let issued = Authority::shared().issue(&["Chat.example", "*.chat.example", "192.0.2.1"]);
         let facts = Facts::of(&issued.chain()[0]).unwrap();
         assert_eq!(facts.names, ["chat.example", "*.chat.example"], "addresses are no names");
         // As rcgen has it where nothing else is said.

@@ -6,7 +6,7 @@ pub mod certificate;
 pub mod session;
 pub mod settings;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use session::{News, Session};
 pub use settings::Served;

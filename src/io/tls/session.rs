@@ -310,6 +310,12 @@ impl Session {
         std::mem::take(&mut self.sealed)
     }
 
+    /// Ciphertext that waits for its rest.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
     /// Bytes of buffers.
     pub fn bytes_held(&self) -> usize {
         self.held.capacity() + self.over.capacity() + self.out.capacity()

@@ -4,12 +4,16 @@ use super::settings::{Clients, Oldest, Pair, Refused, Settings, Tickets};
 use super::*;
 use crate::io::socket;
 use crate::io::stream::Stream;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SupportedProtocolVersion, version};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, HandshakeKind, RootCertStore, SupportedProtocolVersion,
+    version,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -31,7 +35,7 @@ pub struct Issued {
 }
 
 impl Authority {
-    pub fn new() -> Authority {
+    fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "an authority for tests");
@@ -541,6 +545,103 @@ proptest! {
         }
         session.part();
         prop_assert!(session.is_closed());
+    }
+}
+
+/// The client's next record, encrypted by hand: what no client of ours would say.
+struct Forger {
+    key: LessSafeKey,
+    iv: [u8; 12],
+    sequence: u64,
+}
+
+impl Forger {
+    /// In place of a client whose handshake is over.
+    fn of(client: Client) -> Forger {
+        let (sequence, secrets) = client.tls.dangerous_extract_secrets().unwrap().tx;
+        let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("another cipher") };
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_ref()).unwrap());
+        Forger { key, iv: iv.as_ref().try_into().unwrap(), sequence }
+    }
+
+    /// `RFC 8446` section 5.2.
+    fn record(&mut self, kind: u8, payload: &[u8]) -> Vec<u8> {
+        let mut nonce = self.iv;
+        nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()).for_each(|(byte, of_sequence)| *byte ^= of_sequence);
+        self.sequence += 1;
+        let mut inner = [payload, &[kind]].concat();
+        let length = (inner.len() + 16) as u16;
+        let header = [&[23, 3, 3], &length.to_be_bytes()[..]].concat();
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.key.seal_in_place_append_tag(nonce, Aad::from(&header), &mut inner).unwrap();
+        [header, inner].concat()
+    }
+}
+
+fn forged() -> (Forger, Session) {
+    let mut config = client_config(&[&version::TLS13]);
+    config.enable_secret_extraction = true;
+    let (mut client, mut session) = (Client::new(config, HOST), Session::new(served().config()));
+    assert_eq!(converse(&mut client, &mut session), Ok(Vec::new()));
+    (Forger::of(client), session)
+}
+
+const HANDSHAKE: u8 = 22;
+const DATA: u8 = 23;
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 1];
+
+#[test]
+fn a_key_update_may_come_in_parts_while_much_is_written() {
+    for at in 0..=KEY_UPDATE.len() {
+        let (mut forger, mut session) = forged();
+        let (front, behind) = KEY_UPDATE.split_at(at);
+        for part in [front, behind] {
+            if !part.is_empty() {
+                let mut record = forger.record(HANDSHAKE, part);
+                // Each byte by itself, and something written behind each.
+                for byte in record.iter_mut() {
+                    assert_eq!(session.feed(std::slice::from_mut(byte), &mut [0; 9]), Ok(0));
+                    assert_eq!(session.seal(&[b"meanwhile"], 9), Ok(9));
+                }
+            }
+        }
+        assert!(!session.unsent().is_empty() && session.held_bytes() == 0);
+    }
+}
+
+#[test]
+fn a_goodbye_is_said_with_half_a_message_at_hand() {
+    let (mut forger, mut session) = forged();
+    assert_eq!(session.feed(&mut forger.record(HANDSHAKE, &KEY_UPDATE[..2]), &mut [0; 9]), Ok(0));
+    assert!(session.held_bytes() > 0);
+    let before = session.unsent().len();
+    session.part();
+    assert!(session.unsent().len() > before && session.is_closed());
+}
+
+#[test]
+fn what_no_client_may_say_ends_the_session() {
+    let interleaved = |forger: &mut Forger| vec![forger.record(HANDSHAKE, &KEY_UPDATE[..2]), forger.record(DATA, b"x")];
+    let strange = |forger: &mut Forger| vec![forger.record(99, b"x")];
+    let hello_again = |forger: &mut Forger| vec![forger.record(HANDSHAKE, &[1, 0, 0, 2, 3, 3])];
+    let empty = |forger: &mut Forger| (0..200).map(|_| forger.record(DATA, b"")).collect();
+    let updates = |forger: &mut Forger| {
+        // Of one record, so that the keys change only behind it.
+        vec![forger.record(HANDSHAKE, &KEY_UPDATE.repeat(2))]
+    };
+    type Says = dyn Fn(&mut Forger) -> Vec<Vec<u8>>;
+    let all: [(&str, &Says); 5] = [
+        ("interleaved", &interleaved),
+        ("strange", &strange),
+        ("hello again", &hello_again),
+        ("empty", &empty),
+        ("updates", &updates),
+    ];
+    for (name, says) in all {
+        let (mut forger, mut session) = forged();
+        let ended = says(&mut forger).iter_mut().any(|record| session.feed(record, &mut [0; 9]).is_err());
+        assert!(ended && session.is_closed(), "{name}");
+        assert!(session.seal(&[b"x"], 1).is_err());
     }
 }
 
