@@ -645,9 +645,11 @@ async def ids_that_this_server_did_not_give_for_these_rooms_are_gaps(start):
         "more rooms'": await first(one, user, [*rooms, fresh("chat:third")]),
     }
     malformed = ["x", "0", ".", "...", good + ".", "." + good, good.replace("-", ""), "-1", "null", "%00",
-                 "x" * 8_000, "." * 2_000, "9" * 200, "0-0.0-0.0-0", good + "." + good, "größe", "\udcff\udcfe"]
-    for what, id in [*foreign.items(), *(("malformed", id) for id in malformed)]:
-        for id_in in ("header", "query"):
+                 "x" * 8_000, "." * 2_000, "9" * 200, "0-0.0-0.0-0", good + "." + good, "größe"]
+    # As bytes they are no UTF-8.
+    unreadable = ["\udcff\udcfe"]
+    for what, id in [*foreign.items(), *(("malformed", id) for id in [*malformed, *unreadable])]:
+        for id_in in ("header",) if id in unreadable else ("header", "query"):
             stream = await Stream.open(one, user, rooms, last_event_id=id, id_in=id_in)
             resumed = [(await stream.joined(room))["resumed"] for room in rooms]
             assert resumed == [NONE_RECOVERED] * 2, (what, id, id_in, resumed)
