@@ -205,7 +205,7 @@ pub const TLS_READS_MAX: usize = 4;
 /// up to 18 KiB, a message of the handshake may have several.
 pub const TLS_HELD_BYTES_MAX: usize = 64 * 1024;
 /// What is encrypted at once for one connection, and so what may wait for its socket besides its outbox.
-pub const TLS_SEALED_BYTES_MAX: usize = 32 * 1024;
+pub const TLS_SEALED_BYTES_MAX: usize = 16 * 1024;
 /// Sockets of one address at most, whose heads have not ended, and how many of the longest waiting are looked
 /// through for one of it.
 pub const HALF_OPEN_PER_ADDRESS: u32 = 512;

@@ -12,7 +12,7 @@ use crate::io::edge::Edge;
 use crate::io::engine;
 use crate::io::engine::answers::Manner;
 use crate::io::engine::regulars::{self, Answer, Emit, Parked, Stage};
-use crate::io::engine::requests::{Asked, What, has_body};
+use crate::io::engine::requests::{Asked, What, has_body, names};
 use crate::io::handshake::{
     self, Admit, Arrival, Denied, FOREIGN_COOKIE, Page, TOO_MANY, TOO_OFTEN, Verdict, Visit, page_of,
 };
@@ -58,6 +58,10 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
     }
     if is_doubtful(head) {
         return refuse("head", 400, ErrorCode::BadRequest, "this request has a body, or several hosts");
+    }
+    let is_unreadable = |name| names(head, name) && head.query_value(name).is_none();
+    if is_unreadable(ROOMS_QUERY) || is_unreadable(LAST_EVENT_QUERY) {
+        return refuse("head", 400, ErrorCode::BadRequest, "the query cannot be decoded");
     }
     if edge.draining.get() {
         // Any other answer would end the client's attempts for good.

@@ -203,6 +203,11 @@ async def a_body_that_is_no_request_is_a_bad_one(gateway):
         body = None if method == "GET" else "{}"
         answer = await request(gateway, method, "/emit", body, Authorization=f"Bearer {jwt}")
         error_of(answer, 405, "bad_request")
+        assert answer.headers["allow"] == "POST, OPTIONS", answer
+    http = await Http.open(gateway)
+    http.write(f"POST /emit HTTP/1.1\r\nAuthorization: Bearer {jwt}\r\nContent-Length: 2\r\n\r\n{{}}")
+    error_of(await http.answer(), 400, "bad_request")
+    http.close()
     for path in ("/emit/", "/emit/x", "/EMIT", "/emits"):
         assert (await request(gateway, "POST", path, "{}", Authorization=f"Bearer {jwt}")).status == 404, path
     await stream.drop()

@@ -76,6 +76,12 @@ async def who_may_not_have_a_stream_is_told_so_before_it_begins(gateway):
         http = await Http.open(gateway)
         answer = await http.request(method, f"{PATH}?token={token('x')}", "")
         error_of(answer, 405, "bad_request")
+        assert answer.headers["allow"] == "GET, OPTIONS", answer
+        http.close()
+    for hosts in ("", "Host: x\r\nHost: y\r\n"):
+        http = await Http.open(gateway)
+        http.write(f"GET {PATH}?token={token('x')} HTTP/1.1\r\n{hosts}\r\n")
+        error_of(await http.answer(), 400, "bad_request")
         http.close()
     for path in ("/sse/", "/sse2", "/sse/x", "/SSE"):
         answer = await (await Stream.begun(gateway, "x", path=path)).refused()
@@ -511,15 +517,21 @@ class Returning:
             assert heard == want, f"{self.user} in {room}: {len(heard)}, from {wrong} on {heard[wrong : wrong + 10]}"
 
 
+# Comments come between, and what is written is cut into many pieces.
+IN_PIECES = {**NARROW, "RINGROOM_LIMITS__HEARTBEAT_MS": "50", "RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS": "1000"}
+
+
 @case(both_ios=True, own=True)
 async def streams_that_are_cut_anywhere_lose_nothing_and_double_nothing(start):
+    await cut_anywhere(await start(**IN_PIECES), numbers=400)
+
+
+async def cut_anywhere(gateway, numbers):
+    """So many messages to each of several rooms, for readers who are cut off again and again."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    # Comments come between, and what is written is cut into many pieces.
-    beats = {"RINGROOM_LIMITS__HEARTBEAT_MS": "50", "RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS": "1000"}
-    gateway = await start(**NARROW, **beats)
-    rooms, numbers = [fresh("chat:cut") for _ in range(4)], 400
+    rooms = [fresh("chat:cut") for _ in range(4)]
     readers = []
     for user in await users_at_home(gateway):
         for _ in range(3):
@@ -531,8 +543,8 @@ async def streams_that_are_cut_anywhere_lose_nothing_and_double_nothing(start):
     native = await Client.open(gateway, fresh("native"))
     targets = [{"room": room} for room in rooms] + [{"user": reader.user} for reader in readers]
     for n in range(numbers):
-        said = {"event": "chat", "data": {"n": n, "fill": "größe" * (n % 40)}}
-        await asyncio.gather(*[native.ok("room:publish", {**target, **said}) for target in targets])
+        message = {"event": "chat", "data": {"n": n, "fill": "größe" * (n % 40)}}
+        await asyncio.gather(*[native.ok("room:publish", {**target, **message}) for target in targets])
         await asyncio.sleep(0.005)
     for reader in readers:
         reader.stop.set()
@@ -633,9 +645,11 @@ async def ids_that_this_server_did_not_give_for_these_rooms_are_gaps(start):
         "more rooms'": await first(one, user, [*rooms, fresh("chat:third")]),
     }
     malformed = ["x", "0", ".", "...", good + ".", "." + good, good.replace("-", ""), "-1", "null", "%00",
-                 "x" * 8_000, "." * 2_000, "9" * 200, "0-0.0-0.0-0", good + "." + good]
-    for what, id in [*foreign.items(), *(("malformed", id) for id in malformed)]:
-        for id_in in ("header", "query"):
+                 "x" * 8_000, "." * 2_000, "9" * 200, "0-0.0-0.0-0", good + "." + good, "größe"]
+    # As bytes they are no UTF-8.
+    unreadable = ["\udcff\udcfe"]
+    for what, id in [*foreign.items(), *(("malformed", id) for id in [*malformed, *unreadable])]:
+        for id_in in ("header",) if id in unreadable else ("header", "query"):
             stream = await Stream.open(one, user, rooms, last_event_id=id, id_in=id_in)
             resumed = [(await stream.joined(room))["resumed"] for room in rooms]
             assert resumed == [NONE_RECOVERED] * 2, (what, id, id_in, resumed)

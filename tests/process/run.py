@@ -41,6 +41,7 @@ import cases_sse  # noqa: F401
 import cases_emit  # noqa: F401
 import cases_sse_browser  # noqa: F401
 import cases_sse_docs  # noqa: F401
+import cases_sse_tls  # noqa: F401
 import cases_proxies  # noqa: F401
 import cases_smuggling  # noqa: F401
 import cases_proxy_protocol  # noqa: F401

@@ -162,7 +162,7 @@ class Stream:
         elif how == "cookie":
             headers["Cookie"] = f"other=1; token={jwt}"
         if last_event_id is not None and id_in == "query":
-            asked.append("lastEventId=" + urllib.parse.quote(last_event_id, safe=""))
+            asked.append("lastEventId=" + urllib.parse.quote(last_event_id, safe="", errors="surrogateescape"))
         elif last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
         headers.setdefault("Accept", "text/event-stream")
@@ -176,8 +176,11 @@ class Stream:
         await asyncio.get_running_loop().sock_connect(sock, (gateway.host, gateway.port))
         speech = getattr(gateway, "ssl", None)
         name = gateway.host if speech else None
-        self.reader, self.writer = await asyncio.open_connection(sock=sock, limit=buffer or 1 << 16, ssl=speech, server_hostname=name)
-        self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+        self.reader, self.writer = await asyncio.open_connection(
+            sock=sock, limit=buffer or 1 << 16, ssl=speech, server_hostname=name,
+        )
+        # With what is no UTF-8, where a case wants that.
+        self.writer.write("\r\n".join(lines).encode(errors="surrogateescape") + b"\r\n\r\n")
         self.parser = parser(last_event_id or "")
         self.left = bytes_max
         self.task = asyncio.create_task(self._read())

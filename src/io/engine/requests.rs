@@ -127,7 +127,7 @@ pub fn has_body(head: &Head<'_>) -> bool {
 }
 
 /// Whether the query has this name, with a value that can be read or without.
-fn names(head: &Head<'_>, name: &str) -> bool {
+pub fn names(head: &Head<'_>, name: &str) -> bool {
     let mut pairs = head.query.unwrap_or_default().split('&');
     pairs.any(|pair| pair.split('=').next() == Some(name))
 }
