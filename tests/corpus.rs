@@ -11,7 +11,7 @@ use std::{fs, panic};
 /// A target and what it checks.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 10] = [
     ("engine", checks::engine),
     ("envelope", checks::envelope),
     ("frames", checks::frames),
@@ -19,7 +19,9 @@ const TARGETS: [Target; 8] = [
     ("http_head", checks::http_head),
     ("inflate", checks::inflate),
     ("msgpack", checks::msgpack),
+    ("proxy", checks::proxy),
     ("socketio", checks::socketio),
+    ("sse", checks::sse),
 ];
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -95,6 +97,16 @@ fn the_corpus_of_msgpack_replays() {
 }
 
 #[test]
+fn the_corpus_of_proxy_replays() {
+    replay("proxy");
+}
+
+#[test]
 fn the_corpus_of_socketio_replays() {
     replay("socketio");
+}
+
+#[test]
+fn the_corpus_of_sse_replays() {
+    replay("sse");
 }

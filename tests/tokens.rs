@@ -24,6 +24,7 @@ fn gateway(io: Choice, verifier: Verifier, wanted: &Arc<AtomicUsize>) -> Gateway
     let settings = Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         inherited: Vec::new(),
+        tls: None,
         cpus: Vec::new(),
         shards: 2,
         io,

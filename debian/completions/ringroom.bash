@@ -20,6 +20,7 @@ _ringroom() {
         token:--name) return ;;
         token:--ttl) return ;;
         client:--url) return ;;
+        client:--ca) return ;;
         client:--token) return ;;
         client:--join) return ;;
         client:--exit-after) return ;;
@@ -41,7 +42,7 @@ _ringroom() {
     case $command in
         serve) words='--config --profile --listen --ops --shards --dev --help' ;;
         token) words='--sub --tenant --role --name --ttl --help' ;;
-        client) words='--url --token --join --exit-after --help' ;;
+        client) words='--url --ca --token --join --exit-after --help' ;;
         health) words='--ready --ops --help' ;;
         log) words='off error warn info debug trace --ops --help' ;;
         config) words='check show sample --config --profile --listen --ops --shards --dev --help' ;;

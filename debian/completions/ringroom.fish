@@ -21,6 +21,7 @@ complete -c ringroom -n '__fish_seen_subcommand_from token' -l role -x -d 'A rol
 complete -c ringroom -n '__fish_seen_subcommand_from token' -l name -x -d 'A name to show to people'
 complete -c ringroom -n '__fish_seen_subcommand_from token' -l ttl -x -d 'How long the token is good for: 90s, 15m, 1h, 7d [default: 1h]'
 complete -c ringroom -n '__fish_seen_subcommand_from client' -l url -x -d 'Where the gateway listens [default: ws://127.0.0.1:3001/ws]'
+complete -c ringroom -n '__fish_seen_subcommand_from client' -l ca -x -d 'Authorities in PEM to trust for wss://, in place of those that the system trusts'
 complete -c ringroom -n '__fish_seen_subcommand_from client' -l token -x -d 'The access token; without it, RINGROOM_TOKEN is read'
 complete -c ringroom -n '__fish_seen_subcommand_from client' -l join -x -d 'Join ROOM at once; may be given several times'
 complete -c ringroom -n '__fish_seen_subcommand_from client' -l exit-after -x -d 'Leave after N messages have come, even when standard input has ended'

@@ -2,9 +2,10 @@
 
 use super::choices::{Choices, ends};
 use ringroom::base::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
+use ringroom::wire::extension::Deflate;
+use ringroom::wire::forwarded::{self, Written};
 use ringroom::wire::handshake::{Token, Upgrade, accepted, upgrade};
 use ringroom::wire::http::{Head, HeadError, HeadScan, parse_head};
-use ringroom::wire::{extension::Deflate, forwarded};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Input: cuts, then what a client sends.
@@ -150,17 +151,21 @@ fn token_is_there(head: &Head<'_>) {
 fn forwarded_is_an_address(head: &Head<'_>) {
     let proxy = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
     let is_ours = |address: IpAddr| matches!(address, IpAddr::V4(four) if four.octets()[0] == 10);
-    let hops: Vec<&str> = head.headers_named("x-forwarded-for").flat_map(|value| value.split(',')).collect();
-    // Bare addresses only; ports and brackets are the business of unit tests.
-    let bare: Option<Vec<IpAddr>> = hops.iter().map(|hop| hop.trim().parse().ok()).collect();
-    let client = forwarded::client(head, proxy, is_ours);
-    if let Some(bare) = bare {
-        let mut nearest_first = bare.iter().rev().map(IpAddr::to_canonical);
-        let farthest = bare.first().map_or(proxy, IpAddr::to_canonical);
-        assert_eq!(client, Ok(nearest_first.find(|address| !is_ours(*address)).unwrap_or(farthest)));
+    let said = |written| forwarded::said(head, proxy, is_ours, written);
+    let (loosely, strictly) = (said(Written::Loosely), said(Written::AsInRfc7239));
+    let hops = |name| head.headers_named(name).flat_map(|value| value.split(',')).map(str::trim);
+    // Bare addresses only; ports, brackets and quotes are the business of unit tests.
+    let bare: Option<Vec<IpAddr>> = hops("x-forwarded-for").map(|hop| hop.parse().ok()).collect();
+    let named: Option<Vec<IpAddr>> = hops("forwarded").map(|hop| hop.strip_prefix("for=")?.parse().ok()).collect();
+    for (said, addresses, name) in [(loosely, bare, "x-forwarded-for"), (strictly, named, "forwarded")] {
+        if let Some(addresses) = addresses {
+            let mut nearest_first = addresses.iter().rev().map(IpAddr::to_canonical);
+            let farthest = addresses.first().map_or(proxy, IpAddr::to_canonical);
+            assert_eq!(said.client, Ok(nearest_first.find(|address| !is_ours(*address)).unwrap_or(farthest)));
+        }
+        assert!(said.client.is_ok_and(|client| client == client.to_canonical()) || head.header(name).is_some());
+        assert!(matches!(said.scheme, None | Some("http" | "https")));
     }
-    assert!(client.is_ok_and(|client| client == client.to_canonical()) || !hops.is_empty());
-    assert!(matches!(forwarded::scheme(head), None | Some("http" | "https")));
 }
 
 /// `RFC 7692` section 7.1: the answer names a window where the offer did, and none where it did not.

@@ -9,7 +9,9 @@ mod frames;
 mod http;
 mod inflate;
 mod msgpack;
+mod proxy;
 mod socketio;
+mod sse;
 
 pub use engine::engine;
 pub use envelope::envelope;
@@ -17,4 +19,6 @@ pub use frames::{frames, frames_raw};
 pub use http::http_head;
 pub use inflate::inflate;
 pub use msgpack::msgpack;
+pub use proxy::proxy;
 pub use socketio::socketio;
+pub use sse::sse;

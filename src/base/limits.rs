@@ -28,6 +28,8 @@ pub const MOUNTS_MAX: usize = 3;
 pub const NAMESPACES_MAX: usize = 10;
 /// Packets of one Engine.IO payload: clients in use drop connections that bring more.
 pub const POLL_PACKETS_MAX: usize = 16;
+/// Requests of one stream of server-sent events that wait for their replies.
+pub const EMITS_MAX: usize = 64;
 /// Name of a namespace, bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 64;
 /// Arguments of one Socket.IO event, its name not counted.
@@ -193,6 +195,17 @@ pub const HANDSHAKES_MAX: usize = 16_384;
 pub const HEADS_BYTES_MAX: usize = 16 << 20;
 /// Such sockets that are heard before others have their turn.
 pub const HANDSHAKES_PER_TURN: usize = 64;
+/// And of those that speak TLS, the ones that keys are agreed on with and signed for: each takes up to a
+/// millisecond.
+pub const TLS_HANDSHAKES_PER_TURN: usize = 2;
+/// Ciphertext that one read takes, and reads in a row that bring nothing but TLS's own messages.
+pub const TLS_READ_BYTES: usize = 32 * 1024;
+pub const TLS_READS_MAX: usize = 4;
+/// Ciphertext of one connection that is kept until the rest of its record or message has come: a record has
+/// up to 18 KiB, a message of the handshake may have several.
+pub const TLS_HELD_BYTES_MAX: usize = 64 * 1024;
+/// What is encrypted at once for one connection, and so what may wait for its socket besides its outbox.
+pub const TLS_SEALED_BYTES_MAX: usize = 16 * 1024;
 /// Sockets of one address at most, whose heads have not ended, and how many of the longest waiting are looked
 /// through for one of it.
 pub const HALF_OPEN_PER_ADDRESS: u32 = 512;

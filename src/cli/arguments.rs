@@ -47,6 +47,8 @@ pub struct TokenOptions {
 
 pub struct ClientOptions {
     pub url: String,
+    /// A file of authorities to trust.
+    pub ca: Option<String>,
     pub token: Option<String>,
     /// Rooms to join at once; lines typed go to the last one.
     pub join: Vec<String>,
@@ -254,11 +256,13 @@ fn token(parser: &mut Parser) -> Result<Command, Failed> {
 }
 
 fn client(parser: &mut Parser) -> Result<Command, Failed> {
-    let mut options = ClientOptions { url: URL_DEFAULT.into(), token: None, join: Vec::new(), exit_after: None };
+    let mut options =
+        ClientOptions { url: URL_DEFAULT.into(), ca: None, token: None, join: Vec::new(), exit_after: None };
     while let Some(given) = next(parser, &CLIENT)? {
         match given {
             Given::Help => return Ok(help(&CLIENT)),
             Given::Option("--url") => options.url = text(parser)?,
+            Given::Option("--ca") => options.ca = Some(text(parser)?),
             Given::Option("--token") => options.token = Some(text(parser)?),
             Given::Option("--join") => options.join.push(text(parser)?),
             Given::Option("--exit-after") => options.exit_after = Some(number(parser, "--exit-after", 1)?),

@@ -7,6 +7,7 @@
 
 use super::Failed;
 use super::arguments::ClientOptions;
+use super::secured::Secured;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -32,7 +33,7 @@ pub fn run(options: ClientOptions) -> Result<(), Failed> {
     let token = options.token.clone().or_else(|| std::env::var("RINGROOM_TOKEN").ok()).ok_or_else(|| {
         Failed::usage("client needs --token T or RINGROOM_TOKEN; `ringroom token --sub USER` prints one")
     })?;
-    let (reader, writer) = connect(&options.url, &token)?;
+    let (reader, writer) = connect(&options.url, &token, options.ca.as_deref())?;
     let (events_in, events) = channel();
     spawn_reader(reader, events_in.clone());
     spawn_lines(events_in);
@@ -456,19 +457,26 @@ fn millis(took: Duration) -> String {
 #[derive(Clone)]
 struct Half {
     socket: Arc<TcpStream>,
+    tls: Option<Arc<Secured>>,
     turn: Arc<Mutex<()>>,
 }
 
 impl Read for Half {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        (&*self.socket).read(into)
+        match &self.tls {
+            None => (&*self.socket).read(into),
+            Some(tls) => tls.read(&self.socket, into),
+        }
     }
 }
 
 impl Write for Half {
     fn write(&mut self, from: &[u8]) -> std::io::Result<usize> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        (&*self.socket).write_all(from).map(|()| from.len())
+        match &self.tls {
+            None => (&*self.socket).write_all(from).map(|()| from.len()),
+            Some(tls) => tls.write(&self.socket, from),
+        }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -477,13 +485,16 @@ impl Write for Half {
 }
 
 /// Two views of one connection: one that reads, one that writes.
-fn connect(url: &str, token: &str) -> Result<(WebSocket<Half>, WebSocket<Half>), Failed> {
+fn connect(url: &str, token: &str, authority: Option<&str>) -> Result<(WebSocket<Half>, WebSocket<Half>), Failed> {
     let uri: Uri = url.parse().map_err(|_| Failed::usage(format!("--url {url} is no address; try {EXAMPLE}")))?;
-    if uri.scheme_str() != Some("ws") {
-        return Err(Failed::usage(format!("--url must begin with ws://, for example {EXAMPLE}")));
-    }
+    let is_secured = match uri.scheme_str() {
+        Some("ws") => false,
+        Some("wss") => true,
+        _ => return Err(Failed::usage(format!("--url must begin with ws:// or wss://, for example {EXAMPLE}"))),
+    };
     let host = uri.host().ok_or_else(|| Failed::usage(format!("--url {url} names no host; try {EXAMPLE}")))?;
-    let address = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80));
+    let host = host.trim_matches(['[', ']']).to_owned();
+    let address = (&*host, uri.port_u16().unwrap_or(if is_secured { 443 } else { 80 }));
     let unreachable = |error: std::io::Error| {
         Failed::failure(format!("{url} cannot be reached: {error}; is the gateway running there?"))
     };
@@ -493,7 +504,8 @@ fn connect(url: &str, token: &str) -> Result<(WebSocket<Half>, WebSocket<Half>),
     socket.set_nodelay(true).map_err(unreachable)?;
     socket.set_read_timeout(Some(CONNECT_TIME_MAX)).map_err(unreachable)?;
 
-    let half = Half { socket: Arc::new(socket), turn: Arc::default() };
+    let tls = if is_secured { Some(Arc::new(Secured::with(&host, authority, &socket)?)) } else { None };
+    let half = Half { socket: Arc::new(socket), tls, turn: Arc::default() };
     let request = ClientRequestBuilder::new(uri)
         .with_header("Authorization", format!("Bearer {token}"))
         .with_sub_protocol("ringroom.v1.json");
@@ -604,8 +616,8 @@ mod tests {
 
     #[test]
     fn an_address_that_is_none_is_wrong_usage() {
-        for url in ["wss://127.0.0.1/ws", "http://127.0.0.1/", "127.0.0.1:3001", "ws://", ""] {
-            assert_eq!(connect(url, "t").err().unwrap().exit, 2, "{url}");
+        for url in ["https://127.0.0.1/ws", "http://127.0.0.1/", "127.0.0.1:3001", "ws://", ""] {
+            assert_eq!(connect(url, "t", None).err().unwrap().exit, 2, "{url}");
         }
     }
 }

@@ -139,6 +139,7 @@ pub static CLIENT: Command = Command {
     words: &[],
     options: &[
         option("--url", "URL", "Where the gateway listens [default: ws://127.0.0.1:3001/ws]"),
+        option("--ca", "FILE", "Authorities in PEM to trust for wss://, in place of those that the system trusts"),
         option("--token", "T", "The access token; without it, RINGROOM_TOKEN is read"),
         option("--join", "ROOM", "Join ROOM at once; may be given several times"),
         option("--exit-after", "N", "Leave after N messages have come, even when standard input has ended"),

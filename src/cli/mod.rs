@@ -8,6 +8,7 @@ mod config;
 mod declared;
 mod health;
 mod pages;
+mod secured;
 mod token;
 mod tune;
 

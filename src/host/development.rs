@@ -23,7 +23,8 @@ pub fn welcome(program: &str, secret: &[u8], data: SocketAddr, ops: SocketAddr) 
     let url = format!("ws://{data}/ws");
     let mut text = format!(
         "development mode: for this machine only; set RINGROOM_JWT_SECRET to serve others\n  \
-         clients  {url}\n  health   http://{data}/health\n  metrics  http://{ops}/metrics\n"
+         clients  {url}\n  events   http://{data}/sse?rooms=chat:1&token=..\n  health   http://{data}/health\n  \
+         metrics  http://{ops}/metrics\n"
     );
     for user in USERS {
         let claims = Claims { sub: user.into(), exp: Some(unix_s + TOKEN_TIME_S), ..Claims::default() };

@@ -8,6 +8,7 @@ mod jwks;
 mod reload;
 mod service;
 mod systemd;
+mod tls;
 mod watch;
 
 use crate::io::runtime::Choice;
@@ -108,7 +109,8 @@ impl App {
     }
 
     /// Serves until SIGTERM or SIGINT, then drains. Once clients can connect, standard output has the line
-    /// `ready data=<address> ops=<address> shards=<number> io=<driver>`.
+    /// `ready data=<address> ops=<address> shards=<number> io=<driver>`, and ` tls=<addresses>` behind it where TLS is
+    /// spoken.
     pub fn serve(self, options: Options) -> Result<(), Failed> {
         serve(self.paths, options)
     }

@@ -6,18 +6,21 @@ use crate::host::drain::drain;
 use crate::host::jwks::{KeyRing, KeySettings};
 use crate::host::reload::Reload;
 use crate::host::systemd::{Handed, Notifier};
+use crate::host::tls::{TlsFiles, TlsKeeper};
 use crate::host::{Failed, development, journal, watch};
 use crate::io::audit::Teller;
-use crate::io::gateway::{Gateway, Settings, StartFailed};
+use crate::io::gateway::{Gateway, Secured, Settings, StartFailed};
 use crate::io::process;
 use crate::kernel::mounts::{SOCKET_IO_PATH, SocketIo};
 use crate::kernel::paths::Paths;
 use crate::observe::audit::Audit;
+use crate::observe::certificates::Certificates;
 use crate::observe::collector::Collector;
 use crate::observe::ops;
 use serde_json::json;
 use std::future::poll_fn;
 use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -76,9 +79,12 @@ async fn serve(
     }
     // Both together may be too much.
     paths.check().map_err(Failed::configuration)?;
+    let certificates = Certificates::default();
+    let (tls, tls_keeper) = tls_of(config.tls, config.tls_listen, handed.tls, &certificates)?;
     let settings = Settings {
         listen: config.listen,
         inherited: handed.data,
+        tls,
         cpus: config.cpus,
         shards: config.shards,
         io: config.io,
@@ -112,6 +118,10 @@ async fn serve(
             told.set_verifier(verifier) == 0
         }
     }));
+    let (tls_orders, orders) = tokio::sync::mpsc::unbounded_channel();
+    if let Some(keeper) = tls_keeper {
+        tokio::spawn(keeper.keep(Arc::clone(&gateway), orders));
+    }
     let draining = Arc::new(AtomicBool::new(false));
     let collector = Arc::new(Collector::new(Arc::clone(&gateway)));
     // Before anybody can ask whether it is ready.
@@ -125,6 +135,7 @@ async fn serve(
         admits,
         log_left_out: journal::left_out,
         audit: audit.clone(),
+        certificates,
     };
     let serving = axum::serve(listener, ops::router(state)).into_future();
     // Ends only with the runtime.
@@ -147,7 +158,10 @@ async fn serve(
     );
     let mut out = io::stdout().lock();
     // Nobody may be listening; that is no reason not to serve.
-    let _ = writeln!(out, "ready data={data} ops={ops_address} shards={shards} io={io}").and_then(|()| out.flush());
+    let secured: Vec<String> = gateway.secured().iter().map(SocketAddr::to_string).collect();
+    let tls = if secured.is_empty() { String::new() } else { format!(" tls={}", secured.join(",")) };
+    let _ =
+        writeln!(out, "ready data={data} ops={ops_address} shards={shards} io={io}{tls}").and_then(|()| out.flush());
     drop(out);
     notifier.ready(&format!("serving on {data}"));
 
@@ -169,6 +183,10 @@ async fn serve(
                         log::error!("{untold} shards were too busy to take the policies; send SIGHUP again");
                     }
                     gateway.set_entrance(&config.entrance);
+                    if let Some(files) = config.tls {
+                        // Nobody follows them where there is no port for TLS.
+                        let _ = tls_orders.send(files);
+                    }
                 }
                 notifier.ready(status);
             }
@@ -200,6 +218,32 @@ async fn serve(
         0 => Ok(()),
         hung => Err(Failed::failure(format!("{hung} shards did not end; please report it with what they last did"))),
     }
+}
+
+/// Ports for TLS with what is served there, and who follows its files.
+fn tls_of(
+    files: Option<TlsFiles>,
+    listen: Vec<SocketAddr>,
+    inherited: Vec<TcpListener>,
+    certificates: &Certificates,
+) -> Result<(Option<Secured>, Option<TlsKeeper>), Failed> {
+    let Some(files) = files else {
+        return match inherited.is_empty() {
+            true => Ok((None, None)),
+            false => Err(Failed::configuration(
+                "a socket for TLS was handed over and there is no certificate to speak it with; \
+                 set tls.certificate_file and tls.key_file",
+            )),
+        };
+    };
+    // Judged whether or not somebody is served with it: who names files wants to know.
+    let (keeper, served) =
+        TlsKeeper::open(files, certificates).map_err(|refused| Failed::configuration(refused.to_string()))?;
+    if listen.is_empty() && inherited.is_empty() {
+        certificates.known().expiries = Arc::default();
+        return Ok((None, None));
+    }
+    Ok((Some(Secured { listen, inherited, served }), Some(keeper)))
 }
 
 /// The audit log and each shard's end of it, if one is kept.

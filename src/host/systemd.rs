@@ -24,6 +24,8 @@ pub struct Environment(HashMap<String, OsString>);
 #[derive(Default)]
 pub struct Handed {
     pub data: Vec<TcpListener>,
+    /// For clients that speak TLS.
+    pub tls: Vec<TcpListener>,
     pub ops: Option<TcpListener>,
 }
 
@@ -37,6 +39,7 @@ pub struct Notifier {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Purpose {
     Data,
+    Tls,
     Ops,
 }
 
@@ -71,10 +74,11 @@ impl Environment {
         let Some(names) = self.text("LISTEN_FDNAMES") else { return Ok(vec![Purpose::Data; count]) };
         let purposes = names.split(':').map(|name| match name {
             "data" => Ok(Purpose::Data),
+            "tls" => Ok(Purpose::Tls),
             "ops" => Ok(Purpose::Ops),
             _ => Err(format!(
                 "a socket called {name:?} was handed over and nothing here listens on such; \
-                 set FileDescriptorName= of its socket unit to data or to ops"
+                 set FileDescriptorName= of its socket unit to data, to tls or to ops"
             )),
         });
         let purposes: Vec<Purpose> = purposes.collect::<Result<_, _>>()?;
@@ -98,6 +102,7 @@ impl Handed {
         for (purpose, listener) in purposes.into_iter().zip(taken) {
             match purpose {
                 Purpose::Data => handed.data.push(listener),
+                Purpose::Tls => handed.tls.push(listener),
                 Purpose::Ops if handed.ops.is_none() => handed.ops = Some(listener),
                 Purpose::Ops => {
                     let message = "LISTEN_FDS hands over two sockets for operators; keep one ListenStream= for them";
@@ -108,12 +113,15 @@ impl Handed {
         Ok(handed)
     }
 
-    /// Of the listener for clients and the one for operators. Of several for clients, the one that
-    /// most can reach.
-    pub fn addresses(&self) -> [Option<SocketAddr>; 2] {
-        let data = self.data.iter().filter_map(|listener| listener.local_addr().ok());
+    /// Of the listener for clients, the one for operators, and the one for clients that speak TLS. Of several
+    /// for clients, the one that most can reach.
+    pub fn addresses(&self) -> [Option<SocketAddr>; 3] {
+        let of = |listeners: &[TcpListener]| {
+            let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+            addresses.min_by_key(|address| address.ip().is_loopback())
+        };
         let ops = self.ops.as_ref().and_then(|listener| listener.local_addr().ok());
-        [data.min_by_key(|address| address.ip().is_loopback()), ops]
+        [of(&self.data), ops, of(&self.tls)]
     }
 }
 
@@ -196,7 +204,7 @@ mod tests {
         let me = me();
         let all =
             |names| environment(&[("LISTEN_PID", &me), ("LISTEN_FDS", "3"), ("LISTEN_FDNAMES", names)]).purposes();
-        assert_eq!(all("data:ops:data"), Ok(vec![Purpose::Data, Purpose::Ops, Purpose::Data]));
+        assert_eq!(all("data:ops:tls"), Ok(vec![Purpose::Data, Purpose::Ops, Purpose::Tls]));
         assert!(all("data:ringroom.socket:ops").unwrap_err().contains("FileDescriptorName="));
         assert!(all("data").unwrap_err().contains("1 names"));
         let unnamed = environment(&[("LISTEN_PID", &me), ("LISTEN_FDS", "2")]);

@@ -9,7 +9,7 @@ use crate::io::control::Control;
 use crate::io::edge::Edge;
 use crate::io::engine;
 use crate::io::socket;
-use crate::io::{handshake, turn};
+use crate::io::{handshake, streams, turn};
 use crate::kernel::ids::ShardId;
 use crate::shard::Input;
 use std::io;
@@ -43,7 +43,9 @@ pub fn take_controls(edge: &Rc<Edge>) {
         match control {
             Control::HandOff(newcomer) => handshake::take_over(edge, *newcomer),
             Control::Asks(asking) => engine::take_over(edge, *asking),
+            Control::Emits(emitting) => streams::take_over(edge, *emitting),
             Control::Entrance(entrance) => *edge.entrance.borrow_mut() = entrance,
+            Control::Tls(served) => *edge.tls.borrow_mut() = Some(served),
             Control::Limits(limits) => edge.step(Input::Limits(limits)),
             Control::Drain(pace) => edge.drain(pace),
             Control::Verifier(verifier) => edge.step(Input::Verifier(verifier)),

@@ -9,13 +9,15 @@ use crate::base::limits::CONTROLS_MAX;
 use crate::io::bell::Bell;
 use crate::io::counters::Report;
 use crate::io::crowd::Counted;
-use crate::io::entrance::Entrance;
+use crate::io::engine::regulars::Emit;
+use crate::io::entrance::{Entrance, Peer};
+use crate::io::stream::Stream;
+use crate::io::tls::Served;
 use crate::io::{callers, users};
 use crate::kernel::Limits;
 use crate::shard::DrainPace;
 use crate::wire::dialect::DialectId;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub enum Control {
     HandOff(Box<Newcomer>),
     /// A socket whose request is for an Engine.IO session of this shard.
     Asks(Box<Asking>),
+    /// A request for a stream of this shard.
+    Emits(Box<Emitting>),
     /// No new connections; the old ones are sent back at this pace.
     Drain(DrainPace),
     /// Tokens are checked with this from now on.
@@ -38,6 +42,8 @@ pub enum Control {
     Limits(Box<Limits>),
     /// Who may come in from now on.
     Entrance(Arc<Entrance>),
+    /// What TLS is spoken with from now on.
+    Tls(Served),
     Report(Box<dyn FnOnce(Report) + Send>),
     /// Ends the thread; what is open is cut.
     Stop,
@@ -45,16 +51,32 @@ pub enum Control {
 
 /// A request that was admitted and is not yet answered.
 pub struct Newcomer {
-    pub socket: OwnedFd,
+    pub socket: Stream,
     pub welcome: Welcome,
 }
 
 /// A request that another shard has read, and not answered.
 pub struct Asking {
-    pub socket: OwnedFd,
-    pub peer: IpAddr,
+    pub socket: Stream,
+    pub peer: Peer,
     /// From its first byte on.
     pub bytes: Vec<u8>,
+}
+
+/// A request that came whole and is for a stream of another shard.
+pub struct Emitting {
+    pub socket: Stream,
+    pub peer: Peer,
+    pub emit: Emit,
+}
+
+/// What a stream of server-sent events is to begin with.
+pub struct Wanted {
+    /// It came without a token.
+    pub is_anonymous: bool,
+    pub rooms: Vec<Box<str>>,
+    /// The id of the last event that the client has.
+    pub last_event: Option<Box<str>>,
 }
 
 /// What becomes of an admitted socket.
@@ -70,6 +92,8 @@ pub struct Welcome {
     /// The user's place among its connections, given back when the connection ends.
     pub counted: Option<Counted>,
     pub held: Held,
+    /// It is a stream of server-sent events.
+    pub stream: Option<Box<Wanted>>,
 }
 
 /// What is counted of a connection where that is limited; given back when it ends.

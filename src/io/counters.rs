@@ -19,6 +19,11 @@ pub struct Counters {
     pub resets: u64,
     /// Requests that became nothing, by reason.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Handshakes of TLS that were ended, by version: with keys newly signed for, and with a ticket.
+    pub tls_full: BTreeMap<&'static str, u64>,
+    pub tls_resumed: BTreeMap<&'static str, u64>,
+    /// Those that came to nothing, by reason.
+    pub tls_failed: BTreeMap<&'static str, u64>,
     /// Requests whose proxy said something else than addresses of where they come from.
     pub forwarded_malformed: u64,
     /// Connections handed to their user's home, and taken over as one.
@@ -47,6 +52,8 @@ pub struct Counters {
     /// Now: sockets whose head has not ended, and open connections.
     pub handshakes_now: u64,
     pub connections_now: u64,
+    /// Now: open connections over TLS.
+    pub tls_connections_now: u64,
     /// Now: Engine.IO sessions without a WebSocket, and sockets that are kept for their requests.
     pub sessions_polling_now: u64,
     pub requesters_now: u64,

@@ -6,7 +6,7 @@ use crate::admission::networks::Networks;
 use crate::admission::origins::Origins;
 use crate::base::limits::{ATTEMPTS_PER_ADDRESS, CALLER_TIME, FAILURES_PER_ADDRESS, HALF_OPEN_PER_ADDRESS};
 use crate::io::callers::Rate;
-use crate::wire::forwarded;
+use crate::wire::forwarded::{self, Said, Written};
 use crate::wire::http::Head;
 use std::net::IpAddr;
 
@@ -18,6 +18,10 @@ pub struct Entrance {
     pub denied: Networks,
     /// Whose word counts for where a request comes from.
     pub proxies: Networks,
+    /// Where they write it.
+    pub forwarded: Written,
+    /// Each of their sockets begins with a header that says whose connection it is.
+    pub proxy_protocol: bool,
     /// Addresses to which no limit of addresses applies.
     pub unlimited: Networks,
     pub origins: Origins,
@@ -39,6 +43,8 @@ impl Default for Entrance {
             allowed: Networks::default(),
             denied: Networks::default(),
             proxies: Networks::default(),
+            forwarded: Written::default(),
+            proxy_protocol: false,
             unlimited: Networks::default(),
             origins: Origins::default(),
             attempts: Some(Rate { number: ATTEMPTS_PER_ADDRESS, per: CALLER_TIME }),
@@ -51,12 +57,36 @@ impl Default for Entrance {
     }
 }
 
+/// Who is at the other end of a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    pub address: IpAddr,
+    /// A proxy's header gave this address; that of the socket is the proxy's.
+    pub is_named: bool,
+    /// Whether it spoke TLS to whoever took its socket; `None`: nobody knows.
+    pub is_tls: Option<bool>,
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Peer {
+        Peer { address, is_named: false, is_tls: None }
+    }
+}
+
+impl Peer {
+    fn scheme(&self) -> Option<&'static str> {
+        self.is_tls.map(|is_tls| if is_tls { "https" } else { "http" })
+    }
+}
+
 /// Where a request comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Source {
     pub client: IpAddr,
     /// A proxy that is listed stands between.
     pub is_proxied: bool,
+    /// How the client came to it, `http` or `https`, where that is known.
+    pub scheme: Option<&'static str>,
     /// The proxy said something else than addresses; the client is then the proxy.
     pub is_malformed: bool,
 }
@@ -75,12 +105,15 @@ impl Entrance {
     }
 
     /// Where a request comes from that came over a socket of `peer`.
-    pub fn source(&self, peer: IpAddr, head: &Head<'_>) -> Source {
-        if !self.is_proxy(peer) {
-            return Source { client: peer, is_proxied: false, is_malformed: false };
+    pub fn source(&self, peer: Peer, head: &Head<'_>) -> Source {
+        let Peer { address, .. } = peer;
+        if !self.is_proxy(address) {
+            return Source { client: address, is_proxied: false, scheme: peer.scheme(), is_malformed: false };
         }
-        let client = forwarded::client(head, peer, |address| self.is_proxy(address));
-        Source { client: client.unwrap_or(peer), is_proxied: true, is_malformed: client.is_err() }
+        let Said { client, scheme } = forwarded::said(head, address, |address| self.is_proxy(address), self.forwarded);
+        // Who encrypts on the way here and does not say how a request came to it, got it so too.
+        let scheme = scheme.or(peer.scheme());
+        Source { client: client.unwrap_or(address), is_proxied: true, scheme, is_malformed: client.is_err() }
     }
 }
 
@@ -113,12 +146,12 @@ mod tests {
         let entrance = Entrance { proxies: networks(&["10.0.0.0/8"]), ..Entrance::default() };
         let text = b"GET /ws HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
         let head = parse_head(text).unwrap().unwrap();
-        assert_eq!(entrance.source(address("10.0.0.1"), &head).client, address("192.0.2.1"));
-        let stranger = entrance.source(address("198.51.100.1"), &head);
+        assert_eq!(entrance.source(address("10.0.0.1").into(), &head).client, address("192.0.2.1"));
+        let stranger = entrance.source(address("198.51.100.1").into(), &head);
         assert_eq!((stranger.client, stranger.is_proxied), (address("198.51.100.1"), false));
         let text = b"GET /ws HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1, who knows\r\n\r\n";
         let head = parse_head(text).unwrap().unwrap();
-        let unclear = entrance.source(address("10.0.0.1"), &head);
+        let unclear = entrance.source(address("10.0.0.1").into(), &head);
         assert_eq!((unclear.client, unclear.is_malformed), (address("10.0.0.1"), true));
     }
 }

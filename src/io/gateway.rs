@@ -22,6 +22,7 @@ use crate::io::pulse::{Pulses, Silent};
 use crate::io::readiness::Readiness;
 use crate::io::runtime::{self, Choice, Driver};
 use crate::io::socket::{self, SocketOptions};
+use crate::io::tls::Served;
 use crate::io::tuning::Tuning;
 use crate::io::users::Users;
 use crate::io::{arrivals, flusher, inherited, listener, polling, process, reader, tick};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Listeners that are open already.
     pub inherited: Vec<TcpListener>,
+    /// Where clients speak TLS, if anywhere.
+    pub tls: Option<Secured>,
     /// Shard `i` is bound to `cpus[i % cpus.len()]`; empty: not bound.
     pub cpus: Vec<usize>,
     pub shards: usize,
@@ -65,6 +68,14 @@ pub struct Settings {
     pub keys_wanted: KeysWanted,
 }
 
+/// Ports for TLS.
+pub struct Secured {
+    /// Not looked at where listeners are `inherited`.
+    pub listen: Vec<SocketAddr>,
+    pub inherited: Vec<TcpListener>,
+    pub served: Served,
+}
+
 /// Why the gateway does not run.
 #[derive(Debug)]
 pub enum StartFailed {
@@ -73,6 +84,8 @@ pub enum StartFailed {
     /// The address is taken or not ours.
     Listen {
         address: SocketAddr,
+        /// What says where to listen.
+        by: &'static str,
         error: io::Error,
     },
     Thread {
@@ -85,8 +98,8 @@ impl std::fmt::Display for StartFailed {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartFailed::Driver(refused) => write!(out, "{}", refused.message),
-            StartFailed::Listen { address, error } => {
-                write!(out, "cannot listen on {address}: {error}; choose another with --listen")
+            StartFailed::Listen { address, by, error } => {
+                write!(out, "cannot listen on {address}: {error}; choose another with {by}")
             }
             StartFailed::Thread { shard, error } => write!(out, "shard {shard} cannot start: {error}"),
         }
@@ -95,6 +108,8 @@ impl std::fmt::Display for StartFailed {
 
 pub struct Gateway {
     address: SocketAddr,
+    /// For TLS.
+    secured: Vec<SocketAddr>,
     driver: Driver,
     doors: Arc<[Door]>,
     pulses: Arc<Pulses>,
@@ -112,7 +127,7 @@ impl Gateway {
         if let Some(line) = line {
             log::warn!("{line}");
         }
-        let listen_failed = |error| StartFailed::Listen { address: settings.listen, error };
+        let listen_failed = |error| StartFailed::Listen { address: settings.listen, by: "--listen", error };
         let (inherited, sockets) = (std::mem::take(&mut settings.inherited), &settings.tuning.sockets);
         let listeners = match inherited.is_empty() {
             true => listen(settings.listen, shards, sockets),
@@ -120,6 +135,14 @@ impl Gateway {
         };
         let listeners = listeners.map_err(listen_failed)?;
         let address = listeners[0][0].local_addr().map_err(listen_failed)?;
+        let mut listeners: Vec<Vec<(TcpListener, bool)>> = listeners.into_iter().map(|own| named(own, false)).collect();
+        let mut secured = Vec::new();
+        if let Some(tls) = &mut settings.tls {
+            for own in listen_secured(tls, shards, sockets)? {
+                secured.extend(own.iter().flatten().next().and_then(|listener| listener.local_addr().ok()));
+                listeners.iter_mut().zip(own).for_each(|(all, own)| all.extend(named(own, true)));
+            }
+        }
         let bell = |shard| Bell::new().map(Arc::new).map_err(|error| StartFailed::Thread { shard, error });
         let bells = (0..shards).map(bell).collect::<Result<Vec<_>, _>>()?;
         let (doors, controls): (Vec<Door>, Vec<Controls>) = bells.iter().map(|bell| door(Arc::clone(bell))).unzip();
@@ -146,7 +169,7 @@ impl Gateway {
         };
         let doors = Arc::clone(&common.doors);
         let pulses = Arc::clone(&common.pulses);
-        let gateway = Gateway { address, driver, doors, pulses, threads: Mutex::default() };
+        let gateway = Gateway { address, secured, driver, doors, pulses, threads: Mutex::default() };
         let common = Arc::new(common);
         let lanes = weave(shards, common.settings.limits.lane_entries as usize);
         let (started, starting) = mpsc::channel();
@@ -182,6 +205,11 @@ impl Gateway {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for TLS.
+    pub fn secured(&self) -> &[SocketAddr] {
+        &self.secured
     }
 
     pub fn driver(&self) -> Driver {
@@ -232,6 +260,12 @@ impl Gateway {
     /// Has all shards let in by `entrance` from now on; who is connected stays.
     pub fn set_entrance(&self, entrance: &Arc<Entrance>) {
         self.tell_all(|| Control::Entrance(Arc::clone(entrance)));
+    }
+
+    /// Has all shards speak TLS with `served` to those that come from now on. Gives back how many could not be
+    /// told and go on with what they have.
+    pub fn set_tls(&self, served: &Served) -> usize {
+        self.tell_all(|| Control::Tls(served.clone()))
     }
 
     /// Has every shard report, each with one call of `reply` on its own thread. A shard that has
@@ -300,7 +334,8 @@ struct Own {
     index: usize,
     seed: u64,
     lanes: Lanes<Mail>,
-    listeners: Vec<TcpListener>,
+    /// With whether TLS is spoken there.
+    listeners: Vec<(TcpListener, bool)>,
     controls: Controls,
     audit: Teller,
     bell: Arc<Bell>,
@@ -362,6 +397,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         callers: Arc::clone(&common.callers),
         users: Arc::clone(&common.users),
         entrance: Arc::clone(&settings.entrance),
+        tls: settings.tls.as_ref().map(|tls| tls.served.clone()),
         descriptors: common.descriptors,
         verifier: Arc::clone(&settings.verifier),
         policy: Arc::clone(&settings.policy),
@@ -379,8 +415,8 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
     let (edge_of_turn, edge_of_bell) = (Rc::clone(&edge), Rc::clone(&edge));
     essential(async move { edge_of_turn.turn.keep(edge_of_turn.driver).await });
     essential(async move { arrivals::run(edge_of_bell, &own.bell).await });
-    for listener in own.listeners {
-        essential(listener::run(Rc::clone(&edge), listener));
+    for (listener, is_secured) in own.listeners {
+        essential(listener::run(Rc::clone(&edge), listener, is_secured));
     }
     essential(reader::watch(Rc::clone(&edge)));
     monoio::spawn(reader::run(Rc::clone(&edge)));
@@ -422,6 +458,30 @@ fn listen(address: SocketAddr, shards: usize, options: &SocketOptions) -> io::Re
     std::iter::once(Ok(first)).chain(rest).map(|listener| Ok(vec![listener?])).collect()
 }
 
+/// The listeners of each port for TLS, by shard.
+fn listen_secured(
+    tls: &mut Secured,
+    shards: usize,
+    options: &SocketOptions,
+) -> Result<Vec<Vec<Vec<TcpListener>>>, StartFailed> {
+    const BY: &str = "tls.listen";
+    if tls.inherited.is_empty() {
+        let listen = |address: &SocketAddr| {
+            let failed = |error| StartFailed::Listen { address: *address, by: BY, error };
+            listen(*address, shards, options).map_err(failed)
+        };
+        return tls.listen.iter().map(listen).collect();
+    }
+    // What is dealt out together is told apart by nobody, and so by its first address.
+    let dealt = inherited::deal(std::mem::take(&mut tls.inherited), shards, options);
+    let address = SocketAddr::from(([0, 0, 0, 0], 0));
+    Ok(vec![dealt.map_err(|error| StartFailed::Listen { address, by: BY, error })?])
+}
+
+fn named(listeners: Vec<TcpListener>, is_secured: bool) -> Vec<(TcpListener, bool)> {
+    listeners.into_iter().map(|listener| (listener, is_secured)).collect()
+}
+
 fn socket2_probe(address: SocketAddr) -> io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -460,7 +520,8 @@ mod tests {
         let threads = Mutex::new(vec![thread::spawn(|| {}), hanging]);
         let address = "127.0.0.1:1".parse().unwrap();
         let pulses = Arc::new(Pulses::new(Origin::now(), 1));
-        let gateway = Gateway { address, driver: Driver::Epoll, doors: Arc::new([door]), pulses, threads };
+        let gateway =
+            Gateway { address, secured: Vec::new(), driver: Driver::Epoll, doors: Arc::new([door]), pulses, threads };
         assert_eq!(gateway.stop(), 1);
         assert_eq!(gateway.stop(), 0, "nobody is waited for twice");
         release.send(()).unwrap();

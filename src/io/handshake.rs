@@ -8,24 +8,30 @@
 use crate::admission::identity::Identity;
 use crate::admission::origins::{Allowed, Asked};
 use crate::admission::token::TokenRefused;
-use crate::base::limits::{DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX};
+use crate::base::limits::{
+    DISCARD_BYTES_MAX, HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_PER_TURN, TLS_HANDSHAKES_PER_TURN, USER_CONNS_MOVED_MAX,
+};
 use crate::base::table::Key;
-use crate::io::callers::{Caller, Kind};
-use crate::io::control::{Control, Held, Newcomer, Welcome};
+use crate::io::callers::{Caller, Counted, Kind};
+use crate::io::control::{Control, Held, Newcomer, Wanted, Welcome};
 use crate::io::edge::Edge;
 use crate::io::engine;
 use crate::io::engine::requests::Asked as AskedOfEngine;
-use crate::io::entrance::{Entrance, Source};
-use crate::io::socket::{self, Shut};
+use crate::io::entrance::{Entrance, Peer, Source};
+use crate::io::socket::Shut;
+use crate::io::stream::{Got, Stream};
+use crate::io::streams;
+use crate::io::tls::News;
 use crate::io::waiting::{Guest, Stage};
 use crate::wire::codes::{CloseCode, ErrorCode};
-use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
+use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK, SSE};
+use crate::wire::frame;
 use crate::wire::handshake::{self as wire, Token, TokenSource, Upgrade};
 use crate::wire::http::{self, Head, HeadScan};
-use crate::wire::{forwarded, frame};
+use crate::wire::proxy::{self, HEADER_BYTES_MAX, Header};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// What somebody without a token is called, for showing to people.
@@ -39,7 +45,13 @@ const DISCARDS_PER_TURN: usize = 4;
 pub const GOING_AWAY: &str = "the server is going away; connect again and reach another";
 pub const FOREIGN_COOKIE: &str =
     "a cookie counts only from pages that are listed or of this host; send the token in the query or a header";
+pub const TOO_OFTEN: &str = "this user connects too often (limits.attempts_per_user)";
+pub const TOO_MANY: &str = "this user has as many connections as it may (limits.conns_per_user); close one first";
 pub const FULL: &str = "this server holds as many connections as it may; try again later";
+
+/// What a proxy is told that does not say whose connection it is.
+const NO_HEADER: &str =
+    "connections of this proxy have to begin with a header of the PROXY protocol (network.proxy_protocol)";
 
 /// A socket and whether the readiness knows it.
 pub struct Arrival {
@@ -49,7 +61,7 @@ pub struct Arrival {
 
 impl Arrival {
     /// A socket that somebody else had.
-    pub fn of(socket: OwnedFd, peer: IpAddr, is_watched: bool) -> Arrival {
+    pub fn of(socket: Stream, peer: Peer, is_watched: bool) -> Arrival {
         Arrival { guest: Guest { socket, peer, stage: Stage::start(), half_open: None }, is_watched }
     }
 }
@@ -62,7 +74,18 @@ enum Heard {
     Again,
     /// It ended, or nobody listens to it any longer.
     Ended,
+    /// The proxy said whose it is, and nothing behind that was read.
+    Named(Header),
+    /// What it said is no TLS, and it was told so.
+    Garbled,
     Said(Verdict),
+}
+
+/// How who may not come in is told.
+enum Unwelcome {
+    /// Nothing is said to it.
+    Silently,
+    With(Vec<u8>),
 }
 
 /// What becomes of a request.
@@ -70,7 +93,7 @@ pub enum Verdict {
     /// These bytes, and the end.
     Answer(Vec<u8>),
     Admit(Box<Admit>),
-    /// It is for Engine.IO.
+    /// It is for Engine.IO, or for a stream.
     Engine(Box<AskedOfEngine>),
 }
 
@@ -82,10 +105,19 @@ pub struct Admit {
     held: Held,
     /// What came behind the head.
     rest: Vec<u8>,
+    /// What a stream of server-sent events is to begin with.
+    stream: Option<Box<Wanted>>,
+}
+
+impl Admit {
+    /// Of a stream, whose client says nothing more.
+    pub fn stream(answer: Vec<u8>, (identity, held): (Identity, Held), client: IpAddr, wanted: Wanted) -> Admit {
+        Admit { answer, dialect: SSE, identity, client, held, rest: Vec::new(), stream: Some(Box::new(wanted)) }
+    }
 }
 
 /// Starts the handshake of a socket.
-pub fn begin(edge: &Edge, socket: OwnedFd, peer: IpAddr) {
+pub fn begin(edge: &Edge, socket: Stream, peer: IpAddr) {
     let entrance = edge.entrance.borrow();
     // A proxy brings everybody: who they are is known once they have spoken.
     let is_proxy = entrance.is_proxy(peer);
@@ -93,42 +125,104 @@ pub fn begin(edge: &Edge, socket: OwnedFd, peer: IpAddr) {
         return edge.refuse_from("network", peer);
     }
     let Some(socket) = make_room(edge, socket) else { return edge.refuse_from("descriptors", peer) };
+    let peer = Peer { is_tls: socket.is_secured().then_some(true), ..peer.into() };
     let mut guest = Guest { socket, peer, stage: Stage::start(), half_open: None };
-    if !is_proxy && entrance.is_limited(peer) {
-        let now = edge.clock.now().at;
-        let caller = edge.callers.address(peer, now);
-        if let Some(most) = entrance.half_open_max {
-            let (counted, before) = edge.callers.count(caller, Kind::HalfOpen);
-            guest.half_open = Some(counted);
-            if before >= most {
-                // Where none of its address is found here, all wait at other shards, and it is one
-                // more than allowed; or too many wait to know.
-                let (longest, waiting) = (edge.waiting.borrow().oldest_of(caller), edge.waiting.borrow().len());
-                if !let_go(edge, longest, "half_open") && waiting > HALF_OPEN_LOOKED_THROUGH_MAX {
-                    return edge.refuse_from("half_open", peer);
-                }
+    let has_header = is_proxy && entrance.proxy_protocol;
+    drop(entrance);
+    let heard = match has_header {
+        true => {
+            guest.stage = Stage::Header { bytes: Vec::new() };
+            hear(edge, &mut guest)
+        }
+        false => hear_welcome(edge, &mut guest),
+    };
+    let heard = match heard {
+        Heard::Named(header) => {
+            name(&mut guest, header);
+            hear_welcome(edge, &mut guest)
+        }
+        heard => heard,
+    };
+    go_on(edge, Arrival { guest, is_watched: false }, heard);
+}
+
+/// Notes what a proxy said of a guest.
+fn name(guest: &mut Guest, header: Header) {
+    if let Header::Client { address, is_tls } = header {
+        guest.peer = Peer { address, is_named: true, is_tls: is_tls.or(guest.peer.is_tls) };
+    }
+    guest.stage = Stage::start();
+}
+
+/// Hears a guest that waits nowhere, if it may come in.
+fn hear_welcome(edge: &Edge, guest: &mut Guest) -> Heard {
+    match welcome(edge, guest.peer, &mut guest.half_open) {
+        // A handshake of TLS costs a lot: it waits for its turn.
+        Ok(()) if guest.socket.is_secured() => Heard::Waits,
+        // Who has spoken already needs no place to wait.
+        Ok(()) => hear(edge, guest),
+        Err(Unwelcome::Silently) => Heard::Ended,
+        Err(Unwelcome::With(answer)) => Heard::Said(Verdict::Answer(answer)),
+    }
+}
+
+/// Whether `peer` may come in, before a byte of its request is read. `half_open`: its place among those of its address,
+/// from here on.
+fn welcome(edge: &Edge, peer: Peer, half_open: &mut Option<Counted>) -> Result<(), Unwelcome> {
+    let Peer { address, is_named, .. } = peer;
+    let entrance = edge.entrance.borrow();
+    if entrance.is_proxy(address) {
+        return Ok(());
+    }
+    let refuse = |reason| {
+        edge.refuse_from(reason, address);
+        Err(Unwelcome::Silently)
+    };
+    // Others were asked as they came.
+    if is_named && !entrance.admits(address) {
+        return refuse("network");
+    }
+    if !entrance.is_limited(address) {
+        return Ok(());
+    }
+    let now = edge.clock.now().at;
+    let caller = edge.callers.address(address, now);
+    if let Some(most) = entrance.half_open_max {
+        let (counted, before) = edge.callers.count(caller, Kind::HalfOpen);
+        *half_open = Some(counted);
+        if before >= most {
+            // Where none of its address is found here, all wait at other shards, and it is one
+            // more than allowed; or too many wait to know.
+            let (longest, waiting) = (edge.waiting.borrow().oldest_of(caller), edge.waiting.borrow().len());
+            if !let_go(edge, longest, "half_open") && waiting > HALF_OPEN_LOOKED_THROUGH_MAX {
+                return refuse("half_open");
             }
         }
-        if let Some(rate) = entrance.attempts
-            && let Err(retry) = edge.callers.attempt(caller, rate, now)
-        {
-            edge.refuse_from("attempts", peer);
-            let answer = wire::limited("network.attempts", retry);
-            return end(edge, Arrival { guest, is_watched: false }, &answer);
-        }
     }
-    drop(entrance);
-    // Who has spoken already needs no place to wait.
-    let heard = hear(edge, &mut guest);
-    go_on(edge, Arrival { guest, is_watched: false }, heard);
+    if let Some(rate) = entrance.attempts
+        && let Err(retry) = edge.callers.attempt(caller, rate, now)
+    {
+        edge.refuse_from("attempts", address);
+        return Err(Unwelcome::With(wire::limited("network.attempts", retry)));
+    }
+    Ok(())
 }
 
 /// Hears guests that have something to say, a bounded number. Says whether more wait.
 pub fn hear_some(edge: &Edge) -> bool {
     let due = edge.waiting.borrow().to_hear().min(HANDSHAKES_PER_TURN);
+    let mut answered = 0;
     for _ in 0..due {
         let Some(key) = edge.waiting.borrow_mut().next_to_hear() else { break };
-        let heard = edge.waiting.borrow_mut().with(key, |guest| hear(edge, guest));
+        let heard = edge.waiting.borrow_mut().with(key, |guest| {
+            let heard = hear(edge, guest);
+            (heard, guest.socket.news(), guest.socket.owes().then(|| edge.watch_guest_for_room(&guest.socket, key)))
+        });
+        let heard = heard.map(|(heard, news, _)| {
+            answered += usize::from(news == Some(News::Answered));
+            edge.note_tls(news);
+            heard
+        });
         match heard {
             None => {}
             Some(Heard::Waits) => {
@@ -139,15 +233,40 @@ pub fn hear_some(edge: &Edge) -> bool {
                 }
             }
             Some(Heard::Again) => edge.waiting.borrow_mut().list(key),
-            Some(heard @ (Heard::Ended | Heard::Said(_))) => {
+            Some(Heard::Named(header)) => come_in(edge, key, header),
+            Some(heard @ (Heard::Ended | Heard::Garbled | Heard::Said(_))) => {
                 let guest = edge.waiting.borrow_mut().take(key);
                 if let Some(guest) = guest {
                     go_on(edge, Arrival { guest, is_watched: true }, heard);
                 }
             }
         }
+        if answered >= TLS_HANDSHAKES_PER_TURN {
+            break;
+        }
     }
     edge.waiting.borrow().to_hear() > 0
+}
+
+/// Asks whether a guest may come in that waited for its proxy to name it.
+fn come_in(edge: &Edge, key: Key, header: Header) {
+    let peer = edge.waiting.borrow_mut().with(key, |guest| {
+        name(guest, header);
+        guest.peer
+    });
+    let Some(peer) = peer else { return };
+    let mut half_open = None;
+    let welcome = welcome(edge, peer, &mut half_open);
+    edge.waiting.borrow_mut().with(key, |guest| guest.half_open = half_open);
+    match welcome {
+        Ok(()) => edge.waiting.borrow_mut().list(key),
+        Err(unwelcome) => {
+            let guest = edge.waiting.borrow_mut().take(key);
+            if let (Some(guest), Unwelcome::With(answer)) = (guest, unwelcome) {
+                end(edge, Arrival { guest, is_watched: true }, &answer);
+            }
+        }
+    }
 }
 
 /// Goes on with a socket that another shard handed over.
@@ -167,13 +286,13 @@ pub fn spare_a_descriptor(edge: &Edge) -> bool {
 fn let_go(edge: &Edge, key: Option<Key>, reason: &'static str) -> bool {
     let guest = key.and_then(|key| edge.waiting.borrow_mut().take(key));
     if let Some(guest) = &guest {
-        edge.refuse_from(reason, guest.peer);
+        edge.refuse_from(reason, guest.peer.address);
     }
     guest.is_some()
 }
 
 /// Sees to it that descriptors are left when `newest` stays. `None`: there is nobody to go instead.
-fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
+fn make_room(edge: &Edge, newest: Stream) -> Option<Stream> {
     // The system gives the lowest number that is free, so below this one none is.
     let number = newest.as_raw_fd();
     if number < edge.descriptors.few_from {
@@ -181,7 +300,7 @@ fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
     }
     if spare_a_descriptor(edge) {
         // It takes the number that became free: high numbers stay a sign that few are left.
-        return Some(newest.try_clone().unwrap_or(newest));
+        return Some(newest.renumbered());
     }
     (number < edge.descriptors.last_from).then_some(newest)
 }
@@ -189,6 +308,11 @@ fn make_room(edge: &Edge, newest: OwnedFd) -> Option<OwnedFd> {
 fn go_on(edge: &Edge, arrival: Arrival, heard: Heard) {
     match heard {
         Heard::Ended => {}
+        Heard::Named(_) => unreachable!("who was named is heard again"),
+        Heard::Garbled => {
+            edge.refuse_from("tls", arrival.guest.peer.address);
+            part(edge, arrival);
+        }
         Heard::Said(verdict) => follow(edge, arrival, verdict),
         Heard::Waits => drop(wait(edge, arrival)),
         Heard::Again => {
@@ -231,11 +355,14 @@ fn wait(edge: &Edge, arrival: Arrival) -> Option<Key> {
 fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
     let Guest { socket, peer, stage, .. } = guest;
     edge.with_input(|input| match stage {
+        Stage::Header { bytes } => hear_header(edge, socket, peer.address, bytes, input),
         Stage::Head { bytes, scan } => loop {
-            let got = match socket::receive(socket.as_raw_fd(), input) {
-                Ok(0) => return Heard::Ended,
-                Ok(got) => &input[..got],
+            let got = match socket.receive(input) {
+                Ok(Got { bytes: 0, .. }) => return Heard::Ended,
+                Ok(Got { bytes, .. }) => &input[..bytes],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Again,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Heard::Garbled,
                 Err(_) => return Heard::Ended,
             };
             // Nearly every head comes whole, and is read where it lies.
@@ -254,10 +381,11 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
         },
         Stage::Answered { discarded } => {
             for _ in 0..DISCARDS_PER_TURN {
-                match socket::receive(socket.as_raw_fd(), input) {
-                    Ok(0) => return Heard::Ended,
-                    Ok(got) => *discarded += got,
+                match socket.receive(input) {
+                    Ok(Got { bytes: 0, .. }) => return Heard::Ended,
+                    Ok(Got { bytes, .. }) => *discarded += bytes,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Again,
                     Err(_) => return Heard::Ended,
                 }
                 if *discarded >= DISCARD_BYTES_MAX {
@@ -269,9 +397,50 @@ fn hear(edge: &Edge, guest: &mut Guest) -> Heard {
     })
 }
 
+/// Reads what a proxy says first. Of what stands behind it nothing is taken: it may be a request, or the beginning of
+/// TLS.
+fn hear_header(edge: &Edge, socket: &mut Stream, proxy: IpAddr, bytes: &mut Vec<u8>, input: &mut [u8]) -> Heard {
+    loop {
+        let most = input.len().min(HEADER_BYTES_MAX);
+        let seen = match socket.peek(&mut input[..most]) {
+            Ok(0) => return Heard::Ended,
+            Ok(seen) => &mut input[..seen],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Waits,
+            Err(_) => return Heard::Ended,
+        };
+        let before = bytes.len();
+        // Nearly every header comes whole, and is read where it lies.
+        let parsed = match before {
+            0 => proxy::parse(seen),
+            _ => {
+                bytes.extend_from_slice(seen);
+                proxy::parse(bytes)
+            }
+        };
+        let (header, taken) = match parsed {
+            Ok(Some((header, len))) => (Some(header), &mut seen[..len - before]),
+            // While it has not ended, all is of it.
+            Ok(None) => (None, seen),
+            Err(proxy::Malformed) => {
+                edge.refuse_from("proxy_header", proxy);
+                let body = wire::error_body(ErrorCode::BadRequest, NO_HEADER);
+                return Heard::Said(Verdict::Answer(http::response(400, &[JSON], &body, false)));
+            }
+        };
+        if socket.take(taken).is_err() {
+            return Heard::Ended;
+        }
+        match header {
+            Some(header) => return Heard::Named(header),
+            None if before == 0 => bytes.extend_from_slice(taken),
+            None => {}
+        }
+    }
+}
+
 /// What becomes of the request that begins with `bytes`; `None`: its head has not ended. `is_first`: of
 /// its socket.
-pub fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan, is_first: bool) -> Option<Verdict> {
+pub fn judge(edge: &Edge, peer: Peer, bytes: &[u8], scan: &mut HeadScan, is_first: bool) -> Option<Verdict> {
     if !scan.is_complete(bytes) {
         return None;
     }
@@ -279,14 +448,14 @@ pub fn judge(edge: &Edge, peer: IpAddr, bytes: &[u8], scan: &mut HeadScan, is_fi
         Ok(None) => None,
         Ok(Some(head)) => Some(route(edge, peer, &head, bytes, is_first)),
         Err(error) => {
-            edge.refuse_from("head", peer);
+            edge.refuse_from("head", peer.address);
             let body = wire::error_body(ErrorCode::BadRequest, error.message());
             Some(Verdict::Answer(http::response(error.status(), &[JSON], &body, false)))
         }
     }
 }
 
-fn route(edge: &Edge, peer: IpAddr, head: &Head<'_>, bytes: &[u8], is_first: bool) -> Verdict {
+fn route(edge: &Edge, peer: Peer, head: &Head<'_>, bytes: &[u8], is_first: bool) -> Verdict {
     let entrance = &*edge.entrance.borrow();
     let source = entrance.source(peer, head);
     let client = source.client;
@@ -315,15 +484,14 @@ fn route_of(
             return refuse(edge, "network", 403, ErrorCode::Forbidden, "connections from your network are not served");
         }
         // A client that polls asks as often as it has something to say: only for a session it comes anew.
-        if mount.is_none()
+        if !is_asked_again(mount, head.path)
             && let (Some(caller), Some(rate)) = (caller, entrance.attempts)
             && let Err(retry) = edge.callers.attempt(caller, rate, edge.clock.now().at)
         {
             return limited(edge, "attempts", "network.attempts", retry);
         }
     }
-    let scheme = source.is_proxied.then(|| forwarded::scheme(head)).flatten();
-    let visit = Visit { entrance, client: source.client, caller, scheme, endpoint: None };
+    let visit = Visit { entrance, client: source.client, caller, scheme: source.scheme, endpoint: None };
     if let Some(mount) = mount {
         let is_counted = is_first && !source.is_proxied;
         let asked = engine::requests::judge(edge, &visit, mount, head, bytes, is_counted);
@@ -331,6 +499,8 @@ fn route_of(
     }
     match head.path {
         "/ws" => upgrade(edge, &visit, head, rest),
+        streams::PATH => streams::judge(edge, &visit, head, rest),
+        streams::EMIT_PATH => Verdict::Engine(Box::new(streams::judge_emit(edge, &visit, head, rest))),
         "/health" if head.method == "GET" => {
             Verdict::Answer(http::response(200, &[JSON], br#"{"status":"ok"}"#, false))
         }
@@ -343,6 +513,11 @@ fn route_of(
             None => refuse(edge, "path", 404, ErrorCode::NotFound, "nothing is served at this path; connect to /ws"),
         },
     }
+}
+
+/// Whether one client asks there again and again.
+fn is_asked_again(mount: Option<DialectId>, path: &str) -> bool {
+    mount.is_some() || path == streams::EMIT_PATH
 }
 
 /// Who asks, under which rules.
@@ -390,23 +565,6 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
     if let Some(refused) = foreign(edge, visit, head, upgrade.token.as_ref()) {
         return refused;
     }
-    let Visit { entrance, caller, client, .. } = *visit;
-    let now = edge.clock.now().at;
-    let mut held = Held::default();
-    if let Some(caller) = caller {
-        if let Some(rate) = entrance.failures
-            && let Err(retry) = edge.callers.may_fail(caller, rate, now)
-        {
-            return limited(edge, "failures", "network.failures", retry);
-        }
-        if let Some(most) = entrance.conns_per_address {
-            let (counted, before) = edge.callers.count(caller, Kind::Open);
-            held.address = Some(counted);
-            if before >= most {
-                return limited(edge, "conns_per_address", "network.conns_per_address", CONNS_RETRY);
-            }
-        }
-    }
     let answer = wire::accepted(&upgrade);
     let plain = match (visit.endpoint, upgrade.subprotocol) {
         (Some(endpoint), _) => endpoint,
@@ -414,38 +572,80 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
         (None, _) => NATIVE_JSON,
     };
     let dialect = upgrade.deflate.map_or(plain, |deflate| plain.compressed(deflate.window));
-    let verified = match &upgrade.token {
+    let (identity, held) = match let_in(edge, visit, head, upgrade.token.as_ref()) {
+        Ok(let_in) => let_in,
+        Err(Denied::Address { reason, limit, retry }) => return limited(edge, reason, limit, retry),
+        Err(Denied::Token(refused)) => {
+            return close(edge, refused.reason(), answer, CloseCode::Unauthorized, &refused.to_string());
+        }
+        Err(Denied::Attempts(retry)) => {
+            let why = format!("{TOO_OFTEN}; try again: retry_ms={}", retry.as_millis() + 1);
+            return close(edge, "attempts_per_user", answer, CloseCode::RateLimited, &why);
+        }
+        Err(Denied::Conns) => return close(edge, "conns_per_user", answer, CloseCode::RateLimited, TOO_MANY),
+    };
+    let (client, rest) = (visit.client, rest.to_vec());
+    Verdict::Admit(Box::new(Admit { answer, dialect, identity, client, held, rest, stream: None }))
+}
+
+/// Why somebody is not let in.
+pub enum Denied {
+    Address {
+        reason: &'static str,
+        limit: &'static str,
+        retry: Duration,
+    },
+    Token(TokenRefused),
+    /// Its user comes too often.
+    Attempts(Duration),
+    /// Its user has as many connections as it may.
+    Conns,
+}
+
+/// Who comes with this token, if the limits of its address and its user have room for it.
+pub fn let_in(
+    edge: &Edge,
+    visit: &Visit<'_>,
+    head: &Head<'_>,
+    token: Option<&Token<'_>>,
+) -> Result<(Identity, Held), Denied> {
+    let Visit { entrance, caller, .. } = *visit;
+    let now = edge.clock.now().at;
+    let mut held = Held::default();
+    if let Some(caller) = caller {
+        if let Some(rate) = entrance.failures
+            && let Err(retry) = edge.callers.may_fail(caller, rate, now)
+        {
+            return Err(Denied::Address { reason: "failures", limit: "network.failures", retry });
+        }
+        if let Some(most) = entrance.conns_per_address {
+            let (counted, before) = edge.callers.count(caller, Kind::Open);
+            held.address = Some(counted);
+            if before >= most {
+                let (reason, limit) = ("conns_per_address", "network.conns_per_address");
+                return Err(Denied::Address { reason, limit, retry: CONNS_RETRY });
+            }
+        }
+    }
+    let verified = match token {
         Some(Token { text, .. }) => edge.verify(text),
         None if visit.endpoint.is_some() => Ok(Identity::guest()),
         None => edge.anonymous(head.query_value(LABEL_QUERY).as_deref()).ok_or(TokenRefused::Missing),
     };
-    let identity = match verified {
-        Ok(identity) => identity,
-        Err(refused) => {
-            if let (Some(caller), Some(rate)) = (caller, entrance.failures) {
-                edge.callers.fail(caller, rate, now);
-            }
-            return close(edge, refused.reason(), answer, CloseCode::Unauthorized, &refused.to_string());
+    let identity = verified.map_err(|refused| {
+        if let (Some(caller), Some(rate)) = (caller, entrance.failures) {
+            edge.callers.fail(caller, rate, now);
         }
-    };
+        Denied::Token(refused)
+    })?;
     if let Some(rate) = entrance.attempts_per_user.filter(|_| !identity.is_guest()) {
         let caller = edge.callers.user(identity.tenant(), &identity.user, now);
-        if let Err(retry) = edge.callers.attempt(caller, rate, now) {
-            let why = format!(
-                "this user connects too often (limits.attempts_per_user); try again: retry_ms={}",
-                retry.as_millis() + 1
-            );
-            return close(edge, "attempts_per_user", answer, CloseCode::RateLimited, &why);
-        }
+        edge.callers.attempt(caller, rate, now).map_err(Denied::Attempts)?;
     }
     if let Some(most) = entrance.conns_per_user.filter(|_| !identity.is_guest()) {
-        held.user = edge.users.enter(identity.tenant(), &identity.user, most);
-        if held.user.is_none() {
-            let why = "this user has as many connections as it may (limits.conns_per_user); close one first";
-            return close(edge, "conns_per_user", answer, CloseCode::RateLimited, why);
-        }
+        held.user = Some(edge.users.enter(identity.tenant(), &identity.user, most).ok_or(Denied::Conns)?);
     }
-    Verdict::Admit(Box::new(Admit { answer, dialect, identity, client, held, rest: rest.to_vec() }))
+    Ok((identity, held))
 }
 
 /// The page that asks.
@@ -482,9 +682,9 @@ fn going_away(edge: &Edge) -> Verdict {
 }
 
 /// Writes the last bytes to a socket and waits for its peer to close; the sweep bounds the time.
-pub fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
+pub fn end(edge: &Edge, mut arrival: Arrival, answer: &[u8]) {
     // An empty send buffer takes it whole; a peer that made it too small gets less.
-    if socket::send(arrival.guest.socket.as_raw_fd(), answer).is_ok() {
+    if arrival.guest.socket.send(answer).is_ok() {
         part(edge, arrival);
     }
 }
@@ -492,7 +692,7 @@ pub fn end(edge: &Edge, arrival: Arrival, answer: &[u8]) {
 /// Waits for a peer to close that was told all there is.
 pub fn part(edge: &Edge, arrival: Arrival) {
     let Arrival { mut guest, is_watched } = arrival;
-    socket::shut(guest.socket.as_raw_fd(), Shut::Sending);
+    guest.socket.shut(Shut::Sending);
     guest.stage = Stage::Answered { discarded: 0 };
     wait(edge, Arrival { guest, is_watched });
 }
@@ -500,15 +700,15 @@ pub fn part(edge: &Edge, arrival: Arrival) {
 /// Opens the connection here, or hands it to its user's home.
 fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
     let Arrival { guest: Guest { socket, .. }, is_watched } = arrival;
-    let Admit { answer, dialect, identity, client, held, rest } = admit;
+    let Admit { answer, dialect, identity, client, held, rest, stream } = admit;
     if dialect.endpoint().is_some() {
         // Whose it is matters to nobody else, so it is served where it came.
-        let welcome = Welcome { answer, rest, identity, dialect, client, counted: None, held };
+        let welcome = Welcome { answer, rest, identity, dialect, client, counted: None, held, stream };
         return open(edge, socket, is_watched, welcome);
     }
     let (counted, before) = edge.crowd.enter(identity.tenant(), &identity.user);
     let home = edge.placement.of_user(identity.tenant(), &identity.user);
-    let welcome = Welcome { answer, rest, identity, dialect, client, counted, held };
+    let welcome = Welcome { answer, rest, identity, dialect, client, counted, held, stream };
     if home == edge.id || u32::from(before) >= USER_CONNS_MOVED_MAX {
         return open(edge, socket, is_watched, welcome);
     }
@@ -525,9 +725,11 @@ fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
 }
 
 /// Answers the upgrade and lets the core have the connection.
-fn open(edge: &Edge, socket: OwnedFd, is_watched: bool, welcome: Welcome) {
+fn open(edge: &Edge, socket: Stream, is_watched: bool, welcome: Welcome) {
     let peer = welcome.client;
     let (socket, verdict) = match edge.draining.get() {
+        // Whoever follows a stream comes back by itself, unless it is refused.
+        true if welcome.stream.is_some() => (socket, Verdict::Answer(welcome.answer)),
         true => (socket, going_away(edge)),
         false => match edge.open(socket, is_watched, welcome) {
             Ok(_) => return,
@@ -536,19 +738,23 @@ fn open(edge: &Edge, socket: OwnedFd, is_watched: bool, welcome: Welcome) {
     };
     edge.audit_refusal(peer, None);
     let Verdict::Answer(answer) = verdict else { unreachable!("a refusal is an answer") };
-    end(edge, Arrival::of(socket, peer, is_watched), &answer);
+    end(edge, Arrival::of(socket, peer.into(), is_watched), &answer);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::networks::Network;
     use crate::admission::token::{Claims, sign_hs256};
     use crate::base::limits::{HEAD_BYTES_MAX, HEADS_BYTES_MAX};
     use crate::io::edge::sample::{SECRET, counters, edge};
     use crate::io::runtime::Driver;
+    use crate::io::socket;
     use std::io::Read;
     use std::net::Ipv4Addr;
     use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+    use std::sync::Arc;
 
     /// Comes from `address` and says something at once.
     fn come(edge: &Edge, address: u32, says: &[u8]) -> UnixStream {
@@ -652,5 +858,122 @@ mod tests {
         let mut third = come(&edge, 3, b"");
         assert_eq!(third.read(&mut [0; 1]).unwrap(), 0, "nobody waits who could go instead");
         assert!(edge.waiting.borrow().is_empty());
+    }
+
+    /// Behind proxies of `10.0.0.0/8` that speak the PROXY protocol.
+    fn behind_proxies(entrance: Entrance) -> Rc<Edge> {
+        let edge = edge(Driver::Epoll);
+        let proxies = ["10.0.0.0/8"].iter().map(|text| Network::parse(text).unwrap()).collect();
+        *edge.entrance.borrow_mut() = Arc::new(Entrance { proxies, proxy_protocol: true, ..entrance });
+        edge
+    }
+
+    const PROXY: u32 = 0x0A00_0001;
+    const NAMED: &[u8] = b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 443\r\n";
+
+    #[test]
+    fn a_header_and_its_request_need_no_place_to_wait() {
+        let edge = behind_proxies(Entrance::default());
+        let _peer = come(&edge, PROXY, &[NAMED, request().as_bytes()].concat());
+        assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (1, 0));
+        let direct = come(&edge, 1, request().as_bytes());
+        assert_eq!(counters(&edge).opened, 2, "who is no proxy has no header");
+        drop(direct);
+        let mut stranger = come(&edge, 1, &[NAMED, request().as_bytes()].concat());
+        let mut answer = [0; 12];
+        stranger.read_exact(&mut answer).unwrap();
+        // A line of text reads as a request of some other HTTP.
+        assert_eq!((&answer, counters(&edge).refused["head"]), (b"HTTP/1.1 505", 1));
+    }
+
+    #[test]
+    fn a_header_that_comes_byte_by_byte_ends_where_it_ends() {
+        let signature = b"\r\n\r\n\0\r\nQUIT\n";
+        let binary = [&signature[..], &[0x21, 0x11, 0, 12, 192, 0, 2, 1, 10, 0, 0, 1, 1, 2, 3, 4]].concat();
+        for header in [NAMED, &binary] {
+            let edge = behind_proxies(Entrance::default());
+            let peer = come(&edge, PROXY, b"");
+            for byte in [header, request().as_bytes()].concat() {
+                assert_eq!(counters(&edge).opened, 0);
+                socket::send(peer.as_raw_fd(), &[byte]).unwrap();
+                hear_all(&edge);
+            }
+            assert_eq!((counters(&edge).opened, edge.waiting.borrow().len()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn who_is_named_is_asked_as_if_it_came_by_itself_and_once() {
+        let denied = [Network::parse("192.0.2.0/24").unwrap()].into_iter().collect();
+        let edge = behind_proxies(Entrance { denied, half_open_max: Some(2), ..Entrance::default() });
+        let mut peers: Vec<_> = (0..3).map(|_| come(&edge, PROXY, NAMED)).collect();
+        peers.push(come(&edge, PROXY, &NAMED[..9]));
+        hear_all(&edge);
+        socket::send(peers[3].as_raw_fd(), &NAMED[9..]).unwrap();
+        hear_all(&edge);
+        assert_eq!((counters(&edge).refused["network"], edge.waiting.borrow().len()), (4, 0));
+        for peer in &mut peers {
+            assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "nothing is said to it");
+        }
+        let other = b"PROXY TCP4 198.51.100.1 10.0.0.1 4711 443\r\n";
+        let at_once: Vec<_> = (0..3).map(|_| come(&edge, PROXY, other)).collect();
+        let later: Vec<_> = (0..3).map(|_| come(&edge, PROXY, &other[..9])).collect();
+        later.iter().for_each(|peer| drop(socket::send(peer.as_raw_fd(), &other[9..])));
+        hear_all(&edge);
+        assert_eq!((counters(&edge).refused["half_open"], edge.waiting.borrow().len()), (4, 2));
+        drop((at_once, later));
+        hear_all(&edge);
+        assert_eq!(edge.waiting.borrow().len(), 0);
+    }
+
+    #[test]
+    fn attempts_are_those_of_who_is_named() {
+        let attempts = Some(crate::io::callers::Rate { number: 2, per: Duration::from_secs(3_600) });
+        let edge = behind_proxies(Entrance { attempts, ..Entrance::default() });
+        let come_as = |last: u8, pieces: usize| {
+            let whole = format!("PROXY TCP4 192.0.2.{last} 10.0.0.1 4711 443\r\nGET /health HTTP/1.1\r\n\r\n");
+            let mut peer = come(&edge, PROXY, &whole.as_bytes()[..whole.len() / pieces]);
+            hear_all(&edge);
+            socket::send(peer.as_raw_fd(), &whole.as_bytes()[whole.len() / pieces..]).unwrap();
+            hear_all(&edge);
+            let mut answer = [0; 12];
+            peer.read_exact(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer[9..]).into_owned()
+        };
+        assert_eq!(
+            [1, 1, 1, 2, 1, 2, 2].map(|last| come_as(last, 1)),
+            ["200", "200", "429", "200", "429", "200", "429"]
+        );
+        assert_eq!([3, 3, 3].map(|last| come_as(last, 2)), ["200", "200", "429"]);
+    }
+
+    #[test]
+    fn a_proxy_that_does_not_say_whose_it_is_is_refused() {
+        let edge = behind_proxies(Entrance::default());
+        for (nth, says) in
+            [request().as_bytes(), b"PROXY TCP4 nobody\r\n", b"\x16\x03\x01\x02\x00"].into_iter().enumerate()
+        {
+            let mut peer = come(&edge, PROXY, says);
+            let mut answer = [0; 12];
+            peer.read_exact(&mut answer).unwrap();
+            assert_eq!((&answer, counters(&edge).refused["proxy_header"]), (b"HTTP/1.1 400", 1 + nth as u64));
+        }
+        let cut_off = come(&edge, PROXY, &NAMED[..20]);
+        hear_all(&edge);
+        let before = edge.waiting.borrow().len();
+        drop(cut_off);
+        hear_all(&edge);
+        assert!(edge.waiting.borrow().len() < before, "half a header and the end");
+    }
+
+    #[test]
+    fn a_proxy_may_speak_for_itself() {
+        let edge = behind_proxies(Entrance::default());
+        for header in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"] {
+            let mut peer = come(&edge, PROXY, &[header, b"GET /health HTTP/1.1\r\n\r\n"].concat());
+            let mut answer = [0; 12];
+            peer.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        }
     }
 }

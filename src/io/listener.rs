@@ -5,6 +5,7 @@
 use crate::base::limits::ACCEPTS_PER_TURN;
 use crate::io::edge::Edge;
 use crate::io::signal::Signal;
+use crate::io::stream::Stream;
 use crate::io::{handshake, socket};
 use monoio::net::TcpListener;
 use std::future::{Future, poll_fn};
@@ -18,14 +19,15 @@ use std::time::Duration;
 /// When the process has no descriptor left: others must close theirs first.
 const PAUSE: Duration = Duration::from_millis(100);
 
-pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener) -> io::Result<()> {
+/// `is_secured`: whoever comes speaks TLS.
+pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener, is_secured: bool) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let leaving = Rc::new(Signal::default());
     edge.leaving.borrow_mut().push(Rc::clone(&leaving));
     // Waiting and taking apart: the socket of an accept in the ring would come without
     // close-on-exec, and one that was given up could have taken a connection with it.
     while is_waited_for(&listener, &leaving).await? {
-        match take(&edge, &listener) {
+        match take(&edge, &listener, is_secured) {
             Ok(()) => edge.turn.next().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if is_want_of_descriptors(&error) && handshake::spare_a_descriptor(&edge) => {
@@ -52,12 +54,17 @@ async fn is_waited_for(listener: &TcpListener, leaving: &Signal) -> io::Result<b
 }
 
 /// Takes a bounded number of sockets; an error when there is none or none can be had.
-fn take(edge: &Rc<Edge>, listener: &TcpListener) -> io::Result<()> {
+fn take(edge: &Rc<Edge>, listener: &TcpListener, is_secured: bool) -> io::Result<()> {
     for _ in 0..ACCEPTS_PER_TURN {
         match socket::accept(listener.as_raw_fd()) {
             Ok((socket, peer)) => {
                 edge.count(|counters| counters.accepted += 1);
                 edge.worked.raise();
+                let socket = match (is_secured, &*edge.tls.borrow()) {
+                    (false, _) => socket.into(),
+                    (true, Some(served)) => Stream::secured(socket, served),
+                    (true, None) => unreachable!("who listens for TLS has something to speak it with"),
+                };
                 handshake::begin(edge, socket, peer);
             }
             Err(error) if is_of_one_socket(&error) => {}

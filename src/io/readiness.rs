@@ -59,23 +59,32 @@ impl Readiness {
     }
 
     /// Watches `socket` until it is closed. What it has already is told too.
-    pub fn watch(&self, socket: &OwnedFd, who: Who) -> io::Result<()> {
+    pub fn watch(&self, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, socket, who)
     }
 
     /// Names a socket otherwise that is watched; what it has already is told once more.
-    pub fn rename(&self, socket: &OwnedFd, who: Who) -> io::Result<()> {
+    pub fn rename(&self, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, socket, who)
     }
 
+    /// Has a socket that is watched told of when it takes bytes, too, until it is named otherwise.
+    pub fn await_room(&self, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
+        self.control_for(libc::EPOLL_CTL_MOD, socket, who, READABLE | WRITABLE)
+    }
+
     /// Forgets a socket that lives on elsewhere.
-    pub fn forget(&self, socket: &OwnedFd) -> io::Result<()> {
+    pub fn forget(&self, socket: &impl AsRawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, socket, Who::Guest(Key { slot: 0, generation: 0 }))
     }
 
-    fn control(&self, what: libc::c_int, socket: &OwnedFd, who: Who) -> io::Result<()> {
-        // What guests are sent fits into an empty socket.
+    fn control(&self, what: libc::c_int, socket: &impl AsRawFd, who: Who) -> io::Result<()> {
+        // What guests are sent fits into an empty socket, nearly always.
         let wanted = if matches!(who, Who::Guest(_)) { READABLE } else { READABLE | WRITABLE };
+        self.control_for(what, socket, who, wanted)
+    }
+
+    fn control_for(&self, what: libc::c_int, socket: &impl AsRawFd, who: Who, wanted: u32) -> io::Result<()> {
         let mut event = libc::epoll_event { events: wanted | EDGES, u64: number(who) };
         // SAFETY: two open descriptors, and an event on the stack that the kernel copies.
         let done = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, socket.as_raw_fd(), &mut event) };

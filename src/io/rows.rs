@@ -7,17 +7,17 @@ use crate::base::limits::DISCARD_BYTES_MAX;
 use crate::base::pages::Pages;
 use crate::io::control::Held;
 use crate::io::crowd::{Bucket, Counted, Crowd};
-use crate::io::socket::{self, Shut};
+use crate::io::socket::Shut;
+use crate::io::stream::{Got, Stream};
 use crate::kernel::ids::ConnId;
 use crate::wire::assembler::{Assembler, MessageLimits};
 use crate::wire::dialect::DialectId;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 
 pub struct Row {
     pub conn: ConnId,
-    pub socket: OwnedFd,
+    pub socket: Stream,
     /// Thrown away since it is closing, KiB; each read counts as one at least.
     discarded_kib: u16,
     pub standing: Standing,
@@ -40,7 +40,7 @@ pub struct Row {
 }
 
 // One per connection, and tens of thousands of them idle.
-const _: () = assert!(size_of::<Option<Row>>() <= 32);
+const _: () = assert!(size_of::<Option<Row>>() <= 48);
 const _: () = assert!(DISCARD_BYTES_MAX / 1_024 <= u16::MAX as usize);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,16 +72,17 @@ pub enum Received {
 
 impl Row {
     /// `rest` came before; messages that begin in it are within `limits`.
-    pub fn new(conn: ConnId, socket: OwnedFd, dialect: DialectId, rest: Vec<u8>, limits: MessageLimits) -> Row {
+    pub fn new(conn: ConnId, socket: Stream, dialect: DialectId, rest: Vec<u8>, limits: MessageLimits) -> Row {
         let mut row = Row {
             conn,
+            // What was taken from the socket already nobody tells of.
+            is_readable: socket.has_over(),
             socket,
             discarded_kib: 0,
             standing: Standing::Open,
             is_mute: false,
             is_offered: false,
             is_blocked: false,
-            is_readable: false,
             is_ended: false,
             dialect,
             is_queued: false,
@@ -94,7 +95,7 @@ impl Row {
 
     pub fn mute(&mut self, what: Shut) {
         self.is_mute = true;
-        socket::shut(self.socket.as_raw_fd(), what);
+        self.socket.shut(what);
     }
 
     /// Reads what the socket has, as much as fits.
@@ -102,17 +103,17 @@ impl Row {
         if !self.is_readable {
             return Received::Nothing;
         }
-        match socket::receive(self.socket.as_raw_fd(), into) {
-            Ok(0) => Received::End,
-            Ok(got) => {
-                // A read that did not fill its buffer took all, and what comes later is told.
-                self.is_readable = got == into.len() || self.is_ended;
-                Received::Bytes(got)
+        match self.socket.receive(into) {
+            Ok(Got { bytes: 0, .. }) => Received::End,
+            Ok(Got { bytes, has_more }) => {
+                self.is_readable = has_more || self.is_ended;
+                Received::Bytes(bytes)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
                 Received::Nothing
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Received::Nothing,
             Err(_) => Received::End,
         }
     }
@@ -246,8 +247,10 @@ impl Drop for Rows {
 mod tests {
     use super::*;
     use crate::base::table::Key;
+    use crate::io::socket;
     use crate::wire::deflate::Inflater;
     use crate::wire::dialect::NATIVE_JSON;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     fn conn(slot: u32, generation: u32) -> ConnId {

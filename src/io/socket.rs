@@ -121,8 +121,17 @@ fn address_of(address: &libc::sockaddr_storage) -> IpAddr {
 
 /// Reads what is there, or `WouldBlock`. Zero: the peer sends no more.
 pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    receive_with(fd, into, 0)
+}
+
+/// The same, but that what is there stays there.
+pub fn peek(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    receive_with(fd, into, libc::MSG_PEEK)
+}
+
+fn receive_with(fd: RawFd, into: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
     // SAFETY: pointer and length are those of one exclusive slice.
-    let got = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) };
+    let got = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), flags | libc::MSG_DONTWAIT) };
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
@@ -179,6 +188,12 @@ pub fn shut(fd: RawFd, what: Shut) {
 pub fn reset_on_close(socket: &impl std::os::fd::AsFd) {
     // A failure leaves an ordinary close, which the kernel ends by its own time-outs.
     let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Has the system end a connection whose peer has acknowledged nothing for this long (`RFC 5482`).
+pub fn abandon_after(socket: &impl std::os::fd::AsFd, time: Duration) {
+    // Sockets without a network below have nobody who could vanish.
+    let _ = socket2::SockRef::from(socket).set_tcp_user_timeout(Some(time));
 }
 
 /// A counter that wakes its reader: zero until somebody adds.

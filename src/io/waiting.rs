@@ -6,14 +6,14 @@ use crate::base::limits::{HALF_OPEN_LOOKED_THROUGH_MAX, HANDSHAKES_MAX, HEADS_BY
 use crate::base::table::{Key, Table};
 use crate::base::time::Instant;
 use crate::io::callers::{Caller, Counted};
+use crate::io::entrance::Peer;
+use crate::io::stream::Stream;
 use crate::wire::http::HeadScan;
 use std::collections::VecDeque;
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 pub struct Guest {
-    pub socket: OwnedFd,
-    pub peer: IpAddr,
+    pub socket: Stream,
+    pub peer: Peer,
     pub stage: Stage,
     /// Among those of its address, where these are limited.
     pub half_open: Option<Counted>,
@@ -21,6 +21,8 @@ pub struct Guest {
 
 /// How far a guest has come.
 pub enum Stage {
+    /// A proxy says whose it is, before anything else.
+    Header { bytes: Vec<u8> },
     /// It says what it wants.
     Head { bytes: Vec<u8>, scan: HeadScan },
     /// It was answered, and what it still says is thrown away.
@@ -36,8 +38,8 @@ impl Stage {
 impl Guest {
     fn bytes_held(&self) -> usize {
         match &self.stage {
-            Stage::Head { bytes, .. } => bytes.capacity(),
-            Stage::Answered { .. } => 0,
+            Stage::Header { bytes } | Stage::Head { bytes, .. } => bytes.capacity() + self.socket.bytes_held(),
+            Stage::Answered { .. } => self.socket.bytes_held(),
         }
     }
 }
@@ -175,7 +177,7 @@ mod tests {
     use crate::io::callers::{Callers, Kind};
     use crate::io::socket;
     use std::io::Read;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
@@ -183,8 +185,13 @@ mod tests {
         Instant::from_nanos(ms * 1_000_000)
     }
 
-    fn guest(socket: OwnedFd) -> Guest {
-        Guest { socket, peer: Ipv4Addr::LOCALHOST.into(), stage: Stage::start(), half_open: None }
+    fn guest(socket: impl Into<Stream>) -> Guest {
+        Guest {
+            socket: socket.into(),
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST).into(),
+            stage: Stage::start(),
+            half_open: None,
+        }
     }
 
     fn some() -> Guest {
@@ -198,7 +205,7 @@ mod tests {
             .into_iter()
             .map(|deadline| {
                 let (ours, peer) = UnixStream::pair().unwrap();
-                (waiting.enter(guest(ours.into()), at(deadline)), peer)
+                (waiting.enter(guest(ours), at(deadline)), peer)
             })
             .unzip();
         assert!(waiting.take(keys[0]).is_some());
@@ -247,7 +254,7 @@ mod tests {
         let keys: Vec<_> = (0..2).map(|_| waiting.enter(some(), at(1))).collect();
         let say = |guest: &mut Guest, bytes: usize| match &mut guest.stage {
             Stage::Head { bytes: head, .. } => *head = Vec::with_capacity(bytes),
-            Stage::Answered { .. } => unreachable!("nobody was answered"),
+            Stage::Header { .. } | Stage::Answered { .. } => unreachable!("all say what they want"),
         };
         waiting.with(keys[0], |guest| say(guest, HEADS_BYTES_MAX)).unwrap();
         assert!(!waiting.is_full());

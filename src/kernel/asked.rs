@@ -227,7 +227,7 @@ fn weight(request: &Request) -> usize {
     let data = match &request.ask {
         Ask::Event { data, .. } => data.len(),
         Ask::Say { arguments, .. } => arguments.len(),
-        Ask::Enter | Ask::Exit | Ask::Page { .. } => 0,
+        Ask::Enter { .. } | Ask::Exit | Ask::Page { .. } => 0,
     };
     size_of::<Request>() + data
 }

@@ -45,6 +45,9 @@ pub enum PollAnswer {
     Packets(Vec<u8>),
     /// 400: the session is not to be asked so, or has ended.
     Refused,
+    /// To a request of a stream's client: the native reply, and where it is a refusal, why and when to try again
+    /// (ms).
+    Reply { refused: Option<(ErrorCode, Option<u64>)>, body: Vec<u8> },
 }
 
 /// Somebody named itself, and may come in if its user's limits allow it: answered by `Input::Entered`.

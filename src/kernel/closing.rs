@@ -18,7 +18,7 @@ use crate::kernel::outbox::Outbox;
 use crate::kernel::reasons::{CloseReason, Dropped};
 use crate::kernel::{Kernel, Timer};
 use crate::wire::codes::CloseCode;
-use crate::wire::frame;
+use crate::wire::{dialect, frame, sse};
 
 /// What is told of a socket that ended without a close frame (`RFC 6455` section 7.4.1).
 const CLOSED_WITHOUT_A_WORD: u16 = 1006;
@@ -58,7 +58,12 @@ impl Kernel {
             row.outbox.cut(|frame| self.counters.drop(Dropped::cut(frame.class()), 1));
         }
         let mut bytes = Vec::new();
-        frame::close(&mut bytes, number, reason);
+        match row.dialect {
+            // An event whose end was cut off must stay without one.
+            dialect::SSE if counted == CloseCode::SlowConsumer => bytes.extend_from_slice(sse::SILENCE),
+            dialect::SSE => sse::close(&mut bytes, number, reason),
+            _ => frame::close(&mut bytes, number, reason),
+        }
         row.outbox.push_last(&Frame::logged(&self.memory.account, &bytes));
         row.flags.set(Flags::CLOSING);
         list(conn, row, &mut effects.dirty);
@@ -135,6 +140,7 @@ impl Kernel {
             cold.replays = None;
         }
         self.drop_asked(conn);
+        self.end_stream(conn, effects);
         let mut left = self.membership.detach_all(conn.0.slot);
         // By home alone: places in a home's table come of all tenants' rooms, and must not show in an order.
         left.sort_by_key(|(home, _)| *home);

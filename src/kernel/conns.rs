@@ -45,6 +45,10 @@ impl Flags {
     pub const RIDER: Flags = Flags(2048);
     /// Too much waits for it of what an application has answered; reads pause.
     pub const FULL: Flags = Flags(4096);
+    /// A stream of server-sent events; messages of its rooms have ids.
+    pub const STREAM: Flags = Flags(8192);
+    /// What is sent to it is not just put into its outbox.
+    pub const APART: Flags = Flags(Flags::RIDER.0 | Flags::STREAM.0);
     /// Either of the two.
     pub const UNREAD: Flags = Flags(Flags::PAUSED.0 | Flags::FULL.0);
 

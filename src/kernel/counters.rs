@@ -12,6 +12,10 @@ pub struct Counters {
     pub riders_gone: u64,
     /// WebSockets that took over from polling.
     pub upgrades: u64,
+    /// Streams of server-sent events, and requests of their clients.
+    pub streams_opened: u64,
+    pub streams_gone: u64,
+    pub emits: u64,
     pub requests: u64,
     /// Messages sequenced.
     pub publishes: u64,

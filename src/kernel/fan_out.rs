@@ -1,5 +1,5 @@
 //! An entry gets into the outboxes of a room's members on this shard, in one walk that is never
-//! sliced. Nothing is allocated, copied or formatted per receiver.
+//! sliced. Nothing is allocated, copied or formatted per receiver, but the ids of streams.
 
 use crate::base::limits::CROWD_MIN;
 use crate::base::time::Now;
@@ -59,13 +59,16 @@ impl Kernel {
                     frame
                 }
             };
-            let pushed = match row.flags.has(Flags::RIDER) {
-                false => queue(conn, row, frame, &bounds, dirty),
-                true => {
-                    let carrier = self.carriers.transport_of(conn);
-                    let Some(row) = self.conns.row_mut(carrier) else { continue };
-                    queue(carrier, row, frame, &bounds, dirty)
-                }
+            let pushed = if !row.flags.has(Flags::APART) {
+                queue(conn, row, frame, &bounds, dirty)
+            } else if row.flags.has(Flags::STREAM) {
+                // What one client is in is its own: here there is something for each receiver.
+                let id = self.streams.pass(conn, (from, room), entry, &self.memory.account);
+                queue_event(conn, row, id.as_ref(), frame, &bounds, dirty)
+            } else {
+                let carrier = self.carriers.transport_of(conn);
+                let Some(row) = self.conns.row_mut(carrier) else { continue };
+                queue(carrier, row, frame, &bounds, dirty)
             };
             match pushed {
                 Pushed::Queued => queued += 1,
@@ -122,6 +125,24 @@ impl Kernel {
         self.push_to(now, conn, &frame, effects);
     }
 
+    /// Queues a room's message for one member, behind its id where that is a stream's.
+    pub fn push_entry(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        at: (ShardId, RoomId),
+        (entry, frame): (&Entry, &Shared),
+        effects: &mut Effects,
+    ) {
+        if self.conns.row(conn).is_some_and(|row| row.flags.has(Flags::STREAM))
+            && let Some(id) = self.streams.pass(conn, at, entry, &self.memory.account)
+        {
+            // Where there is no place for it, the connection closes, and takes no event either.
+            self.push_to(now, conn, &id, effects);
+        }
+        self.push_to(now, conn, frame, effects);
+    }
+
     /// Queues a frame for one connection; one that has no place for it is closed.
     pub fn push_to(&mut self, now: Now, conn: ConnId, frame: &Shared, effects: &mut Effects) {
         let Some(mut row) = self.conns.row_mut(conn).filter(|row| row.is_open()) else { return };
@@ -155,6 +176,21 @@ fn queue(conn: ConnId, row: &mut Row, frame: &Shared, bounds: &OutboxBounds, dir
         list(conn, row, dirty);
     }
     pushed
+}
+
+/// Puts an event of a stream behind its id: both or none.
+fn queue_event(
+    conn: ConnId,
+    row: &mut Row,
+    id: Option<&Shared>,
+    frame: &Shared,
+    bounds: &OutboxBounds,
+    dirty: &mut Vec<ConnId>,
+) -> Pushed {
+    match id.map(|id| queue(conn, row, id, bounds, dirty)) {
+        Some(overflow @ Pushed::Overflow(_)) => overflow,
+        _ => queue(conn, row, frame, bounds, dirty),
+    }
 }
 
 /// Lists a connection with something to write in `dirty`, one of the lists of the effects, unless

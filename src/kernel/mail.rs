@@ -6,7 +6,7 @@ use crate::admission::names::{RoomName, User};
 use crate::admission::rights::Right;
 use crate::kernel::entry::Entry;
 use crate::kernel::feature::{Answer, DeclaredId};
-use crate::kernel::ids::{CallId, ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq};
+use crate::kernel::ids::{CallId, ConnAt, ConnId, Cursor, Epoch, Pos, RoomId, RoomRef, Seq};
 use crate::wire::dialect::DialectId;
 use crate::wire::json::Spans;
 use std::sync::Arc;
@@ -57,7 +57,8 @@ pub enum Ask {
     /// first fields lie.
     Event { declared: DeclaredId, data: Arc<str>, spans: Spans },
     /// Joins quietly: the user's own room, or one of an application's.
-    Enter,
+    /// From `since` on where that is given.
+    Enter { since: Option<Cursor> },
     /// Leaves a room of an application's.
     Exit,
     /// An application's event for a room: the JSON list of its arguments. `is_for_others`: all but its sender.
@@ -84,13 +85,15 @@ pub struct Reply {
 #[derive(Debug)]
 pub enum Change {
     Nothing,
-    /// The connection is a member: the next entries are for it too. With `replay_after`, what
-    /// came after that comes first.
+    /// The connection is a member from `from` on: the next entries are for it too, and where it `is_behind`, what
+    /// came before them comes first.
     Attach {
         room: RoomId,
         name: RoomRef,
-        epoch: Epoch,
-        replay_after: Option<Seq>,
+        from: Pos,
+        is_behind: bool,
+        /// It wanted to know more than is kept.
+        has_gap: bool,
     },
     Detach {
         room: RoomId,

@@ -4,7 +4,7 @@
 //! `sequencer` (a publish gets its place), `fan_out` (an entry gets into outboxes), `replay`
 //! (what was missed), `asked` (an answer comes from outside), `closing` (a connection ends), `relief`
 //! (there is too much to hold), `scope` (what features may do), `endpoint` and `namespace` (what applications
-//! may), `carriers` (sessions of Engine.IO and who is in which namespace).
+//! may), `carriers` (sessions of Engine.IO and who is in which namespace), `streams` (of server-sent events).
 
 pub mod asked;
 pub mod audience;
@@ -41,6 +41,7 @@ pub mod replay;
 pub mod rooms;
 pub mod scope;
 pub mod sequencer;
+pub mod streams;
 pub mod tokens;
 
 use crate::admission::policy::Policy;
@@ -73,6 +74,7 @@ use rooms::Rooms;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use streams::Streams;
 
 /// What an operator may set of the core's bounds. By default each is at its most or, where there is
 /// none, as configurations have it; how much may be asked is not limited.
@@ -160,6 +162,7 @@ pub struct Kernel {
     pub limits: Limits,
     pub conns: Conns,
     pub carriers: Carriers,
+    pub streams: Streams,
     /// Riders that are gone, with their namespaces, of whom applications have not heard.
     pub farewells: Vec<(usize, ConnId)>,
     pub membership: Membership,
@@ -211,6 +214,7 @@ impl Kernel {
             placement: Placement::new(config.shards),
             conns: Conns::default(),
             carriers: Carriers::default(),
+            streams: Streams::default(),
             farewells: Vec::new(),
             membership: Membership::new(keyed),
             rooms: Rooms::new(keyed),

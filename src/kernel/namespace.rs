@@ -180,7 +180,7 @@ impl<'a> Socket<'a> {
     /// whatever is sent to the room reaches the socket.
     pub fn join(&mut self, room: &str, ack: Option<Ack>) -> Result<(), NameRefused> {
         let room = self.room(room)?;
-        self.kernel.ask_as_application(self.conn, room, Ask::Enter, ack, self.effects);
+        self.kernel.ask_as_application(self.conn, room, Ask::Enter { since: None }, ack, self.effects);
         Ok(())
     }
 

@@ -152,7 +152,7 @@ impl Kernel {
         let me = ConnAt { shard: self.id, conn };
         for entry in page.entries.iter().filter(|entry| entry.excluded != Some(me)) {
             let frame = self.replayed_frame(home, room, entry, dialect);
-            self.push_to(now, conn, &frame, effects);
+            self.push_entry(now, conn, (home, room), (entry, &frame), effects);
             self.counters.replayed += 1;
             self.membership.correct_delivered(conn.0.slot, local, 1);
         }

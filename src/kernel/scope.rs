@@ -90,11 +90,11 @@ impl<'a> RoomScope<'a> {
             let message = format!("this connection is in {most} rooms, the most that is allowed; leave one");
             return Err(WireError::too_many(Limit::RoomsPerConn, message));
         }
-        let from = request.from;
-        let resumed = since.map(|since| self.missed(since, from));
+        let at = request.from;
+        let resumed = since.map(|since| self.missed(since, at));
         let keyed = self.kernel.keyed;
         let row = self.room_mut();
-        let changed = row.add(from, &request.user, request.dialect, keyed);
+        let changed = row.add(at, &request.user, request.dialect, keyed);
         if changed == directory::Change::Nothing {
             // In the room already, and so nothing was missed.
             return Ok(None);
@@ -103,10 +103,12 @@ impl<'a> RoomScope<'a> {
             Some(Ok((after, replayed))) if replayed > 0 => Some(after),
             _ => None,
         };
-        let (epoch, name) = (row.epoch, row.name.clone());
-        self.change = Change::Attach { room: self.room, name, epoch, replay_after };
+        let from = Pos { epoch: row.epoch, seq: replay_after.unwrap_or(row.head) };
+        let (is_behind, has_gap) = (replay_after.is_some(), matches!(resumed, Some(Err(Gap))));
+        let name = row.name.clone();
+        self.change = Change::Attach { room: self.room, name, from, is_behind, has_gap };
         if changed == directory::Change::User {
-            let fact = Fact::Joined { user: request.user.clone(), by: from };
+            let fact = Fact::Joined { user: request.user.clone(), by: at };
             self.kernel.facts.push_back((self.room, fact));
         }
         Ok(resumed.map(|missed| match missed {

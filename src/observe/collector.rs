@@ -184,6 +184,7 @@ mod tests {
         let settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             inherited: Vec::new(),
+            tls: None,
             cpus: Vec::new(),
             shards: 2,
             io: Choice::Epoll,

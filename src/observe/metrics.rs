@@ -120,6 +120,12 @@ metrics! {
         namespaces_opened: Counter "ringroom_socketio_namespaces_opened_total" in "clients";
         /// WebSockets that took over from polling.
         upgrades: Counter "ringroom_engineio_upgrades_total" in "sessions";
+        /// Streams of server-sent events.
+        streams: Gauge "ringroom_sse_streams" in "connections";
+        /// Streams of server-sent events that were opened.
+        streams_opened: Counter "ringroom_sse_streams_opened_total" in "connections";
+        /// Requests that clients of streams sent to `/emit`.
+        emits: Counter "ringroom_emits_total" in "messages";
         /// Messages of clients, whatever became of them.
         requests: Counter "ringroom_requests_total" in "messages";
         /// Messages that got their place in a room's order.
@@ -206,6 +212,12 @@ metrics! {
         closed: Counter "ringroom_websockets_closed_total" in "sockets";
         /// Sockets cut by us because their peers did not end them in time.
         resets: Counter "ringroom_resets_total" in "sockets";
+        /// Handshakes of TLS that signed anew, by version.
+        tls_full: Counter "ringroom_tls_handshakes_full_total" in "handshakes" by "version" => "grows as fast as connections: clients bring no tickets, and each costs a signature";
+        /// Handshakes of TLS with a ticket from an earlier one, by version.
+        tls_resumed: Counter "ringroom_tls_handshakes_resumed_total" in "handshakes" by "version";
+        /// Handshakes of TLS that came to nothing, by reason.
+        tls_failed: Counter "ringroom_tls_handshakes_failed_total" in "handshakes" by "reason" => "`certificate_refused` grows: clients do not trust the certificate";
         /// Requests to connect that became nothing, by reason.
         refused: Counter "ringroom_handshakes_refused_total" in "requests" by "reason" => "grows far above the usual: an attack, a wrong key, or clients with old tokens";
         /// Requests whose proxy said something else than addresses of where they come from.
@@ -246,6 +258,8 @@ metrics! {
         handshakes_now: Gauge "ringroom_handshakes" in "sockets" => "thousands: somebody opens connections and says nothing";
         /// Open WebSockets.
         connections_now: Gauge "ringroom_websockets" in "sockets";
+        /// Open WebSockets over TLS.
+        tls_connections_now: Gauge "ringroom_tls_websockets" in "sockets";
         /// Open Engine.IO sessions that have no WebSocket.
         sessions_polling_now: Gauge "ringroom_engineio_sessions_polling" in "sessions";
         /// Sockets that are kept for the requests of polling clients.
@@ -284,6 +298,14 @@ metrics! {
         audit_written: Counter "ringroom_audit_lines_total" in "lines";
         /// Events that the audit log lost: its disk was full or slow.
         audit_lost: Counter "ringroom_audit_lost_total" in "events" => "grows at all: the disk of `audit.file` is full or slow";
+        /// When each certificate that TLS is served with ends, since 1970.
+        tls_ends: Gauge "ringroom_tls_certificate_expiry_seconds" in "seconds" by "file" => "less than a week from now: whatever renews it has stopped";
+        /// Times that changed certificates, keys or authorities were taken.
+        tls_taken: Counter "ringroom_tls_reloads_total" in "times";
+        /// Times that they could not be, and the former ones went on; the log says why.
+        tls_refused: Counter "ringroom_tls_reloads_refused_total" in "times";
+        /// 1 while the files hold what cannot be served.
+        tls_stale: Gauge "ringroom_tls_stale" in "yes or no" => "1: the certificates in the files cannot be served";
         /// When the process started, since 1970.
         started: Gauge "process_start_time_seconds" in "seconds" => "changes: the process was started again";
         /// Processor time that the process has used.
@@ -307,6 +329,10 @@ pub struct Process {
     pub log_left_out: u64,
     pub audit_written: u64,
     pub audit_lost: u64,
+    pub tls_ends: Vec<(String, u64)>,
+    pub tls_taken: u64,
+    pub tls_refused: u64,
+    pub tls_stale: u64,
     pub started: f64,
     pub cpu: f64,
     pub resident: u64,
@@ -441,6 +467,10 @@ mod tests {
             log_left_out: 0,
             audit_written: 0,
             audit_lost: 0,
+            tls_ends: Vec::new(),
+            tls_taken: 0,
+            tls_refused: 0,
+            tls_stale: 0,
             started: 1_790_000_000.0,
             cpu: 1.25,
             resident: 5,

@@ -3,6 +3,7 @@
 
 use crate::io::process;
 use crate::observe::audit::Audit;
+use crate::observe::certificates::Certificates;
 use crate::observe::collector::{Collector, Seen};
 use crate::observe::exposition::Style;
 use crate::observe::metrics::{self, Process};
@@ -31,6 +32,7 @@ pub struct Ops {
     /// Lines that the service log left out.
     pub log_left_out: fn() -> u64,
     pub audit: Audit,
+    pub certificates: Certificates,
 }
 
 pub fn router(ops: Ops) -> Router {
@@ -51,12 +53,19 @@ impl Ops {
     }
 
     fn lacks(&self, seen: &Seen) -> Vec<Lack> {
-        readiness::lacks(seen, self.is_draining(), self.admits.load(Ordering::Relaxed))
+        let mut lacks = readiness::lacks(seen, self.is_draining(), self.admits.load(Ordering::Relaxed));
+        if self.certificates.have_expired(SystemTime::now()) {
+            lacks.push(Lack::Expired);
+        }
+        lacks
     }
 
     fn process(&self, seen: &Seen) -> Process {
         let gateway = self.collector.gateway();
         let usage = process::usage();
+        let tls = self.certificates.known();
+        let (tls_taken, tls_refused, tls_stale) = (tls.taken, tls.refused, tls.is_stale.into());
+        drop(tls);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Process {
             build: vec![(format!("{}_{}", env!("CARGO_PKG_VERSION"), gateway.driver().name()), 1)],
@@ -67,6 +76,10 @@ impl Ops {
             log_left_out: (self.log_left_out)(),
             audit_written: self.audit.written(),
             audit_lost: self.audit.lost(),
+            tls_ends: self.certificates.ends(),
+            tls_taken,
+            tls_refused,
+            tls_stale,
             // To the second: both clocks are read one after the other.
             started: unix.saturating_sub(self.started.elapsed()).as_secs_f64().round(),
             cpu: usage.cpu.as_secs_f64(),
@@ -103,7 +116,11 @@ async fn health(State(ops): State<Ops>) -> (StatusCode, Json<Value>) {
 async fn ready(State(ops): State<Ops>) -> (StatusCode, Json<Value>) {
     let lacks = ops.lacks(&ops.collector.seen());
     let status = if lacks.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness::body(&lacks)))
+    let mut body = readiness::body(&lacks);
+    if let Some(tls) = ops.certificates.body(SystemTime::now()) {
+        body["tls"] = tls;
+    }
+    (status, Json(body))
 }
 
 async fn metrics(State(ops): State<Ops>, headers: HeaderMap) -> Response {

@@ -15,6 +15,8 @@ pub enum Lack {
     NoKeys,
     /// Shards that refuse publishes for want of memory.
     MemoryFull(Vec<usize>),
+    /// No certificate that TLS is served with is good any more.
+    Expired,
     /// Every shard has all the connections that it may.
     Full,
 }
@@ -61,6 +63,7 @@ impl Lack {
             Lack::NotListening(_) => "not_listening",
             Lack::NoKeys => "no_keys",
             Lack::MemoryFull(_) => "memory_full",
+            Lack::Expired => "certificates_expired",
             Lack::Full => "connections_full",
         }
     }
@@ -73,6 +76,7 @@ impl Lack {
             Lack::NotListening(shards) => format!("{} takes no new sockets", named(shards)),
             Lack::NoKeys => "there is no key to check tokens with, so nobody is let in".into(),
             Lack::MemoryFull(shards) => format!("{} refuses publishes for want of memory", named(shards)),
+            Lack::Expired => "the certificates that TLS is served with have expired".into(),
             Lack::Full => "every shard has as many connections as it may".into(),
         }
     }
@@ -90,6 +94,9 @@ impl Lack {
             }
             Lack::MemoryFull(_) => {
                 "raise memory.budget_bytes and restart, or spread the load; see ringroom_memory_used_bytes"
+            }
+            Lack::Expired => {
+                "put newer ones into the files of tls.certificate_file and tls.key_file; they are followed"
             }
             Lack::Full => "raise limits.conns_per_shard and reload, or send clients elsewhere",
         }
@@ -148,7 +155,14 @@ mod tests {
         };
         assert!(codes(vec![full(0), well(1)], false, true).is_empty(), "another shard has room");
         assert_eq!(codes(vec![full(0), full(1)], false, true), ["connections_full"]);
-        for lack in [Lack::Draining, Lack::Silent(vec![1, 2]), Lack::NoKeys, Lack::MemoryFull(vec![0]), Lack::Full] {
+        for lack in [
+            Lack::Draining,
+            Lack::Silent(vec![1, 2]),
+            Lack::NoKeys,
+            Lack::MemoryFull(vec![0]),
+            Lack::Expired,
+            Lack::Full,
+        ] {
             let told = body(std::slice::from_ref(&lack));
             assert_eq!(told["ready"], false);
             assert!(told["reasons"][0]["advice"].as_str().is_some_and(|advice| !advice.is_empty()));

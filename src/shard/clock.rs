@@ -16,6 +16,7 @@ use crate::wire::dialect::{self, DialectId};
 use crate::wire::encode::{self, Push};
 use crate::wire::frame;
 use crate::wire::socketio::Forms;
+use crate::wire::sse;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ const PING_KEY: u64 = 1;
 struct Heartbeat {
     pushes: Vec<(DialectId, Shared)>,
     ping: Option<Shared>,
+    comment: Option<Shared>,
 }
 
 impl Shard {
@@ -77,6 +79,14 @@ impl Shard {
         let Some(row) = self.kernel.conns.row(conn).filter(|row| row.is_open()) else { return };
         let silent = seconds(now.at).saturating_sub(row.heard_s);
         let inactive = seconds(now.at).saturating_sub(row.active_s);
+        let (dialect, account) = (row.dialect, &self.kernel.memory.account);
+        if dialect == dialect::SSE {
+            // It cannot answer; that it has gone is the system's to find.
+            let comment = made.comment(account);
+            self.kernel.push_to(now, conn, &comment, effects);
+            self.start_heartbeat(now, conn);
+            return self.kernel.watch_expiry(now, conn);
+        }
         let limits = &self.kernel.limits;
         if Duration::from_secs(silent.into()) > limits.heartbeat_time_out {
             return self.kernel.close_for(now, conn, CloseReason::Silent, effects);
@@ -85,7 +95,6 @@ impl Shard {
             return self.kernel.close_for(now, conn, CloseReason::Inactive, effects);
         }
         // Browsers cannot see the ping, other clients need nothing but it. Both share a write.
-        let (dialect, account) = (row.dialect, &self.kernel.memory.account);
         let ping = made.ping(account);
         let push =
             dialect.has_envelopes().then(|| made.push(now, dialect.plain(), self.kernel.encoder.forms(), account));
@@ -145,6 +154,13 @@ impl Heartbeat {
             Frame::new(account, Arc::from(bytes), Class::Latest { key: PING_KEY })
         });
         ping.clone()
+    }
+
+    fn comment(&mut self, account: &Rc<Account>) -> Shared {
+        let comment = self
+            .comment
+            .get_or_insert_with(|| Frame::new(account, Arc::from(sse::COMMENT), Class::Latest { key: PING_KEY }));
+        comment.clone()
     }
 
     fn push(&mut self, now: Now, dialect: DialectId, forms: &Forms, account: &Rc<Account>) -> Shared {

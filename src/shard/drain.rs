@@ -10,10 +10,12 @@ use crate::base::wheel::TICK;
 use crate::kernel::Timer;
 use crate::kernel::conns::{Flags, Row};
 use crate::kernel::effects::Effects;
+use crate::kernel::entry::Frame;
 use crate::kernel::ids::ConnId;
 use crate::kernel::membership::ConnSlot;
 use crate::shard::Shard;
 use crate::wire::codes::CloseCode;
+use crate::wire::sse;
 use std::time::Duration;
 
 /// How fast a drain is.
@@ -87,6 +89,11 @@ impl Shard {
         let wait = drain.retry + later + drain.next.since(now.at);
         drain.next = drain.next.after(drain.every);
         let reason = format!(r#"{{"retry_ms":{}}}"#, wait.as_millis());
+        if self.is_stream(conn) {
+            let mut line = Vec::new();
+            sse::retry(&mut line, wait);
+            self.kernel.push_to(now, conn, &Frame::logged(&self.kernel.memory.account, &line), effects);
+        }
         self.kernel.close(now, conn, CloseCode::Restart, &reason, effects);
     }
 }

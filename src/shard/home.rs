@@ -10,7 +10,7 @@ use crate::kernel::effects::Effects;
 use crate::kernel::entry::Class;
 use crate::kernel::facts::Fact;
 use crate::kernel::feature::{Answer, Told};
-use crate::kernel::ids::{ConnAt, ConnId, Epoch, RoomId, RoomRef, Seq, ShardId};
+use crate::kernel::ids::{ConnAt, ConnId, Pos, RoomId, RoomRef, ShardId};
 use crate::kernel::mail::{Ask, Change, Gone, Mail, Reply, Request};
 use crate::kernel::mounts;
 use crate::kernel::reasons::CloseReason;
@@ -25,7 +25,7 @@ use serde::Serialize;
 /// What a connection is told first. Written as it is: a map of values would cost a tenth of a handshake.
 #[derive(Serialize)]
 struct Connected<'a> {
-    conn: std::fmt::Arguments<'a>,
+    conn: &'a str,
     user: &'a str,
     tenant: &'a str,
     name: Option<&'a str>,
@@ -96,9 +96,9 @@ impl Shard {
                 let answer = self.registry.feature(*declared).on_room_request(&mut scope, request, data);
                 (answer, scope.into_change())
             }
-            Ask::Enter => {
+            Ask::Enter { since } => {
                 let mut scope = RoomScope::new(&mut self.kernel, effects, now, room);
-                let answer = scope.join(request, None).and_then(|_| nothing());
+                let answer = scope.join(request, *since).and_then(|_| nothing());
                 (answer, scope.into_change())
             }
             Ask::Exit => {
@@ -141,10 +141,12 @@ impl Shard {
         let Some((conn, is_replay)) = self.kernel.calls.asked_by(reply.call) else {
             unreachable!("a call waits for its replies");
         };
+        let mut gap = false;
         match reply.change {
             Change::Nothing => {}
-            Change::Attach { room, name, epoch, replay_after } => {
-                self.attach(now, conn, from, (room, name, epoch), replay_after, effects);
+            Change::Attach { room, name, from: pos, is_behind, has_gap } => {
+                gap = has_gap;
+                self.attach(now, conn, from, (room, name), (pos, is_behind), effects);
             }
             Change::Detach { room } => self.detach(conn, from, room),
             Change::Page(page) => self.kernel.take_page(now, conn, reply.call, &page, effects),
@@ -155,7 +157,10 @@ impl Shard {
         }
         if let Some(answered) = self.kernel.calls.answer(reply.call, reply.part, reply.answer) {
             match (&answered.asker, &answered.answers) {
-                (Asker::Inbox, Answers::One(Ok(_))) => self.welcome(now, conn, effects),
+                (Asker::Inbox, Answers::One(Ok(_))) => {
+                    self.welcome(now, conn, effects);
+                    self.start_stream(now, conn, gap, effects);
+                }
                 (Asker::Inbox, _) => {
                     let reason = "this server is full; try later";
                     self.kernel.close(now, conn, CloseCode::Overloaded, reason, effects);
@@ -182,8 +187,8 @@ impl Shard {
         now: Now,
         conn: ConnId,
         home: ShardId,
-        (room, name, epoch): (RoomId, RoomRef, Epoch),
-        replay_after: Option<Seq>,
+        (room, name): (RoomId, RoomRef),
+        (pos, is_behind): (Pos, bool),
         effects: &mut Effects,
     ) {
         if !self.kernel.conns.is_open(conn) {
@@ -194,9 +199,15 @@ impl Shard {
         // place would make them wait for each other.
         let name = if home == self.kernel.id { name } else { name.copied() };
         let local = self.kernel.membership.attach(conn.0.slot, home, room, name, now.unix_ms);
-        match replay_after {
-            Some(after) => self.kernel.start_replay(conn, Replay { home, room, epoch, after, asked: None }),
-            None => self.kernel.membership.make_live(conn.0.slot, local),
+        if self.is_stream(conn)
+            && let Some(row) = self.kernel.membership.room(local)
+        {
+            self.kernel.streams.attached(conn, row.name.name.as_str(), (home, room), pos);
+        }
+        let Pos { epoch, seq: after } = pos;
+        match is_behind {
+            true => self.kernel.start_replay(conn, Replay { home, room, epoch, after, asked: None }),
+            false => self.kernel.membership.make_live(conn.0.slot, local),
         }
     }
 
@@ -221,8 +232,12 @@ impl Shard {
         let beats = self.mount_of(self.kernel.carriers.transport_of(conn));
         let heartbeat = beats.map_or(*heartbeat, |nth| self.served.mounts[nth].settings.ping_interval);
         let rate = rates.conn.filter(|_| Paid::exempt(identity, &rates.unlimited_roles).is_none());
+        let name = match self.stream_sid(conn) {
+            Some(sid) => sid.text(),
+            None => format!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),
+        };
         let data = Connected {
-            conn: format_args!("{}-{}-{}", self.kernel.id.0, conn.0.slot, conn.0.generation),
+            conn: &name,
             user: &identity.user,
             tenant: identity.tenant(),
             name: identity.name(),

@@ -9,12 +9,13 @@ use crate::base::limits::{INFLATED_BYTES_KEPT, ROOMS_LOOKED_THROUGH_MAX};
 use crate::base::time::Now;
 use crate::kernel::asked::Waiting;
 use crate::kernel::calls::{Answered, Answers, Asker};
+use crate::kernel::carriers::PollId;
 use crate::kernel::conns::{Flags, seconds};
 use crate::kernel::effects::Effects;
 use crate::kernel::endpoint::Message;
 use crate::kernel::entry::{Class, Frame};
 use crate::kernel::feature::{Answer, ConnRequest, Declared, DeclaredId, Home};
-use crate::kernel::ids::{CallId, ConnAt, ConnId, RoomId, RoomRef, ShardId};
+use crate::kernel::ids::{CallId, ConnAt, ConnId, Cursor, RoomId, RoomRef, ShardId};
 use crate::kernel::lanes::Parked;
 use crate::kernel::mail::{Ask, Request};
 use crate::kernel::rates::Price;
@@ -22,9 +23,10 @@ use crate::kernel::reasons::CloseReason;
 use crate::kernel::scope::ConnScope;
 use crate::shard::{Opening, Shard};
 use crate::wire::codes::{CloseCode, ErrorCode, Limit, WireError};
-use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK};
+use crate::wire::dialect::{DialectId, NATIVE_JSON, NATIVE_MSGPACK, SSE};
 use crate::wire::encode;
 use crate::wire::envelope::{self, Data, Envelope, Malformed, RequestId};
+use crate::wire::frame;
 use crate::wire::{json, msgpack};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -56,12 +58,22 @@ struct Seen {
 
 impl Shard {
     pub(super) fn open(&mut self, now: Now, opening: Opening, effects: &mut Effects) {
+        self.begin(now, opening, None, effects);
+    }
+
+    /// Opens a connection, which is in its user's own room from `since` on.
+    pub(super) fn begin(&mut self, now: Now, opening: Opening, since: Option<Cursor>, effects: &mut Effects) {
         let Opening { conn, identity, dialect, greeting } = opening;
         let is_void = self.kernel.is_void(now, &identity);
         let inbox = identity.user.inbox().clone();
         let bucket = self.kernel.meters.full(now.at);
         self.kernel.conns.open(conn, dialect, identity, bucket, now.at);
         self.kernel.counters.opened += 1;
+        if dialect == SSE
+            && let Some(row) = self.kernel.conns.row_mut(conn)
+        {
+            row.flags.set(Flags::STREAM);
+        }
         if !greeting.is_empty() {
             self.kernel.push_to(now, conn, &Frame::logged(&self.kernel.memory.account, &greeting), effects);
         }
@@ -77,7 +89,7 @@ impl Shard {
         if let Some(nth) = dialect.endpoint() {
             return self.open_endpoint(now, conn, nth, effects);
         }
-        self.enter_inbox(conn, inbox, effects);
+        self.enter_inbox(conn, inbox, since, effects);
     }
 
     /// A whole binary message.
@@ -178,7 +190,7 @@ impl Shard {
 
     /// Makes the requests that one event stands for, under one call. Those of a list that are
     /// refused here have their answer already; those that wait for an answer from outside are parked.
-    fn route(
+    pub(super) fn route(
         &mut self,
         now: Now,
         conn: ConnId,
@@ -325,11 +337,11 @@ impl Shard {
     /// Sends the requests that one event was made into; while some have to wait, the connection's
     /// reads pause.
     /// Has an open connection join its user's own room, after which it is told that it is connected.
-    pub(super) fn enter_inbox(&mut self, conn: ConnId, inbox: RoomRef, effects: &mut Effects) {
+    pub(super) fn enter_inbox(&mut self, conn: ConnId, inbox: RoomRef, since: Option<Cursor>, effects: &mut Effects) {
         let call = self.kernel.calls.open(conn, Asker::Inbox);
         let inbox = self.at_home(inbox);
         let home = inbox.home;
-        let request = self.request(conn, call, 0, inbox, Right::Join, Ask::Enter);
+        let request = self.request(conn, call, 0, inbox, Right::Join, Ask::Enter { since });
         self.requests.push((home, Box::new(gate::admit_own(request))));
         self.send(conn, effects);
     }
@@ -369,6 +381,9 @@ impl Shard {
         if let Some(row) = self.kernel.conns.row_mut(heard) {
             row.flags.clear(Flags::PAUSED);
             effects.resumed.push(heard);
+            if row.flags.has(Flags::STREAM) {
+                self.kernel.streams.due.push(heard);
+            }
         }
     }
 
@@ -407,14 +422,14 @@ impl Shard {
             (Ok(told), Some(id)) => {
                 self.frame.clear();
                 encode::reply_ok(&mut self.frame, id, told.json(&mut self.receipt));
-                self.kernel.tell(now, conn, &self.frame, Class::Logged, effects);
+                self.send_reply(now, conn, Some(id), None, effects);
             }
             (Ok(_), None) => {}
             (Err(error), _) => self.refuse(now, conn, id, Some(event), &error, effects),
         }
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         now: Now,
         conn: ConnId,
@@ -429,9 +444,31 @@ impl Shard {
             Some(id) => encode::reply_error(&mut self.frame, id, error),
             None => encode::error_push(&mut self.frame, event, error),
         }
-        self.kernel.tell(now, conn, &self.frame, Class::Logged, effects);
+        self.send_reply(now, conn, id, Some(error), effects);
         if error.code == ErrorCode::RateLimited {
             self.kernel.note_rate_refusal(now, conn, effects);
+        }
+    }
+
+    /// Sends the reply that lies in the buffer to where it was asked for.
+    fn send_reply(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        id: Option<&RequestId>,
+        error: Option<&WireError>,
+        effects: &mut Effects,
+    ) {
+        match id {
+            Some(RequestId::Emit { poll, .. }) => {
+                let (_, body) = frame::parts(&self.frame);
+                self.kernel.answer_emit(conn, PollId(*poll), error, body, effects);
+            }
+            Some(_) if error.is_none() => {
+                self.tell_position(now, conn, effects);
+                self.kernel.tell(now, conn, &self.frame, Class::Logged, effects);
+            }
+            _ => self.kernel.tell(now, conn, &self.frame, Class::Logged, effects),
         }
     }
 

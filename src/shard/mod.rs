@@ -4,7 +4,7 @@
 //! `intake` (what a client sent becomes requests), `endpoints` (what clients of an application's own
 //! paths send), `home` (mail that reaches rooms and connections here), `answers` (what somebody outside
 //! says of a request), `clock` (what the time brings), `auditing` (what is told of requests), `snapshot`
-//! (what an operator may see).
+//! (what an operator may see), `streams` (of server-sent events).
 
 mod answers;
 mod auditing;
@@ -17,6 +17,7 @@ mod home;
 mod intake;
 mod namespaces;
 mod snapshot;
+mod streams;
 
 pub use crate::kernel::ShardConfig;
 pub use census::{Census, Held};
@@ -79,10 +80,39 @@ pub struct EngineOpening {
     pub greeting: Box<[u8]>,
 }
 
+/// A stream of server-sent events that begins.
+pub struct StreamOpening {
+    /// From [`Shard::reserve`].
+    pub conn: ConnId,
+    pub identity: Identity,
+    /// It came without a token.
+    pub is_anonymous: bool,
+    /// Random: who knows it may speak for the stream, if it is of the same user.
+    pub secret: [u8; 12],
+    /// To be joined, each once.
+    pub rooms: Vec<Box<str>>,
+    /// The id of the last event that the client has.
+    pub last_event: Option<Box<str>>,
+    /// What goes before the first event: the head of the response.
+    pub greeting: Box<[u8]>,
+}
+
 /// One thing that happened.
 pub enum Input<'a> {
     Open(Box<Opening>),
     OpenEngine(Box<EngineOpening>),
+    OpenStream(Box<StreamOpening>),
+    /// A request of a stream's client; it gets one answer, by [`Effects::polls`].
+    Emit {
+        conn: ConnId,
+        poll: PollId,
+        message: &'a [u8],
+    },
+    /// Nobody waits for the answer any more.
+    EmitGone {
+        conn: ConnId,
+        poll: PollId,
+    },
     /// A GET waits for the session's packets; it gets one answer, by [`Effects::polls`].
     Poll {
         conn: ConnId,
@@ -241,6 +271,9 @@ impl Shard {
         match input {
             Input::Open(opening) => self.open(now, *opening, effects),
             Input::OpenEngine(opening) => self.open_engine(now, *opening, effects),
+            Input::OpenStream(opening) => self.open_stream(now, *opening, effects),
+            Input::Emit { conn, poll, message } => self.on_emit(now, conn, poll, message, effects),
+            Input::EmitGone { conn, poll } => self.kernel.forget_emit(conn, poll),
             Input::Poll { conn, poll } => self.on_poll(now, conn, poll, effects),
             Input::PollGone { conn, poll } => self.on_poll_gone(now, conn, poll, effects),
             Input::Deliver { conn } => self.deliver_polled(now, conn, effects),
@@ -285,8 +318,9 @@ impl Shard {
 
     fn name(&self, input: &Input<'_>) -> &'static str {
         match input {
-            Input::Open(_) | Input::OpenEngine(_) | Input::Entered { .. } => "open",
-            Input::Poll { .. } | Input::PollGone { .. } | Input::Deliver { .. } => "poll",
+            Input::Open(_) | Input::OpenEngine(_) | Input::OpenStream(_) | Input::Entered { .. } => "open",
+            Input::Emit { .. } => "emit",
+            Input::Poll { .. } | Input::PollGone { .. } | Input::EmitGone { .. } | Input::Deliver { .. } => "poll",
             // Until its event is known.
             Input::Text { .. } | Input::Binary { .. } => "text",
             Input::Failed { .. } => "refused",
@@ -297,7 +331,7 @@ impl Shard {
             Input::Wrote { .. } | Input::Blocked { .. } | Input::Writable { .. } => "written",
             Input::Mail { mail: Mail::Request(request), .. } => match request.ask {
                 Ask::Event { declared, .. } => self.registry.declared(declared).event,
-                Ask::Enter | Ask::Exit => "open",
+                Ask::Enter { .. } | Ask::Exit => "open",
                 Ask::Say { .. } => "say",
                 Ask::Page { .. } => "replay",
             },
@@ -328,6 +362,8 @@ impl Shard {
                 self.on_mail(now, me, mail, effects);
             } else if let Some((room, fact)) = self.kernel.facts.pop_front() {
                 self.on_fact(now, room, &fact, effects);
+            } else if let Some(conn) = self.kernel.streams.due.pop() {
+                self.go_on_emitting(now, conn, effects);
             } else if let Some((nth, conn)) = self.kernel.farewells.pop() {
                 self.on_left(nth, conn);
             } else {

@@ -265,10 +265,10 @@ impl Shard {
         let sid = std::str::from_utf8(&sid).expect("base32 is ASCII");
         self.kernel.send_packet(now, conn, Class::Logged, |out, name| socketio::connected(out, name, sid), effects);
         if self.served.namespaces[namespace].application.is_none() {
-            return self.enter_inbox(conn, inbox, effects);
+            return self.enter_inbox(conn, inbox, None, effects);
         }
         // What is said to the whole namespace, before anything that it asks for itself.
-        self.kernel.ask_as_application(conn, inbox, Ask::Enter, None, effects);
+        self.kernel.ask_as_application(conn, inbox, Ask::Enter { since: None }, None, effects);
         // An application's first words come in a segment of their own: who listens for one message after the
         // other, as the protocol's own test suite does, hears but the first of those that come together. Who
         // goes on without listening has them at once.

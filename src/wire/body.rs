@@ -75,6 +75,11 @@ impl Body {
         Ok(Body { taken: Vec::new(), bytes_max, next })
     }
 
+    /// One that has come.
+    pub fn whole(bytes: Vec<u8>) -> Body {
+        Body { bytes_max: bytes.len(), taken: bytes, next: Next::Nothing }
+    }
+
     pub fn is_whole(&self) -> bool {
         matches!(self.next, Next::Nothing)
     }

@@ -5,11 +5,12 @@
 
 use super::deflate::Window;
 use super::socketio::Forms;
-use super::{frame, msgpack};
+use super::{frame, msgpack, sse};
 use crate::base::limits::{DIALECTS_MAX, ENDPOINTS_MAX, MOUNTS_MAX, NAMESPACES_MAX};
 
 const _: () = assert!(DIALECTS_MAX <= u64::BITS as usize);
-const _: () = assert!(OF_NAMESPACES.0 as usize + NAMESPACES_MAX * VARIANTS as usize <= DIALECTS_MAX);
+const _: () = assert!(OF_NAMESPACES.0 as usize + NAMESPACES_MAX * VARIANTS as usize <= SSE.0 as usize);
+const _: () = assert!((SSE.0 as usize) < DIALECTS_MAX && SSE.0.is_multiple_of(VARIANTS));
 
 /// One form of encoding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -29,6 +30,9 @@ const OF_MOUNTS: DialectId = DialectId(OF_ENDPOINTS.0 + ENDPOINTS_MAX as u8 * VA
 
 /// From here on: Socket.IO packets of each namespace.
 const OF_NAMESPACES: DialectId = DialectId(OF_MOUNTS.0 + MOUNTS_MAX as u8 * VARIANTS);
+
+/// The protocol's own envelope as a server-sent event. Never compressed, so it needs no other places: it has the last.
+pub const SSE: DialectId = DialectId(63);
 
 /// Each form comes plain and compressed for each window, in this order.
 const VARIANTS: u8 = 3;
@@ -64,7 +68,7 @@ impl DialectId {
 
     /// Whose packets these are.
     pub const fn namespace(self) -> Option<usize> {
-        self.between(OF_NAMESPACES, DialectId(u8::MAX))
+        self.between(OF_NAMESPACES, SSE)
     }
 
     const fn between(self, first: DialectId, end: DialectId) -> Option<usize> {
@@ -116,7 +120,8 @@ impl DialectSet {
     }
 
     pub fn contains(self, dialect: DialectId) -> bool {
-        self.0 & 1 << dialect.0 != 0
+        // No set has a compressed form of what is never compressed, whose place is the last.
+        self.0.checked_shr(dialect.0.into()).is_some_and(|rest| rest & 1 != 0)
     }
 
     pub fn union(self, other: DialectSet) -> DialectSet {
@@ -139,14 +144,15 @@ impl DialectSet {
     }
 }
 
-/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed: one WebSocket frame, or several
-/// where the dialect is a namespace's, of which `forms` says how it is written.
+/// Appends a native JSON frame as who speaks `dialect` reads it, uncompressed: one WebSocket frame, several
+/// where the dialect is a namespace's, of which `forms` says how it is written, or an event of a stream.
 pub fn translate(dialect: DialectId, forms: &Forms, out: &mut Vec<u8>, json_frame: &[u8]) {
     if let Some(nth) = dialect.namespace() {
         return forms.get(nth).expect("each namespace has a form").translate(out, json_frame);
     }
     match dialect.plain() {
         NATIVE_JSON => out.extend_from_slice(json_frame),
+        SSE => sse::translate(out, json_frame),
         NATIVE_MSGPACK => {
             let (_, json) = frame::parts(json_frame);
             let json = std::str::from_utf8(json).expect("what we wrote is text");

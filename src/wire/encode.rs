@@ -149,6 +149,8 @@ fn put_id(out: &mut Vec<u8>, id: &RequestId) {
     match id {
         RequestId::Integer(number) => put_number(out, *number),
         RequestId::Text(text) => json::write_string(out, text),
+        RequestId::Emit { id: Some(id), .. } => put_id(out, id),
+        RequestId::Emit { id: None, .. } => put(out, "null"),
     }
 }
 
@@ -156,6 +158,8 @@ fn id_len(id: &RequestId) -> usize {
     match id {
         RequestId::Integer(number) => itoa::Buffer::new().format(*number).len(),
         RequestId::Text(text) => json::string_len(text),
+        RequestId::Emit { id: Some(id), .. } => id_len(id),
+        RequestId::Emit { id: None, .. } => "null".len(),
     }
 }
 
@@ -283,7 +287,8 @@ mod tests {
 
         #[test]
         fn replies_of_any_content_and_length_are_read_back(
-            id in prop_oneof![any::<i64>().prop_map(RequestId::Integer), any::<String>().prop_map(|text| RequestId::Text(text.into()))],
+            id in prop_oneof![any::<i64>().prop_map(RequestId::Integer), any::<String>().prop_map(|text| RequestId::Text(text.into())),
+                any::<Option<i64>>().prop_map(|id| RequestId::Emit { poll: 7, id: id.map(RequestId::Integer).map(Box::new) })],
             data_len in prop_oneof![0usize..200, 65_300usize..65_700], before in 0usize..20,
         ) {
             let text = "é\n".repeat(data_len / 3);
@@ -291,6 +296,10 @@ mod tests {
             let id_tree = match &id {
                 RequestId::Integer(number) => serde_json::Value::from(*number),
                 RequestId::Text(text) => serde_json::Value::from(&**text),
+                RequestId::Emit { id, .. } => serde_json::json!(id.as_deref().map(|id| match id {
+                    RequestId::Integer(number) => *number,
+                    other => unreachable!("{other:?} was not asked"),
+                })),
             };
             let mut out = vec![7; before];
             reply_ok(&mut out, &id, raw.as_bytes());

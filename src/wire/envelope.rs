@@ -12,6 +12,11 @@ use std::borrow::Cow;
 pub enum RequestId {
     Integer(i64),
     Text(Box<str>),
+    /// Of a request whose reply goes its own way, and what the client calls it.
+    Emit {
+        poll: u64,
+        id: Option<Box<RequestId>>,
+    },
 }
 
 /// One message of a client.
@@ -357,6 +362,7 @@ mod tests {
             prop_assert_eq!(envelope.id.map(|id| match id {
                 RequestId::Integer(number) => serde_json::Value::from(number),
                 RequestId::Text(text) => serde_json::Value::from(&*text),
+                RequestId::Emit { .. } => unreachable!("no client writes it"),
             }), id);
             let expected = data.map_or(serde_json::json!({}), serde_json::Value::from);
             prop_assert_eq!(serde_json::from_str::<serde_json::Value>(envelope.data).ok(), Some(expected));

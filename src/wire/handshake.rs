@@ -133,10 +133,16 @@ pub fn limited(limit: &str, retry: Duration) -> Vec<u8> {
 
 /// The same with more headers.
 pub fn limited_with(limit: &str, retry: Duration, more: &[(&str, &str)]) -> Vec<u8> {
+    limited_for(limit, "too many from your address; try again later", retry, more)
+}
+
+/// The same of another limit than an address's.
+pub fn limited_for(limit: &str, message: &str, retry: Duration, more: &[(&str, &str)]) -> Vec<u8> {
     // Rounded up, so that whoever keeps to it is not too early.
     let retry_ms = retry.as_millis() as u64 + 1;
-    let mut body =
-        br#"{"error":{"code":"rate_limited","message":"too many from your address; try again later","limit":"#.to_vec();
+    let mut body = br#"{"error":{"code":"rate_limited","message":"#.to_vec();
+    json::write_string(&mut body, message);
+    body.extend_from_slice(br#","limit":"#);
     json::write_string(&mut body, limit);
     body.extend_from_slice(br#","retry_after_ms":"#);
     body.extend_from_slice(itoa::Buffer::new().format(retry_ms).as_bytes());

@@ -142,7 +142,8 @@ impl<'a> Head<'a> {
         self.values(name).map(|value| std::str::from_utf8(value).unwrap_or("").trim_ascii())
     }
 
-    fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    /// The same as bytes, with the blanks around them.
+    pub fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
@@ -216,7 +217,10 @@ pub fn status_words(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
         413 => "Content Too Large",
+        422 => "Unprocessable Content",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
@@ -246,6 +250,17 @@ pub fn response_head(status: u16, headers: &[(&str, &str)], body_bytes: usize, k
         put_header(&mut out, "Content-Length", itoa::Buffer::new().format(body_bytes));
     }
     put_header(&mut out, "Connection", if keep_alive { "keep-alive" } else { "close" });
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The head of an answer whose body ends with its connection (`RFC 9112` section 6.3).
+pub fn response_head_until_end(status: u16, headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = status_line(status);
+    for (name, value) in headers {
+        put_header(&mut out, name, value);
+    }
+    put_header(&mut out, "Connection", "close");
     out.extend_from_slice(b"\r\n");
     out
 }

@@ -16,4 +16,6 @@ pub mod handshake;
 pub mod http;
 pub mod json;
 pub mod msgpack;
+pub mod proxy;
 pub mod socketio;
+pub mod sse;

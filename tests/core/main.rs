@@ -15,4 +15,5 @@ mod replay;
 mod requests;
 mod slow;
 mod socketio;
+mod streams;
 mod tokens;

@@ -1,4 +1,4 @@
-// Chromium for the process tests: its own `WebSocket`, in pages that Python drives. Each line of standard
+// Chromium for the process tests: its own `WebSocket` and `EventSource`, in pages that Python drives. Each line of standard
 // input is a command in JSON, each line of standard output its answer, matched by `id`; the end of the input
 // ends the browser. What is sent is Python's: a page adds nothing but the browser's framing.
 'use strict';
@@ -11,7 +11,7 @@ const ARGUMENTS = [
   '--disable-component-update', '--disable-sync',
 ];
 
-// Runs in the page: one socket a page, and what it heard, in order.
+// Runs in the page: one socket or event source a page, and what it heard, in order.
 function install() {
   const toBase64 = (buffer) => {
     const bytes = new Uint8Array(buffer);
@@ -21,6 +21,8 @@ function install() {
   };
   const fromBase64 = (text) => Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer;
   let socket;
+  let source;
+  const streamed = { opens: 0, errors: 0, events: [] };
   const heard = [];
   const waiting = [];
   const tell = (what) => {
@@ -45,24 +47,48 @@ function install() {
       if (heard.length > 0) resolve(heard.shift());
       else waiting.push(resolve);
     }),
+    // An event source comes back by itself, so nothing here waits for it: `streamed` tells how it is.
+    listen: ({ url, names, withCredentials }) => {
+      source = new EventSource(url, { withCredentials });
+      for (const name of names) {
+        source.addEventListener(name, ({ data, lastEventId }) => streamed.events.push([name, data, lastEventId]));
+      }
+      source.onmessage = ({ data }) => streamed.events.push(['message', data]);
+      source.onopen = () => { streamed.opens += 1; };
+      source.onerror = () => { streamed.errors += 1; };
+    },
+    streamed: ({ from }) => ({ ...streamed, readyState: source.readyState, events: streamed.events.slice(from) }),
+    unlisten: () => source.close(),
+    emit: async ({ url, token, body }) => {
+      const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` };
+      const answer = await fetch(url, { method: 'POST', headers, body });
+      return { status: answer.status, reply: await answer.json() };
+    },
   };
 }
 
 async function main() {
-  const [executablePath] = process.argv.slice(2);
-  const browser = await chromium.launch({ executablePath, headless: true, args: ARGUMENTS });
+  const [executablePath, ...more] = process.argv.slice(2);
+  const browser = await chromium.launch({ executablePath, headless: true, args: [...ARGUMENTS, ...more] });
   const pages = new Map();
+  let secured = null;
   const commands = {
     version: () => browser.version(),
+    // What the last visit was secured with, or null.
+    secured: () => secured,
     visit: async ({ page, url }) => {
       // A context of its own: nothing is shared between two users' pages.
       const context = await browser.newContext();
       const opened = await context.newPage();
-      await opened.goto(url);
+      const answer = await opened.goto(url);
+      secured = await answer.securityDetails();
       await opened.evaluate(install);
       pages.set(page, opened);
       return opened.evaluate(() => window.origin);
     },
+    // Code of the documentation, as a page has it.
+    script: async ({ page, content }) => { await pages.get(page).addScriptTag({ content }); },
+    evaluate: ({ page, expression }) => pages.get(page).evaluate(expression),
   };
   const inPage = ({ page, command, ...arguments_ }) => pages.get(page).evaluate(
     ([command, arguments_]) => window.driven[command](arguments_), [command, arguments_],

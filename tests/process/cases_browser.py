@@ -26,12 +26,13 @@ class Browser:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def started(cls):
+    async def started(cls, *words):
+        """With these words more on Chromium's command line."""
         self = cls()
         chromium = shutil.which("chromium")
         assert chromium, "chromium is missing; tests/run installs it"
         self.process = await asyncio.create_subprocess_exec(
-            "node", os.path.join(HERE, "browser.js"), chromium, limit=ANSWER_BYTES_MAX,
+            "node", os.path.join(HERE, "browser.js"), chromium, *words, limit=ANSWER_BYTES_MAX,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )
         self.complaints = asyncio.create_task(self.process.stderr.read())

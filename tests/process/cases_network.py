@@ -162,6 +162,34 @@ async def only_proxies_that_are_listed_say_whose_a_request_is(start):
     assert await status(gateway, PROXY, **page, X_Forwarded_Proto="http") == 101
 
 
+@case(own=True)
+async def forwarded_says_it_where_the_operator_says_that_proxies_write_it(start):
+    chosen = {"RINGROOM_NETWORK__TRUSTED_PROXIES": "127.7.0.0/16", "RINGROOM_NETWORK__DENY": "192.0.2.0/24,2001:db8::/32"}
+    gateway = await start(RINGROOM_NETWORK__FORWARDED_HEADER="forwarded", **chosen)
+    spoofed = {"X_Forwarded_For": "192.0.2.9", "X_Forwarded_Proto": "http"}
+    for denied in (
+        "for=192.0.2.9", 'For="192.0.2.9:4711";proto=https', 'for="[2001:db8::1]"', "for=198.51.100.1, for=192.0.2.9", 'for="198.51.100.1, for=192.0.2.9',
+        ["for=198.51.100.1", "proto=http;for=192.0.2.9", "for=127.7.9.9"], 'host="a\\",for=198.51.100.1";for=192.0.2.9', "\xff, for=192.0.2.9",
+    ):
+        assert await status(gateway, PROXY, Forwarded=denied) == 403, denied
+    for served in ("for=198.51.100.1", "for=192.0.2.9, for=198.51.100.1", ["for=192.0.2.9", "for=198.51.100.1"]):
+        assert await status(gateway, PROXY, Forwarded=served, **spoofed) == 101, served
+    assert await status(gateway, STRANGER, Forwarded="for=192.0.2.9") == 101, "a stranger's word counts for nothing"
+    async with counted(gateway, "forwarded_malformed", 4):
+        for unclear in ("for=unknown", "for=_hidden", "proto=https", 'for="192.0.2.9'):
+            assert await status(gateway, PROXY, Forwarded=unclear) == 101, unclear
+    page = {"Host": "chat.example", "Origin": "http://chat.example"}
+    for said, code in (("for=198.51.100.7;proto=https", 403), ("for=198.51.100.7;proto=http, for=127.7.9.9;proto=https", 101)):
+        assert await status(gateway, PROXY, **page, Forwarded=said) == code, said
+    # The other one is a client's own there.
+    gateway = await start(**chosen)
+    assert await status(gateway, PROXY, Forwarded="for=192.0.2.9") == 101
+    assert await status(gateway, PROXY, X_Forwarded_For="192.0.2.9", Forwarded="for=198.51.100.1") == 403
+    raw = await come(gateway, PROXY, handshake(gateway, token("eve"), X_Forwarded_For="\xff, 192.0.2.9").encode("latin-1"))
+    assert (await raw.head()).startswith("HTTP/1.1 403 "), "bytes that are no text"
+    raw.drop()
+
+
 @case(own=True, both_ios=True)
 async def a_request_that_comes_a_byte_at_a_time_has_an_end(start):
     gateway = await start(RINGROOM_LIMITS__HANDSHAKE_MS="1000")

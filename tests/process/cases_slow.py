@@ -24,7 +24,9 @@ class Reader(Raw):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (gateway.host, gateway.port))
-        self = cls(*await asyncio.open_connection(sock=sock, limit=16_384))
+        speech = getattr(gateway, "ssl", None)
+        name = gateway.host if speech else None
+        self = cls(*await asyncio.open_connection(sock=sock, limit=16_384, ssl=speech, server_hostname=name))
         self.user = user or fresh("reader")
         self.write(handshake(gateway, token(self.user)))
         head = await self.head()

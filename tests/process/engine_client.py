@@ -44,7 +44,8 @@ class Http:
 
     @classmethod
     async def open(cls, gateway):
-        return cls(gateway, *await asyncio.open_connection(gateway.host, gateway.port))
+        speech = getattr(gateway, "ssl", None)
+        return cls(gateway, *await asyncio.open_connection(gateway.host, gateway.port, ssl=speech))
 
     def write(self, data):
         self.writer.write(data if isinstance(data, bytes) else data.encode())

@@ -4,9 +4,9 @@
 
 const WebSocket = require('ws');
 
-const { url, token, room, count, how } = JSON.parse(process.argv[2]);
+const { url, token, room, count, how, tls } = JSON.parse(process.argv[2]);
 const protocols = ['ringroom.v1.json'];
-const options = {};
+const options = { ...tls };
 if (how === 'subprotocol') protocols.push('bearer.' + token);
 else options.headers = { Authorization: 'Bearer ' + token };
 

@@ -37,7 +37,15 @@ import cases_socketio  # noqa: F401
 import cases_socketio_clients  # noqa: F401
 import cases_socketio_gateway  # noqa: F401
 import cases_aliases  # noqa: F401
+import cases_sse  # noqa: F401
+import cases_emit  # noqa: F401
+import cases_sse_browser  # noqa: F401
+import cases_sse_docs  # noqa: F401
+import cases_sse_tls  # noqa: F401
 import cases_proxies  # noqa: F401
+import cases_smuggling  # noqa: F401
+import cases_proxy_protocol  # noqa: F401
+import cases_tls  # noqa: F401
 
 CASE_TIME_MAX_S = 120
 

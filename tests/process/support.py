@@ -119,7 +119,7 @@ class Gateway:
         )
         try:
             line = await asyncio.wait_for(self.process.stdout.readline(), PATIENCE_S)
-            ready = re.fullmatch(r"ready data=(\S+):(\d+) ops=(\S+):(\d+) shards=(\d+) io=(\w+)\n", line.decode())
+            ready = re.fullmatch(r"ready data=(\S+):(\d+) ops=(\S+):(\d+) shards=(\d+) io=(\w+)(?: tls=(\S+):(\d+))?\n", line.decode())
             assert ready, f"no ready line but {line!r}; {self.tail()}"
         except BaseException:
             await self.kill()
@@ -127,6 +127,7 @@ class Gateway:
         self.host, self.port = ready[1], int(ready[2])
         self.ops = f"{ready[3]}:{ready[4]}"
         self.shards, self.io = int(ready[5]), ready[6]
+        self.tls = (ready[7], int(ready[8])) if ready[7] else None
         self.url = f"ws://{self.host}:{self.port}/ws"
         return self
 
@@ -184,7 +185,7 @@ CLOSE_NAMES = {
 def count(stats, what):
     """`errors.bad_request`, `closes.4401`, `refused.*` or a plain number of /stats; absent is 0."""
     group, _, name = what.partition(".")
-    value = stats.get(group, 0)
+    value = stats.get(group, {} if name else 0)
     if not name:
         return value if isinstance(value, int) else sum(value.values())
     if name == "*":
@@ -247,6 +248,7 @@ class Client:
         self.socket = await connect(
             url, additional_headers=headers, subprotocols=protocols, compression=None, proxy=None,
             extensions=extensions, ping_interval=None, max_size=None, max_queue=None, close_timeout=PATIENCE_S,
+            ssl=getattr(gateway, "ssl", None),
         )
         self.reader = asyncio.create_task(self._read())
         if ready:
@@ -405,7 +407,7 @@ class Raw:
 
     @classmethod
     async def open(cls, gateway):
-        return cls(*await asyncio.open_connection(gateway.host, gateway.port))
+        return cls(*await asyncio.open_connection(gateway.host, gateway.port, ssl=getattr(gateway, "ssl", None)))
 
     @classmethod
     async def upgraded(cls, gateway, jwt):

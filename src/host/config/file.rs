@@ -412,7 +412,7 @@ mod tests {
         (
             "[colours]\nred = 1",
             &[
-                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, network, limits, sockets, turn, socketio, compression, memory, drain, log, audit, [[policy]], [[alias]], [[push]]",
+                "f:1:2: there is no section \"colours\"; there are server, jwt, claims, roles, anonymous, network, tls, limits, sockets, turn, socketio, compression, memory, drain, log, audit, [[policy]], [[certificate]], [[alias]], [[push]]",
             ],
         ),
         ("heartbeat_ms = 1", &["f:1:1: there is no key \"heartbeat_ms\"; did you mean limits.heartbeat_ms?"]),
@@ -553,7 +553,7 @@ mod tests {
         ("policy = [3]", &["f:1:11: policy holds an integer where a table belongs; write [[policy]] for each"]),
         (
             "[[polices]]\nrooms = \"chat:*\"",
-            &["f:1:3: there is no list \"polices\"; there is [[policy]], [[alias]], [[push]]"],
+            &["f:1:3: there is no list \"polices\"; there is [[policy]], [[certificate]], [[alias]], [[push]]"],
         ),
         ("[[policy]]", &["f:1:1: this [[policy]] has no policy.rooms; for example: rooms = \"chat:{tenant}.*\""]),
         (

@@ -106,7 +106,9 @@ mod tests {
     use crate::admission::rights::Right;
     use crate::base::limits::{CLAIMS_MAX, POLICIES_MAX, SHARDS_MAX};
     use crate::host::Options;
+    use crate::host::tls::{ClientFiles, PairFiles, TlsFiles};
     use crate::io::runtime::Choice;
+    use crate::io::tls::settings::Oldest;
     use crate::kernel::mounts::EngineSettings;
     use crate::wire::alias::{Aliases, DeclaredAlias, DeclaredPush};
     use log::LevelFilter;
@@ -138,7 +140,7 @@ mod tests {
         let nowhere = Path::new("/nonexistent/ringroom.toml");
         Sources {
             options,
-            handed: [None; 2],
+            handed: [None; 3],
             standard_file: file.map_or(nowhere, |file| &file.0).into(),
             environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         }
@@ -523,6 +525,44 @@ publish = "nobody"
             .map(|nth| format!("[[policy]]\nrooms = \"r{nth}\"\njoin = \"claim:c{nth}=1\"\n"))
             .collect();
         assert!(of(&claims).contains("17 different claims"));
+    }
+
+    #[test]
+    fn tls_has_what_it_needs_or_says_what_is_missing() {
+        let of = |text: &str| {
+            let refused = of_file("wrong-tls", text).map(|_| ()).unwrap_err().to_string();
+            refused.split_once(".toml:").map(|(_, rest)| rest.to_owned()).unwrap_or(refused)
+        };
+        assert_eq!(
+            of("[tls]\nlisten = \"127.0.0.1:0\""),
+            "2:1: tls.listen has no certificate to serve TLS with; set tls.certificate_file and tls.key_file"
+        );
+        assert_eq!(
+            of("[tls]\nkey_file = \"key.pem\""),
+            "2:1: tls.key_file is the key of nothing; set tls.certificate_file too"
+        );
+        assert_eq!(
+            of("[tls]\nclient_auth = \"required\""),
+            "2:1: tls.client_auth needs authorities that vouch for clients; set tls.client_ca_file"
+        );
+        assert!(of("[tls]\nlisten = \"127.0.0.1\"").contains("tls.listen"));
+        let config = of_file(
+            "tls",
+            "[tls]\nlisten = \"127.0.0.1:0, 127.0.0.2:0\"\ncertificate_file = \"one.pem\"\nmin_version = \"1.3\"\n\
+             [[certificate]]\ncertificate_file = \"two.pem\"\nkey_file = \"two.key\"",
+        );
+        let config = config.unwrap_or_else(|refused| panic!("{refused}")).config;
+        let pair = |certificate: &str, key: &str| PairFiles { certificate: certificate.into(), key: key.into() };
+        let pairs = vec![pair("one.pem", "one.pem"), pair("two.pem", "two.key")];
+        assert_eq!(config.tls, Some(TlsFiles { pairs, oldest: Oldest::Tls13, clients: ClientFiles::Unknown }));
+        assert_eq!(config.tls_listen.len(), 2);
+        // Strangers who come over TLS are strangers.
+        let open = [("RINGROOM_TLS__LISTEN", "0.0.0.0:0"), ("RINGROOM_TLS__CERTIFICATE_FILE", "a.pem")];
+        let refused = refusal(Options::default(), &open);
+        assert!(
+            refused.contains("can be reached from other machines") && refused.contains("RINGROOM_JWT_SECRET"),
+            "{refused}"
+        );
     }
 
     #[test]

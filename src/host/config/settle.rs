@@ -18,17 +18,20 @@ use crate::base::limits::{ASK_TIME_OUT, BURST_MAX, SHARDS_MAX};
 use crate::host::drain::DrainSettings;
 use crate::host::journal::Format;
 use crate::host::jwks::{KeySettings, Material, NamedKey, Place, Source};
+use crate::host::tls::{ClientFiles, PairFiles, TlsFiles};
 use crate::io::callers::Rate;
 use crate::io::entrance::Entrance;
 use crate::io::process;
 use crate::io::runtime::Choice;
 use crate::io::socket::SocketOptions;
+use crate::io::tls::settings::Oldest;
 use crate::io::tuning::Tuning;
 use crate::kernel::Limits;
 use crate::kernel::audited::Auditing;
 use crate::kernel::mounts::EngineSettings;
 use crate::kernel::outbox::OutboxBounds;
 use crate::wire::alias::{Aliases, DeclaredAlias, DeclaredPush, Wrong};
+use crate::wire::forwarded::Written;
 use log::LevelFilter;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -46,11 +49,16 @@ const OUTBOX: &str = "limits.outbox_bytes";
 const BUDGET: &str = "memory.budget_bytes";
 /// So many readers at least hold what a shard has for them.
 const OUTBOX_SHARE: u64 = 8;
+const TLS_LISTEN: &str = "tls.listen";
 const CROWD_WRITES: &str = "turn.crowd_writes_per_turn";
 
 pub struct Config {
     pub listen: SocketAddr,
     pub ops: SocketAddr,
+    /// Where TLS is spoken.
+    pub tls_listen: Vec<SocketAddr>,
+    /// `None`: there is no certificate to speak it with.
+    pub tls: Option<TlsFiles>,
     pub shards: usize,
     pub cpus: Vec<usize>,
     pub io: Choice,
@@ -103,9 +111,14 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
     let rules = rules(effective, &mut problems);
     let keys = keys(&tree, &rules);
     let aliases = aliases(effective, &mut problems);
+    let tls_listen: Vec<_> =
+        items(&tree.tls.listen).filter_map(|text| address(effective, TLS_LISTEN, text, &mut problems)).collect();
+    let tls = tls(effective, &tree.tls, &mut problems);
 
-    if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
-        let place = effective.origin("server.listen");
+    let listens = listen.map(|listen| (listen, "server.listen"));
+    let listens = listens.into_iter().chain(tls_listen.iter().map(|listen| (*listen, TLS_LISTEN)));
+    if let Some((listen, path)) = listens.into_iter().find(|(listen, _)| !listen.ip().is_loopback()) {
+        let place = effective.origin(path);
         if tree.server.profile == BENCH {
             problems.push(Problem::new(
                 effective.origin("server.profile"),
@@ -179,6 +192,8 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
     let config = listen.zip(ops).filter(|_| problems.is_empty()).map(|(listen, ops)| Config {
         listen,
         ops,
+        tls_listen,
+        tls,
         shards,
         cpus,
         io: match &*tree.server.io {
@@ -207,6 +222,46 @@ pub fn settle(effective: &Effective, dev: bool) -> Settled {
     Settled { config, problems, secret_missing }
 }
 
+/// Which files TLS is served with; `None`: there is no certificate.
+fn tls(effective: &Effective, tls: &tree::Tls, problems: &mut Vec<Problem>) -> Option<TlsFiles> {
+    let mut wrong = |path, what: &str| problems.push(Problem::new(effective.origin(path), what));
+    let mut pairs = Vec::new();
+    match (given(&tls.certificate_file), given(&tls.key_file)) {
+        (Some(certificate), key) => {
+            pairs.push(PairFiles { certificate: certificate.into(), key: key.unwrap_or(certificate).into() })
+        }
+        (None, Some(_)) => wrong("tls.key_file", "tls.key_file is the key of nothing; set tls.certificate_file too"),
+        (None, None) => {}
+    }
+    if effective.is_known("certificate") {
+        for tree::Certificate { certificate_file, key_file } in effective.lists().certificate {
+            let certificate = certificate_file.unwrap_or_default();
+            pairs.push(PairFiles {
+                key: key_file.as_ref().unwrap_or(&certificate).into(),
+                certificate: certificate.into(),
+            });
+        }
+    }
+    if !tls.listen.is_empty() && pairs.is_empty() {
+        wrong(TLS_LISTEN, "tls.listen has no certificate to serve TLS with; set tls.certificate_file and tls.key_file");
+    }
+    let authorities = given(&tls.client_ca_file).map(PathBuf::from);
+    let clients = match (&*tls.client_auth, authorities) {
+        ("none", _) => ClientFiles::Unknown,
+        ("optional", Some(authorities)) => ClientFiles::MayShow(authorities),
+        (_, Some(authorities)) => ClientFiles::MustShow(authorities),
+        (_, None) => {
+            wrong(
+                "tls.client_auth",
+                "tls.client_auth needs authorities that vouch for clients; set tls.client_ca_file",
+            );
+            ClientFiles::Unknown
+        }
+    };
+    let oldest = if tls.min_version == "1.3" { Oldest::Tls13 } else { Oldest::Tls12 };
+    (!pairs.is_empty()).then_some(TlsFiles { pairs, oldest, clients })
+}
+
 fn entrance(network: &tree::Network, limits: &tree::Limits, development: bool) -> Entrance {
     let networks = |text: &str| items(text).filter_map(Network::parse).collect();
     let rate = |number: Option<u64>, ms: u64| {
@@ -218,6 +273,11 @@ fn entrance(network: &tree::Network, limits: &tree::Limits, development: bool) -
         allowed: networks(&network.allow),
         denied: networks(&network.deny),
         proxies: networks(&network.trusted_proxies),
+        proxy_protocol: network.proxy_protocol,
+        forwarded: match network.forwarded_header == tree::FORWARDED {
+            true => Written::AsInRfc7239,
+            false => Written::Loosely,
+        },
         unlimited: networks(&network.unlimited),
         origins: Origins {
             listed: items(&network.origins).filter_map(origins::Pattern::parse).collect(),

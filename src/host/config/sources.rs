@@ -21,8 +21,8 @@ const OTHERS: [&str; 1] = ["TOKEN"];
 
 pub struct Sources {
     pub options: Options,
-    /// Where a listener that was handed over listens, for clients and for operators.
-    pub handed: [Option<SocketAddr>; 2],
+    /// Where a listener that was handed over listens: for clients, for operators, for clients that speak TLS.
+    pub handed: [Option<SocketAddr>; 3],
     /// Read when the options name no file, if it is there.
     pub standard_file: PathBuf,
     pub environment: Vec<(OsString, OsString)>,
@@ -47,7 +47,7 @@ impl Sources {
     /// Those of this process.
     pub fn of_process(options: Options) -> Sources {
         let standard_file = PathBuf::from("/etc/ringroom/ringroom.toml");
-        Sources { options, handed: [None; 2], standard_file, environment: std::env::vars_os().collect() }
+        Sources { options, handed: [None; 3], standard_file, environment: std::env::vars_os().collect() }
     }
 
     /// The file that is read.
@@ -145,7 +145,7 @@ impl Sources {
             }
         }
         // Over all else: there is nothing left to choose.
-        for (address, path) in self.handed.iter().zip(["server.listen", "server.ops"]) {
+        for (address, path) in self.handed.iter().zip(["server.listen", "server.ops", "tls.listen"]) {
             if let (Some(address), Some(key)) = (address, key(path)) {
                 read.take(key, &address.to_string(), Origin::Option("LISTEN_FDS"));
             }

@@ -143,6 +143,13 @@ sections! {
         /// rightmost address that is no proxy) and `X-Forwarded-Proto` how they came; from everybody
         /// else both are ignored.
         trusted_proxies: String = text(NETWORKS, "10.0.0.7,10.1.0.0/16", is_networks, "").live();
+        /// Where these proxies write whose a request is: `x-forwarded-for`, or `forwarded` (RFC 7239), which
+        /// says both. The other one is ignored, for proxies let through what clients wrote there.
+        forwarded_header: String = one_of(&["x-forwarded-for", FORWARDED], "x-forwarded-for").live();
+        /// Every connection of these proxies begins with a header of the PROXY protocol, version 1 or 2, that
+        /// says whose it is; without one it is refused. Connections of others never have one. Who is
+        /// named is asked and counted as one that comes by itself.
+        proxy_protocol: bool = flag(false).live();
         /// Networks to which no limit of addresses applies. A proxy on this machine has to be among
         /// `trusted_proxies`, or nobody behind it is limited.
         unlimited: String = text(NETWORKS, "127.0.0.0/8,::1", is_networks, "127.0.0.0/8,::1").live();
@@ -168,6 +175,24 @@ sections! {
             number_unless(UNLIMITED, "sockets", 1, COUNT_MAX, limits::HALF_OPEN_PER_ADDRESS as u64).live();
         /// Open connections of one address, of those that come from now on.
         conns_per_address: Option<u64> = number_or(UNLIMITED, "connections", 1, COUNT_MAX).live();
+    }
+
+    /// TLS for clients, on ports of its own: `wss://` and `https://` (`docs/tls.md`). Files are followed: a
+    /// change counts within seconds, and what is wrong with it is said in the log while the former goes on.
+    tls: Tls {
+        /// Where clients connect with TLS. Empty: nowhere. Port 0 picks a free one; the `ready` line says which.
+        listen: String = text(ADDRESSES, "0.0.0.0:443,[::]:443", is_addresses, "");
+        /// A file with the certificate in PEM, the host's own first and then those between it and its
+        /// authority. It is shown to whoever names no host, or one that no `[[certificate]]` is for.
+        certificate_file: String = text(PATH, "/etc/ringroom/fullchain.pem", is_anything, "").live();
+        /// A file with its private key in PEM.
+        key_file: String = text(PATH, "/etc/ringroom/privkey.pem", is_anything, "").live();
+        /// The oldest version that is spoken.
+        min_version: String = one_of(&["1.2", "1.3"], "1.2").live();
+        /// Whether clients show certificates of their own, besides their tokens.
+        client_auth: String = one_of(&["none", "optional", "required"], "none").live();
+        /// A file with the authorities in PEM that vouch for clients.
+        client_ca_file: String = text(PATH, "/etc/ringroom/clients.pem", is_anything, "").live();
     }
 
     /// How much is allowed, and for how long.
@@ -391,6 +416,15 @@ lists! {
         manage: String = text(WhoRefused::ALLOWED, "role:moderator", is_who, "");
     }
 
+    /// More certificates, for hosts that clients name (SNI): each for the names in it, `*.` before a name for
+    /// any one label. Of several for one host the first counts whose kind of key the client knows.
+    certificate: Certificate needs certificate_file is_live true {
+        /// As `tls.certificate_file`.
+        certificate_file: String = text(PATH, "/etc/ringroom/other.pem", is_something, "");
+        /// As `tls.key_file`. Where none is named it is in the file of the certificate.
+        key_file: String = text(PATH, "/etc/ringroom/other.key", is_something, "");
+    }
+
     /// Names that clients of Socket.IO have for what they ask: an event of theirs, the request that it is, and
     /// what that request's fields are made of. Holds in all namespaces; an event without a row is its own
     /// request. `docs/socketio.md` has examples under *Names of your own*.
@@ -445,6 +479,7 @@ pub fn key(path: &str) -> Option<&'static Key> {
 }
 
 const ADDRESS: &str = "an address with a port";
+const ADDRESSES: &str = "addresses with ports, with commas between, or nothing";
 const CPUS: &str = "\"auto\", \"none\", or numbers of processors";
 const PATH: &str = "the path of a file, or nothing";
 const NAMESPACES: &str =
@@ -467,6 +502,10 @@ const ROLES: &str = "roles with commas between";
 /// Whether there is such an address is found out when it is looked up.
 fn is_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn is_addresses(text: &str) -> bool {
+    items(text).all(is_address)
 }
 
 fn is_cpus(text: &str) -> bool {
@@ -550,6 +589,7 @@ fn is_networks(text: &str) -> bool {
 }
 
 /// What stands for pages without naming them.
+pub const FORWARDED: &str = "forwarded";
 pub const SAME_HOST: &str = "same-host";
 pub const ANY: &str = "any";
 

@@ -77,6 +77,11 @@ impl Flushing {
         is_held
     }
 
+    /// Takes in somebody who has something that the core has no part in any more.
+    pub fn list_again(&mut self, conn: ConnId) {
+        self.dirty.list_again(conn);
+    }
+
     pub fn is_due(&self) -> bool {
         self.dirty.is_due()
     }
@@ -129,6 +134,14 @@ impl Edge {
                     continue;
                 };
                 let Some(row) = Some(row).filter(is_ready) else { continue };
+                if row.socket.owes() {
+                    // Nothing is encrypted before it has gone.
+                    row.is_offered = true;
+                    // SAFETY: what is unsent stays with the stream, as it is, until the stream is told what
+                    // was sent: after `settle`, below.
+                    unsafe { egress.offer(conn, row.socket.as_raw_fd(), &[row.socket.unsent()]) };
+                    continue;
+                }
                 if !is_of_crowd && shard.queued(conn) > BULKY_BYTES {
                     // Thousands of readers that fall behind at once are a crowd too.
                     again.push(conn);
@@ -136,7 +149,18 @@ impl Edge {
                 }
                 let mut named = recycle(std::mem::take(pieces));
                 let bytes = shard.gather(conn, &mut named, WRITE_BYTES_MAX);
-                if bytes > 0 {
+                if bytes > 0 && row.socket.is_secured() {
+                    // A session that does not go on has ended: the reader finds that out.
+                    match row.socket.seal(&named) {
+                        Ok(sealed) => {
+                            again.extend((sealed < bytes || bytes >= WRITE_BYTES_MAX).then_some(conn));
+                            row.is_offered = true;
+                            // SAFETY: as above.
+                            unsafe { egress.offer(conn, row.socket.as_raw_fd(), &[row.socket.unsent()]) };
+                        }
+                        Err(_) => row.mute(Shut::Both),
+                    }
+                } else if bytes > 0 {
                     row.is_offered = true;
                     again.extend((bytes >= WRITE_BYTES_MAX || named.len() > PIECES_MAX).then_some(conn));
                     let joined = joined.join(&named);
@@ -167,20 +191,30 @@ impl Edge {
                         continue;
                     }
                 };
-                counters.bytes_out += took as u64;
-                if took > 0 {
-                    shard.step(now, Input::Wrote { conn, bytes: took }, effects);
+                // What was encrypted the core need not keep, though some of it wait for the socket.
+                let told = if row.socket.is_secured() { row.socket.sent(took) } else { took };
+                counters.bytes_out += told as u64;
+                if told > 0 {
+                    shard.step(now, Input::Wrote { conn, bytes: told }, effects);
                 }
                 if took < asked {
                     counters.writes_short += 1;
                     row.is_blocked = true;
                     shard.step(now, Input::Blocked { conn }, effects);
                 } else if row.standing != Standing::Open && shard.is_finished(conn) {
+                    row.socket.part();
                     match row.standing {
+                        // Its goodbye found no room; all comes back here once it has.
+                        _ if row.socket.owes() => row.is_blocked = true,
                         Standing::Leaving => left.push(conn),
                         Standing::Closing => row.mute(Shut::Sending),
                         Standing::Open | Standing::Reset => {}
                     }
+                } else if told == 0 {
+                    // It was left over from before: the core waits to hear that there is room, or listed the
+                    // connection meanwhile.
+                    shard.step(now, Input::Writable { conn }, effects);
+                    dirty.list_again(conn);
                 }
             }
             drop(counters);

@@ -12,6 +12,8 @@ mod opening;
 mod reading;
 #[cfg(test)]
 pub mod sample;
+#[cfg(test)]
+mod secured;
 mod sessions;
 
 pub use sessions::Heard;
@@ -36,6 +38,7 @@ use crate::io::runtime::Driver;
 use crate::io::signal::Signal;
 use crate::io::socket::{self, Shut};
 use crate::io::timing::Timing;
+use crate::io::tls::{News, Served};
 use crate::io::tuning::Tuning;
 use crate::io::turn::Turn;
 use crate::io::users::Users;
@@ -78,6 +81,8 @@ pub struct Edge {
     pub users: Arc<Users>,
     /// Who may come in.
     pub entrance: RefCell<Arc<Entrance>>,
+    /// What TLS is spoken with, to those that come from now on.
+    pub tls: RefCell<Option<Served>>,
     pub descriptors: Descriptors,
     /// Called when a token names a key that is not here.
     keys_wanted: KeysWanted,
@@ -131,6 +136,7 @@ pub struct Parts {
     pub users: Arc<Users>,
     /// Who may come in.
     pub entrance: Arc<Entrance>,
+    pub tls: Option<Served>,
     pub descriptors: Descriptors,
     pub verifier: Arc<Verifier>,
     pub policy: Arc<Policy>,
@@ -198,6 +204,7 @@ impl Edge {
             callers: parts.callers,
             users: parts.users,
             entrance: RefCell::new(parts.entrance),
+            tls: RefCell::new(parts.tls),
             descriptors: parts.descriptors,
             keys_wanted: parts.keys_wanted,
             handshake_time: parts.handshake_time,
@@ -235,6 +242,20 @@ impl Edge {
     pub fn refuse(&self, reason: &'static str) {
         self.count(|counters| *counters.refused.entry(reason).or_default() += 1);
         self.refused_last.set(Some(reason));
+    }
+
+    /// Counts what became of a handshake of TLS, if anything did.
+    pub fn note_tls(&self, news: Option<News>) {
+        match news {
+            None | Some(News::Answered) => {}
+            Some(News::Done { version, is_resumed }) => self.count(|counters| {
+                let done = if is_resumed { &mut counters.tls_resumed } else { &mut counters.tls_full };
+                *done.entry(version).or_default() += 1;
+            }),
+            Some(News::Failed(reason)) => self.count(|counters| {
+                *counters.tls_failed.entry(reason).or_default() += 1;
+            }),
+        }
     }
 
     /// Rises with whatever keeps the shard busy.

@@ -1,21 +1,23 @@
 //! How a socket becomes a connection of the core, and how it ends.
 //! Invariant: the core, the rows and the readiness know a connection together or not at all.
 
+use super::sessions::random;
 use super::{Edge, State};
 use crate::admission::identity::Identity;
 use crate::admission::token::TokenRefused;
 use crate::base::table::Key;
 use crate::base::time::Now;
-use crate::io::control::{Held, Welcome};
+use crate::io::control::{Held, Wanted, Welcome};
 use crate::io::crowd::Counted;
 use crate::io::readiness::Who;
 use crate::io::rows::Row;
+use crate::io::socket;
+use crate::io::stream::Stream;
 use crate::kernel::ids::ConnId;
-use crate::shard::{Input, Opening};
+use crate::shard::{Input, Opening, StreamOpening};
 use crate::wire::dialect::DialectId;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 impl Edge {
     /// The identity that `token` proves here and now.
@@ -45,20 +47,41 @@ impl Edge {
     }
 
     /// Takes a socket into the core, or gives it back: the shard is full. `is_watched`: it was a guest.
-    pub fn open(&self, socket: OwnedFd, is_watched: bool, welcome: Welcome) -> Result<ConnId, OwnedFd> {
+    pub fn open(&self, socket: Stream, is_watched: bool, welcome: Welcome) -> Result<ConnId, Stream> {
         self.within(|state, now| {
-            let Welcome { answer, rest, identity, dialect, client, counted, held } = welcome;
+            let Welcome { answer, rest, identity, dialect, client, counted, held, stream } = welcome;
+            let secret = match stream.is_some() {
+                true => random(),
+                false => Some([0; 12]),
+            };
+            let Some(secret) = secret else { return Err(socket) };
             let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
             self.audit.connected(now, conn, &identity, client);
+            if stream.is_some() {
+                // Its client says nothing, so that it has gone shows by what is not acknowledged.
+                socket::abandon_after(&socket, state.shard.silence_max());
+            }
             self.seat(state, conn, socket, (dialect, rest), (counted, held));
-            let opening = Opening { conn, identity, dialect, greeting: answer.into() };
-            state.timing.step(&mut state.shard, now, Input::Open(Box::new(opening)), &mut state.effects);
+            let greeting = answer.into();
+            let input = match stream.map(|wanted| *wanted) {
+                None => Input::Open(Box::new(Opening { conn, identity, dialect, greeting })),
+                Some(Wanted { is_anonymous, rooms, last_event }) => Input::OpenStream(Box::new(StreamOpening {
+                    conn,
+                    identity,
+                    is_anonymous,
+                    secret,
+                    rooms,
+                    last_event,
+                    greeting,
+                })),
+            };
+            state.timing.step(&mut state.shard, now, input, &mut state.effects);
             Ok(conn)
         })
     }
 
     /// A slot for a connection, told of when `socket` has something; `None`: there is none.
-    pub(super) fn reserve(&self, state: &mut State, now: Now, socket: &OwnedFd, is_watched: bool) -> Option<ConnId> {
+    pub(super) fn reserve(&self, state: &mut State, now: Now, socket: &Stream, is_watched: bool) -> Option<ConnId> {
         let conn = state.shard.reserve()?;
         let watched = match is_watched {
             true => state.readiness.rename(socket, Who::Conn(conn)),
@@ -77,11 +100,12 @@ impl Edge {
         &self,
         state: &mut State,
         conn: ConnId,
-        socket: OwnedFd,
+        socket: Stream,
         (dialect, rest): (DialectId, Vec<u8>),
         (counted, held): (Option<Counted>, Held),
     ) {
         let limits = state.shard.message_limits(dialect);
+        let is_secured = socket.is_secured();
         let mut row = Row::new(conn, socket, dialect, rest, limits);
         if row.has_more() {
             row.queue(&mut state.unread);
@@ -91,6 +115,7 @@ impl Edge {
         let mut counters = self.counters.borrow_mut();
         counters.opened += 1;
         counters.connections_now += 1;
+        counters.tls_connections_now += u64::from(is_secured);
         drop(counters);
         self.came_in();
     }
@@ -109,7 +134,7 @@ impl Edge {
     }
 
     /// Has a guest told of that becomes readable.
-    pub fn watch_guest(&self, socket: &OwnedFd, key: Key, is_watched: bool) -> io::Result<()> {
+    pub fn watch_guest(&self, socket: &Stream, key: Key, is_watched: bool) -> io::Result<()> {
         let readiness = &self.state.borrow().readiness;
         match is_watched {
             true => readiness.rename(socket, Who::Guest(key)),
@@ -117,21 +142,27 @@ impl Edge {
         }
     }
 
+    /// Has a guest told of that takes bytes again, too.
+    pub fn watch_guest_for_room(&self, socket: &Stream, key: Key) -> io::Result<()> {
+        self.state.borrow().readiness.await_room(socket, Who::Guest(key))
+    }
+
     /// No longer: it goes to another shard.
-    pub fn forget_guest(&self, socket: &OwnedFd) -> io::Result<()> {
+    pub fn forget_guest(&self, socket: &Stream) -> io::Result<()> {
         self.state.borrow().readiness.forget(socket)
     }
 
     /// The socket has ended: closes it.
     pub(super) fn gone(&self, conn: ConnId) {
         self.within(|state, now| {
-            if state.rows.remove(conn).is_none() {
-                return;
-            }
+            let Some(row) = state.rows.remove(conn) else { return };
+            let is_secured = row.socket.is_secured();
+            drop(row);
             state.sessions.forget(conn);
             let mut counters = self.counters.borrow_mut();
             counters.closed += 1;
             counters.connections_now -= 1;
+            counters.tls_connections_now -= u64::from(is_secured);
             drop(counters);
             state.timing.step(&mut state.shard, now, Input::Gone { conn }, &mut state.effects);
         });

@@ -13,6 +13,7 @@ use crate::kernel::ids::ConnId;
 use crate::shard::{Input, Shard};
 use crate::wire::assembler::{Assembler, Event};
 use crate::wire::deflate::Inflater;
+use crate::wire::dialect::SSE;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -43,7 +44,7 @@ impl Edge {
     pub fn look(&self) {
         self.count(|counters| counters.looks += 1);
         self.within(|state, now| {
-            let State { shard, effects, readiness, rows, unread, .. } = state;
+            let State { shard, effects, readiness, rows, unread, flushing, .. } = state;
             readiness.look(|ready| {
                 self.worked.raise();
                 let conn = match ready.who {
@@ -66,7 +67,12 @@ impl Edge {
                     row.is_ended |= ready.is_ended;
                     row.queue(unread);
                 }
-                if ready.is_writable && row.is_blocked {
+                if ready.is_writable && row.socket.owes() {
+                    // What is encrypted goes first; the core is told when it has gone.
+                    row.is_blocked = false;
+                    flushing.list_again(conn);
+                    self.flush.raise();
+                } else if ready.is_writable && row.is_blocked {
                     row.is_blocked = false;
                     shard.step(now, Input::Writable { conn }, effects);
                 }
@@ -105,6 +111,12 @@ impl Edge {
                     // The core will say that it goes on.
                     return Standing::Open;
                 }
+                Standing::Open if row.dialect == SSE => match row.receive(input) {
+                    // It has said all that it may say.
+                    Received::Bytes(got) if row.discard(got) => {}
+                    Received::Nothing => {}
+                    Received::Bytes(_) | Received::End => return Standing::Reset,
+                },
                 Standing::Open => {
                     let mut under_way = row.resume(shard.message_limits(row.dialect));
                     let mut held = std::mem::take(&mut under_way.held);

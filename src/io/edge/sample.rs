@@ -89,6 +89,7 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         callers: Arc::new(Callers::new([1, 2])),
         users: Arc::new(Users::new([1, 2])),
         entrance: Arc::new(Entrance::default()),
+        tls: None,
         descriptors: Descriptors::of(u64::MAX, 1),
         verifier: Arc::new(Verifier::hs256(SECRET, 0).unwrap()),
         policy: Arc::default(),
@@ -140,6 +141,7 @@ pub fn welcome(identity: Identity, rest: &[u8]) -> Welcome {
         client: Ipv4Addr::LOCALHOST.into(),
         counted: None,
         held: Held::default(),
+        stream: None,
     }
 }
 

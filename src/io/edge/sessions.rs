@@ -5,6 +5,7 @@
 
 use super::{Edge, State};
 use crate::admission::identity::Identity;
+use crate::admission::names::User;
 use crate::base::limits::POSTED_PER_TURN;
 use crate::base::table::Key;
 use crate::base::time::Now;
@@ -12,21 +13,23 @@ use crate::io::control::Held;
 use crate::io::engine::answers::{self, Refusal};
 use crate::io::engine::regulars::{self, Answer, Parked, Post, Posted, Stage, Written};
 use crate::io::engine::requests::{Candidate, Of, WebSocket};
+use crate::io::entrance::Peer;
 use crate::io::readiness::Who;
 use crate::io::socket;
+use crate::io::stream::Stream;
 use crate::kernel::carriers::{Entrant, PollAnswer, PollId, Transport};
 use crate::kernel::ids::ConnId;
 use crate::kernel::mounts::EngineSettings;
 use crate::shard::{EngineOpening, Input, Spoken};
 use crate::wire::codes::{CloseCode, ErrorCode, WireError};
-use crate::wire::dialect::DialectId;
+use crate::wire::dialect::{DialectId, NATIVE_JSON};
 use crate::wire::engine::Sid;
 use crate::wire::engine::payload::{self, Part};
 use crate::wire::http;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,13 +89,33 @@ impl Edge {
         self.state.borrow().shard.session(mount, sid)
     }
 
+    /// The stream of that name, if it is open.
+    pub fn stream(&self, sid: &Sid) -> Option<ConnId> {
+        self.state.borrow().shard.stream(sid)
+    }
+
+    /// Whether a user may speak for an open stream; `None`: it has no token.
+    pub fn may_emit(&self, conn: ConnId, user: Option<&User>) -> Result<(), WireError> {
+        self.state.borrow().shard.may_emit(conn, user)
+    }
+
+    /// What one message may have, bytes.
+    pub fn message_bytes(&self) -> usize {
+        self.state.borrow().shard.message_limits(NATIVE_JSON).message_bytes
+    }
+
+    /// Rooms that one request may name.
+    pub fn rooms_per_request(&self) -> usize {
+        self.state.borrow().shard.rooms_per_request()
+    }
+
     /// What its client names a session by.
     pub fn sid_of(&self, conn: ConnId) -> Option<Sid> {
         self.state.borrow().shard.sid(conn)
     }
 
     /// Has a regular told of that has something or takes more.
-    pub fn watch_regular(&self, socket: &OwnedFd, key: Key, is_watched: bool) -> io::Result<()> {
+    pub fn watch_regular(&self, socket: &Stream, key: Key, is_watched: bool) -> io::Result<()> {
         let readiness = &self.state.borrow().readiness;
         match is_watched {
             true => readiness.rename(socket, Who::Regular(key)),
@@ -129,19 +152,19 @@ impl Edge {
     /// `is_watched`: somebody else had it.
     pub fn open_websocket(
         &self,
-        socket: OwnedFd,
-        peer: IpAddr,
+        socket: Stream,
+        peer: Peer,
         is_watched: bool,
         websocket: WebSocket,
         rest: Vec<u8>,
-    ) -> Result<(), OwnedFd> {
+    ) -> Result<(), Stream> {
         self.within(|state, now| {
             let WebSocket { mut answer, dialect, of } = websocket;
             let Some(secret) = random() else { return Err(socket) };
             let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
             let (transport, identity, refused, held) = match of {
                 Of::Session(Candidate { identity, refused, client, held, .. }) => {
-                    if client != peer {
+                    if client != peer.address || peer.is_named {
                         let session = Session { client, is_polled: false, post: None, told: None };
                         state.sessions.0.insert(conn, session);
                     }
@@ -344,15 +367,18 @@ impl Edge {
             let (head, body, keeps) = match &answer {
                 PollAnswer::Packets(packets) => (manner.payload(packets.len()), &packets[..], manner.keeps),
                 PollAnswer::Refused => (manner.refused(Refusal::Request), &b""[..], false),
+                PollAnswer::Reply { refused, body } => (manner.reply(*refused, body.len()), &body[..], manner.keeps),
             };
-            let (written, took) = regular.tell(Answer { head, body, keeps, conn: Some(conn) });
+            // A stream lives on without its requests.
+            let conn = (!parked.is_emit).then_some(conn);
+            let (written, took) = regular.tell(Answer { head, body, keeps, conn });
             self.count_write(took);
             Some((conn, written, regular.has_more()))
         });
         let Some(Some((conn, written, has_more))) = told else { return };
         if written == Written::Partly {
             self.count(|counters| counters.writes_short += 1);
-            if let Some(session) = state.sessions.0.get_mut(&conn) {
+            if let Some(session) = conn.and_then(|conn| state.sessions.0.get_mut(&conn)) {
                 session.told = Some(key);
             }
         }
@@ -427,7 +453,7 @@ fn two_at_a_time(conn: ConnId) -> Input<'static> {
 }
 
 /// What nobody can guess; `None`: the system has none.
-fn random() -> Option<[u8; 12]> {
+pub(super) fn random() -> Option<[u8; 12]> {
     let mut random = [0; 12];
     aws_lc_rs::rand::fill(&mut random).ok()?;
     Some(random)
@@ -450,9 +476,13 @@ mod tests {
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
     fn ask(edge: &Edge, target: &str, lines: &str) -> (UnixStream, String) {
+        ask_behind(edge, "", target, lines)
+    }
+
+    fn ask_behind(edge: &Edge, header: &str, target: &str, lines: &str) -> (UnixStream, String) {
         let (ours, mut peer) = UnixStream::pair().unwrap();
         peer.set_nonblocking(true).unwrap();
-        let request = format!("GET {ENGINE}?EIO=4&{target} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+        let request = format!("{header}GET {ENGINE}?EIO=4&{target} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
         socket::send(peer.as_raw_fd(), request.as_bytes()).unwrap();
         handshake::begin(edge, ours.into(), Ipv4Addr::LOCALHOST.into());
         turn(edge);
@@ -500,7 +530,7 @@ mod tests {
         let proxies = ["127.0.0.1/32"].iter().map(|text| crate::admission::networks::Network::parse(text).unwrap());
         let rate = Rate { number: 1, per: Duration::from_secs(3_600) };
         let entrance = Entrance { proxies: proxies.collect(), failures: Some(rate), ..Entrance::default() };
-        *edge.entrance.borrow_mut() = Arc::new(entrance);
+        *edge.entrance.borrow_mut() = Arc::new(entrance.clone());
         let from = |address: &str| format!("X-Forwarded-For: {address}\r\n");
         let lines = from("192.0.2.7") + UPGRADE;
         let (_peer, switched) = ask(&edge, "transport=websocket", &lines);
@@ -510,5 +540,15 @@ mod tests {
         let again = |address: &str| ask(&edge, "transport=polling", &from(address)).1;
         assert!(again("192.0.2.7").starts_with("HTTP/1.1 429 "));
         assert!(again("192.0.2.8").starts_with("HTTP/1.1 200 "));
+        *edge.entrance.borrow_mut() = Arc::new(Entrance { proxy_protocol: true, ..entrance });
+        edge.state.borrow_mut().sessions.0.clear();
+        let named = |address: &str| format!("PROXY TCP4 {address} 127.0.0.1 4711 443\r\n");
+        let (_peer, switched) = ask_behind(&edge, &named("192.0.2.9"), "transport=websocket", UPGRADE);
+        assert!(switched.starts_with("HTTP/1.1 101 "), "{switched}");
+        let conn = *edge.state.borrow().sessions.0.keys().next().expect("its socket does not tell whose it is");
+        edge.within(|state, _| state.effects.failures.push(conn));
+        let again = |address: &str| ask_behind(&edge, &named(address), "transport=polling", "").1;
+        assert!(again("192.0.2.9").starts_with("HTTP/1.1 429 "));
+        assert!(again("192.0.2.10").starts_with("HTTP/1.1 200 "));
     }
 }

@@ -5,7 +5,8 @@
 
 use crate::admission::origins::Allowed;
 use crate::base::limits::{CORS_HEADERS_BYTES_MAX, CORS_HEADERS_MAX};
-use crate::wire::codes::ErrorCode;
+use crate::wire::codes::{ErrorCode, Limit, WireError};
+use crate::wire::encode;
 use crate::wire::engine::Sid;
 use crate::wire::handshake;
 use crate::wire::http::{self, Head};
@@ -97,6 +98,22 @@ impl Manner {
         http::response_head(200, &self.headers(&[TEXT, NO_STORE]), bytes, self.keeps)
     }
 
+    /// The head of an answer with a native reply; `refused`: why, and when to try again, ms.
+    pub fn reply(&self, refused: Option<(ErrorCode, Option<u64>)>, bytes: usize) -> Vec<u8> {
+        let mut own = vec![JSON, NO_STORE];
+        let retry = refused.and_then(|(_, retry_ms)| retry_ms).map(|ms| ms.div_ceil(1_000).to_string());
+        own.extend(retry.as_deref().map(|seconds| ("Retry-After", seconds)));
+        let status = refused.map_or(200, |(code, _)| status_of(code));
+        http::response_head(status, &self.headers(&own), bytes, self.keeps)
+    }
+
+    /// The head of a stream of server-sent events, which ends with its connection.
+    pub fn stream(&self) -> Vec<u8> {
+        // Proxies that buffer are told not to: nginx by a header of its own.
+        let own = [("Content-Type", "text/event-stream; charset=utf-8"), NO_STORE, ("X-Accel-Buffering", "no")];
+        http::response_head_until_end(200, &self.headers(&own))
+    }
+
     /// The answer to packets.
     pub fn ok(&self) -> Vec<u8> {
         http::response(200, &self.headers(&[TEXT, NO_STORE]), b"ok", self.keeps)
@@ -125,8 +142,44 @@ impl Manner {
         http::response(status, &self.headers(&[JSON, NO_STORE]), &handshake::error_body(code, message), false)
     }
 
+    /// Another method is asked for (`RFC 9110` section 15.5.6).
+    pub fn not_allowed(&self, methods: &str, message: &str) -> Vec<u8> {
+        let headers = self.headers(&[JSON, NO_STORE, ("Allow", methods)]);
+        http::response(405, &headers, &handshake::error_body(ErrorCode::BadRequest, message), false)
+    }
+
+    /// A request that names more than it may.
+    pub fn too_many(&self, limit: Limit, message: String) -> Vec<u8> {
+        let mut body = br#"{"error":"#.to_vec();
+        encode::error_object(&mut body, &WireError::too_many(limit, message));
+        body.push(b'}');
+        http::response(status_of(ErrorCode::TooMany), &self.headers(&[JSON, NO_STORE]), &body, false)
+    }
+
+    /// A limit of something else than addresses.
+    pub fn limited_for(&self, limit: &str, message: &str, retry: Duration) -> Vec<u8> {
+        handshake::limited_for(limit, message, retry, &self.headers(&[NO_STORE]))
+    }
+
     pub fn limited(&self, limit: &str, retry: Duration) -> Vec<u8> {
         handshake::limited_with(limit, retry, &self.headers(&[NO_STORE]))
+    }
+}
+
+/// The status that says what an error's code says (`RFC 9110` section 15.5).
+pub fn status_of(code: ErrorCode) -> u16 {
+    match code {
+        ErrorCode::BadRequest => 400,
+        ErrorCode::Unauthorized | ErrorCode::TokenExpired => 401,
+        ErrorCode::Forbidden => 403,
+        ErrorCode::NotFound | ErrorCode::NotMember | ErrorCode::UnknownEvent => 404,
+        ErrorCode::Conflict => 409,
+        ErrorCode::Gap => 410,
+        ErrorCode::TooLarge => 413,
+        ErrorCode::TooMany => 422,
+        ErrorCode::RateLimited => 429,
+        ErrorCode::Internal => 500,
+        ErrorCode::Unavailable => 503,
     }
 }
 

@@ -16,15 +16,14 @@ use crate::base::table::Key;
 use crate::io::control::{Asking, Control};
 use crate::io::edge::{Edge, Heard as Taken};
 use crate::io::handshake::{self, Arrival, FULL, Verdict};
-use crate::io::socket;
+use crate::io::streams;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::shard::Input;
 use crate::wire::body::BodyRefused;
 use crate::wire::codes::ErrorCode;
 use answers::{CONTINUE, Manner, Refusal};
-use regulars::{Answer, Parked, Post, Posted, Regular, Stage, Written};
+use regulars::{Answer, Emit, Parked, Post, Posted, Regular, Stage, Written};
 use requests::{Asked, Candidate, SESSION_TOO_LARGE, WebSocket, What};
-use std::os::fd::AsRawFd;
 
 /// What hearing a regular brought.
 enum Heard {
@@ -91,6 +90,10 @@ pub fn sweep(edge: &Edge) {
                     let message = "the body took too long";
                     (Some("engine_time"), Some(post.manner.denied(408, ErrorCode::BadRequest, message)))
                 }
+                Stage::Emits(emit) => {
+                    let message = "the body took too long";
+                    (Some("emit_time"), Some(emit.manner.denied(408, ErrorCode::BadRequest, message)))
+                }
                 _ => (Some("engine_stalled"), None),
             })
             .unwrap_or_default();
@@ -122,15 +125,15 @@ pub fn spare_the_slowest(edge: &Edge) -> bool {
 }
 
 /// Counts a request that became nothing.
-fn refuse(edge: &Edge, key: Key, reason: &'static str) {
+pub fn refuse(edge: &Edge, key: Key, reason: &'static str) {
     let peer = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.peer);
     if let Some(peer) = peer {
-        edge.refuse_from(reason, peer);
+        edge.refuse_from(reason, peer.address);
     }
 }
 
 /// Gives a socket a place among the regulars.
-fn seat(edge: &Edge, arrival: Arrival, bytes: Vec<u8>) -> Option<Key> {
+pub fn seat(edge: &Edge, arrival: Arrival, bytes: Vec<u8>) -> Option<Key> {
     let Arrival { guest, is_watched } = arrival;
     let now = edge.clock.now().at;
     let key = edge.regulars.borrow_mut().enter(Regular::new(guest.socket, guest.peer, bytes), now);
@@ -146,7 +149,7 @@ fn seat(edge: &Edge, arrival: Arrival, bytes: Vec<u8>) -> Option<Key> {
 }
 
 /// Lets those go who are too many or hold too much.
-fn make_room(edge: &Edge) {
+pub fn make_room(edge: &Edge) {
     while let Some(key) = { edge.regulars.borrow().surplus() } {
         refuse(edge, key, "engine_full");
         drop_regular(edge, key);
@@ -154,7 +157,7 @@ fn make_room(edge: &Edge) {
 }
 
 /// Takes a regular from its place.
-fn leave(edge: &Edge, key: Key) -> Option<Arrival> {
+pub fn leave(edge: &Edge, key: Key) -> Option<Arrival> {
     let Regular { socket, peer, .. } = edge.regulars.borrow_mut().take(key)?;
     Some(Arrival::of(socket, peer, true))
 }
@@ -164,7 +167,7 @@ fn drop_regular(edge: &Edge, key: Key) {
     let regular = edge.regulars.borrow_mut().take(key);
     let Some(Regular { stage, .. }) = regular else { return };
     match stage {
-        Stage::Asks { .. } => {}
+        Stage::Asks { .. } | Stage::Emits(_) => {}
         Stage::Posts(post) => {
             edge.end_request(post.conn, key);
             edge.lose(post.conn, "a POST did not come whole");
@@ -174,8 +177,8 @@ fn drop_regular(edge: &Edge, key: Key) {
             edge.lose(posted.conn, "a POST was not heard to its end");
         }
         Stage::Waits(parked) => {
-            let poll = regulars::poll_of(key);
-            edge.step(Input::PollGone { conn: parked.conn, poll });
+            let (conn, poll) = (parked.conn, regulars::poll_of(key));
+            edge.step(if parked.is_emit { Input::EmitGone { conn, poll } } else { Input::PollGone { conn, poll } });
         }
         Stage::IsTold(told) => {
             if let Some(conn) = told.conn {
@@ -238,7 +241,7 @@ fn hear_one(edge: &Edge, key: Key) {
 fn hear(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
     match &mut regular.stage {
         Stage::Asks { .. } => hear_head(edge, regular, input),
-        Stage::Posts(_) => hear_body(edge, regular, input),
+        Stage::Posts(_) | Stage::Emits(_) => hear_body(edge, regular, input),
         Stage::IsHeard(_) => Heard::Posted,
         Stage::Waits(_) if regular.is_ended => Heard::Ended,
         Stage::Waits(_) => Heard::Waits,
@@ -262,6 +265,7 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
         // What is behind a head waits, so no more than one is read.
         let most = input.len().min(HEAD_BYTES_MAX);
         let got = match regular.receive(&mut input[..most]) {
+            None if regular.is_readable => return Heard::Again,
             None => return Heard::Waits,
             Some(0) => return Heard::Ended,
             Some(got) => &input[..got],
@@ -289,6 +293,7 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
 
 fn hear_body(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
     let got = match regular.receive(input) {
+        None if regular.is_readable => return Heard::Again,
         None => return Heard::Waits,
         Some(0) => return Heard::Ended,
         Some(got) => &input[..got],
@@ -307,7 +312,15 @@ fn hear_body(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
 
 /// Takes what came of a body. Says whether it is whole.
 fn take_body(regular: &mut Regular, bytes: &[u8]) -> Result<bool, BodyRefused> {
-    let Stage::Posts(post) = &mut regular.stage else { return Ok(false) };
+    let post = match &mut regular.stage {
+        Stage::Posts(post) => post,
+        Stage::Emits(emit) => {
+            let used = emit.body.read(bytes)?;
+            emit.ahead.extend_from_slice(&bytes[used..]);
+            return Ok(emit.body.is_whole());
+        }
+        _ => return Ok(false),
+    };
     let used = post.body.read(bytes)?;
     if !post.body.is_whole() {
         return Ok(false);
@@ -328,7 +341,17 @@ fn follow(edge: &Edge, key: Key, asked: Asked) {
         }
         What::Open(candidate) => open_polled(edge, key, *candidate, manner, rest),
         What::Poll(conn) => park(edge, key, conn, manner, rest),
-        What::Post { conn, body, expects } => post(edge, key, Post { conn, manner, body }, expects, &rest),
+        What::Post { conn, body, expects } => {
+            if !edge.begin_post(conn, key) {
+                refuse(edge, key, "engine_request");
+                return end_with(edge, key, &manner.refused(Refusal::Request));
+            }
+            bring(edge, key, Stage::Posts(Box::new(Post { conn, manner, body })), expects, &rest);
+        }
+        What::Emit { user, body, expects } => {
+            let emit = Emit { user, manner, body, ahead: Vec::new() };
+            bring(edge, key, Stage::Emits(Box::new(emit)), expects, &rest);
+        }
         what => {
             if let Some(arrival) = leave(edge, key) {
                 begin(edge, arrival, Asked { what, manner, rest });
@@ -338,7 +361,7 @@ fn follow(edge: &Edge, key: Key, asked: Asked) {
 }
 
 /// Keeps what came behind a request that is answered at once.
-fn keep(edge: &Edge, key: Key, rest: Vec<u8>) {
+pub fn keep(edge: &Edge, key: Key, rest: Vec<u8>) {
     edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.stage = Stage::asks(rest));
 }
 
@@ -361,7 +384,7 @@ fn park(edge: &Edge, key: Key, conn: ConnId, manner: Manner, ahead: Vec<u8>) {
         refuse(edge, key, "engine_full");
         return end_with(edge, key, &refusal);
     }
-    let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead }));
+    let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead, is_emit: false }));
     edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.stage = parked);
     if !edge.poll(conn, key) {
         refuse(edge, key, "engine_request");
@@ -369,18 +392,19 @@ fn park(edge: &Edge, key: Key, conn: ConnId, manner: Manner, ahead: Vec<u8>) {
     }
 }
 
-fn post(edge: &Edge, key: Key, post: Post, expects: bool, rest: &[u8]) {
-    if !edge.begin_post(post.conn, key) {
-        refuse(edge, key, "engine_request");
-        return end_with(edge, key, &post.manner.refused(Refusal::Request));
-    }
+/// Takes what has come of a body, and has the rest come.
+fn bring(edge: &Edge, key: Key, stage: Stage, expects: bool, rest: &[u8]) {
+    let is_empty = match &stage {
+        Stage::Posts(post) => post.body.is_whole(),
+        Stage::Emits(emit) => emit.body.is_whole(),
+        _ => true,
+    };
     let taken = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| {
-        let is_empty = post.body.is_whole();
-        regular.stage = Stage::Posts(Box::new(post));
+        regular.stage = stage;
         let is_whole = take_body(regular, rest)?;
         if !is_whole && !is_empty && expects {
             // A socket that is empty takes so little.
-            let _ = socket::send(regular.socket.as_raw_fd(), CONTINUE);
+            let _ = regular.socket.send(CONTINUE);
         }
         Ok(is_whole)
     });
@@ -403,6 +427,7 @@ fn refuse_body(edge: &Edge, key: Key, refused: BodyRefused) {
             }
             BodyRefused::Malformed => ("engine_request", post.manner.refused(Refusal::Request)),
         }),
+        Stage::Emits(emit) => Some(streams::refuse_body(&emit.manner, refused)),
         _ => None,
     });
     if let Some(Some((reason, answer))) = answer {
@@ -413,6 +438,16 @@ fn refuse_body(edge: &Edge, key: Key, refused: BodyRefused) {
 
 /// Has the core take what a regular brought, and answers when it has.
 fn hear_posted(edge: &Edge, key: Key) {
+    let emit = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| match &regular.stage {
+        Stage::Emits(_) => match std::mem::replace(&mut regular.stage, Stage::asks(Vec::new())) {
+            Stage::Emits(emit) => Some(emit),
+            _ => None,
+        },
+        _ => None,
+    });
+    if let Some(Some(emit)) = emit {
+        return streams::emit(edge, key, *emit);
+    }
     let Some(taken) = edge.hear_posted(key) else { return };
     let answer = |manner: &Manner| match taken {
         Taken::Malformed => (manner.refused(Refusal::Request), false),
@@ -436,7 +471,7 @@ fn hear_posted(edge: &Edge, key: Key) {
 }
 
 /// Writes an answer to a regular that is not waiting for the core.
-fn tell(edge: &Edge, key: Key, answer: Answer<'_>) {
+pub fn tell(edge: &Edge, key: Key, answer: Answer<'_>) {
     let written = edge.regulars.borrow_mut().with(key, edge.clock.now().at, |regular| regular.tell(answer));
     if let Some((written, took)) = written {
         edge.count_write(took);
@@ -476,7 +511,7 @@ fn hand_over(edge: &Edge, arrival: Arrival, shard: ShardId, bytes: Vec<u8>, mann
     match edge.doors[shard.index()].try_leave(Control::Asks(asking)) {
         Ok(()) => edge.count(|counters| counters.requests_out += 1),
         Err(Control::Asks(asking)) => {
-            edge.refuse_from("engine_full", asking.peer);
+            edge.refuse_from("engine_full", asking.peer.address);
             let message = "the server has too much waiting; try again later";
             let answer = manner.denied(503, ErrorCode::Unavailable, message);
             handshake::end(edge, Arrival::of(asking.socket, asking.peer, false), &answer);
@@ -488,7 +523,7 @@ fn hand_over(edge: &Edge, arrival: Arrival, shard: ShardId, bytes: Vec<u8>, mann
 fn open_websocket(edge: &Edge, arrival: Arrival, websocket: WebSocket, rest: Vec<u8>, manner: &Manner) {
     let Arrival { guest, is_watched } = arrival;
     if let Err(socket) = edge.open_websocket(guest.socket, guest.peer, is_watched, websocket, rest) {
-        edge.refuse_from("full", guest.peer);
+        edge.refuse_from("full", guest.peer.address);
         let answer = manner.denied(503, ErrorCode::Unavailable, FULL);
         handshake::end(edge, Arrival::of(socket, guest.peer, is_watched), &answer);
     }

@@ -4,24 +4,24 @@
 //! is what all of them hold of requests and answers. A socket whose answer waits to be written is read
 //! no further.
 
+use crate::admission::names::User;
 use crate::base::limits::{KEEP_ALIVE_TIME, REGULARS_BYTES_MAX, REGULARS_MAX, STALL_TIME_MAX};
 use crate::base::table::{Key, Table};
 use crate::base::time::Instant;
 use crate::io::engine::answers::Manner;
-use crate::io::socket;
+use crate::io::entrance::Peer;
+use crate::io::stream::{Got, Stream};
 use crate::kernel::carriers::PollId;
 use crate::kernel::ids::ConnId;
 use crate::wire::body::Body;
 use crate::wire::http::HeadScan;
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 pub struct Regular {
-    pub socket: OwnedFd,
-    pub peer: IpAddr,
+    pub socket: Stream,
+    pub peer: Peer,
     pub stage: Stage,
     /// The socket said that it has something, once, and it was not all read.
     pub is_readable: bool,
@@ -35,9 +35,11 @@ pub enum Stage {
     Asks { bytes: Vec<u8>, scan: HeadScan },
     /// It brings packets.
     Posts(Box<Post>),
+    /// It brings a request for a stream.
+    Emits(Box<Emit>),
     /// It brought them, and the core takes one after the other.
     IsHeard(Box<Posted>),
-    /// It waits for packets.
+    /// It waits for packets, or for a reply.
     Waits(Box<Parked>),
     /// It is given an answer that its socket did not take at once.
     IsTold(Box<Told>),
@@ -47,6 +49,16 @@ pub struct Post {
     pub conn: ConnId,
     pub manner: Manner,
     pub body: Body,
+}
+
+/// For which stream, its body says.
+pub struct Emit {
+    /// Who asks; `None`: somebody without a token.
+    pub user: Option<User>,
+    pub manner: Manner,
+    pub body: Body,
+    /// What came behind the request.
+    pub ahead: Vec<u8>,
 }
 
 pub struct Posted {
@@ -63,6 +75,8 @@ pub struct Parked {
     pub conn: ConnId,
     pub manner: Manner,
     pub ahead: Vec<u8>,
+    /// It is a reply that it waits for.
+    pub is_emit: bool,
 }
 
 pub struct Told {
@@ -105,8 +119,10 @@ impl Stage {
 }
 
 impl Regular {
-    pub fn new(socket: OwnedFd, peer: IpAddr, bytes: Vec<u8>) -> Regular {
-        Regular { socket, peer, stage: Stage::asks(bytes), is_readable: false, is_ended: false }
+    pub fn new(socket: Stream, peer: Peer, bytes: Vec<u8>) -> Regular {
+        // What was taken from the socket already nobody tells of.
+        let is_readable = socket.has_over();
+        Regular { socket, peer, stage: Stage::asks(bytes), is_readable, is_ended: false }
     }
 
     /// Reads what the socket has, as much as fits; `None`: nothing for now. Zero bytes: it has ended.
@@ -114,16 +130,16 @@ impl Regular {
         if !self.is_readable {
             return None;
         }
-        match socket::receive(self.socket.as_raw_fd(), into) {
-            Ok(got) => {
-                // A read that did not fill its buffer took all, and what comes later is told.
-                self.is_readable = got == into.len() || self.is_ended;
-                Some(got)
+        match self.socket.receive(into) {
+            Ok(Got { bytes, has_more }) => {
+                self.is_readable = has_more || self.is_ended;
+                Some(bytes)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
                 None
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(_) => Some(0),
         }
     }
@@ -135,21 +151,21 @@ impl Regular {
         let ahead = match std::mem::replace(&mut self.stage, Stage::asks(Vec::new())) {
             Stage::Asks { bytes, .. } => bytes,
             Stage::Posts(_) => Vec::new(),
+            Stage::Emits(emit) => emit.ahead,
             Stage::IsHeard(posted) => posted.ahead,
             Stage::Waits(parked) => parked.ahead,
             Stage::IsTold(_) => unreachable!("nothing was heard since"),
         };
         let bytes = head.len() + body.len();
-        let fd = self.socket.as_raw_fd();
         let sent = match body {
-            [] => socket::send(fd, &head),
-            body => socket::send_gathered(fd, &[&head, body], &mut Vec::with_capacity(2)),
+            [] => self.socket.send(&head),
+            body => self.socket.send_gathered(&[&head, body]),
         };
         let (took, is_broken) = match sent {
             Ok(took) => (took, false),
             Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
         };
-        if took == bytes && keeps {
+        if took == bytes && keeps && !self.socket.owes() {
             self.stage = Stage::asks(ahead);
             return (Written::Whole, took);
         }
@@ -161,7 +177,7 @@ impl Regular {
             }
         };
         let told = Told { conn, rest, at: 0, keeps, is_broken, ahead };
-        let written = told.written();
+        let written = told.written(&self.socket);
         self.stage = Stage::IsTold(Box::new(told));
         (written, took)
     }
@@ -172,13 +188,18 @@ impl Regular {
         let Stage::IsTold(told) = &mut self.stage else { return (Written::Whole, None, 0) };
         let before = told.at;
         while !told.is_broken && told.at < told.rest.len() {
-            match socket::send(self.socket.as_raw_fd(), &told.rest[told.at..]) {
+            match self.socket.send(&told.rest[told.at..]) {
                 Ok(took) => told.at += took,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => told.is_broken = true,
             }
         }
-        let (written, conn, took) = (told.written(), told.conn, told.at - before);
+        if !told.is_broken
+            && let Err(error) = self.socket.flush()
+        {
+            told.is_broken = error.kind() != io::ErrorKind::WouldBlock;
+        }
+        let (written, conn, took) = (told.written(&self.socket), told.conn, told.at - before);
         if written == Written::Whole {
             let ahead = std::mem::take(&mut told.ahead);
             self.stage = Stage::asks(ahead);
@@ -190,17 +211,22 @@ impl Regular {
     pub fn has_more(&self) -> bool {
         match &self.stage {
             Stage::Asks { bytes, .. } => self.is_readable || !bytes.is_empty(),
-            Stage::Posts(_) => self.is_readable,
+            Stage::Posts(_) | Stage::Emits(_) => self.is_readable,
             Stage::Waits(_) => self.is_ended,
             Stage::IsHeard(_) => false,
-            Stage::IsTold(told) => told.written() != Written::Partly,
+            Stage::IsTold(told) => told.written(&self.socket) != Written::Partly,
         }
     }
 
     fn bytes_held(&self) -> usize {
+        self.socket.bytes_held() + self.bytes_of_stage()
+    }
+
+    fn bytes_of_stage(&self) -> usize {
         match &self.stage {
             Stage::Asks { bytes, .. } => bytes.capacity(),
             Stage::Posts(post) => post.body.bytes_held(),
+            Stage::Emits(emit) => emit.body.bytes_held() + emit.ahead.capacity(),
             Stage::IsHeard(posted) => posted.body.capacity() + posted.ahead.capacity(),
             Stage::Waits(parked) => parked.ahead.capacity(),
             Stage::IsTold(told) => told.rest.capacity() + told.ahead.capacity(),
@@ -209,10 +235,11 @@ impl Regular {
 }
 
 impl Told {
-    fn written(&self) -> Written {
+    /// `socket`: what was encrypted for it may still be with it.
+    fn written(&self, socket: &Stream) -> Written {
         match self.keeps {
             _ if self.is_broken => Written::Broken,
-            _ if self.at < self.rest.len() => Written::Partly,
+            _ if self.at < self.rest.len() || socket.owes() => Written::Partly,
             true => Written::Whole,
             false => Written::Last,
         }
@@ -245,7 +272,7 @@ struct Row {
 }
 
 // One for each client that polls.
-const _: () = assert!(size_of::<Row>() <= 96);
+const _: () = assert!(size_of::<Row>() <= 112);
 
 #[derive(Clone, Copy)]
 struct Ends {
@@ -388,6 +415,12 @@ impl Regulars {
         row.regular.is_readable |= is_readable;
         row.regular.is_ended |= is_ended;
         let is_told = matches!(row.regular.stage, Stage::IsTold(_));
+        if is_writable && !is_told && row.regular.socket.owes() {
+            // Messages of TLS itself. Whether the peer is there yet a read finds out.
+            let before = row.regular.bytes_held();
+            let _ = row.regular.socket.flush();
+            self.bytes_held = self.bytes_held - before + row.regular.bytes_held();
+        }
         let is_due = row.regular.has_more() || is_told && is_writable;
         if is_due {
             self.list(key);
@@ -423,7 +456,7 @@ impl Regulars {
 fn line_of(stage: &Stage) -> Line {
     match stage {
         Stage::Asks { bytes, .. } if bytes.is_empty() => Line::Idle,
-        Stage::Asks { .. } | Stage::Posts(_) => Line::Talking,
+        Stage::Asks { .. } | Stage::Posts(_) | Stage::Emits(_) => Line::Talking,
         Stage::IsHeard(_) => Line::Heard,
         Stage::Waits(_) => Line::Waiting,
         Stage::IsTold(_) => Line::Told,
@@ -447,7 +480,9 @@ pub fn key_of(poll: PollId) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use crate::io::socket;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     const TALKING: Duration = Duration::from_secs(10);
@@ -458,7 +493,7 @@ mod tests {
 
     fn regular(bytes: Vec<u8>) -> (Regular, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();
-        (Regular::new(ours.into(), Ipv4Addr::LOCALHOST.into(), bytes), peer)
+        (Regular::new(ours.into(), IpAddr::V4(Ipv4Addr::LOCALHOST).into(), bytes), peer)
     }
 
     fn answer(body: &[u8], keeps: bool) -> Answer<'_> {
@@ -577,7 +612,7 @@ mod tests {
         let head = crate::wire::http::parse_head(b"GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         let manner = Manner::of(&head, crate::admission::origins::Allowed::NoPage, true);
         let conn = ConnId(Key { slot: 0, generation: 0 });
-        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new() }));
+        let parked = Stage::Waits(Box::new(Parked { conn, manner, ahead: Vec::new(), is_emit: false }));
         regulars.with(key, at(0), |regular| regular.stage = parked);
         assert!(!regulars.note(key, true, false, true) && regulars.next_to_hear().is_none());
         assert_eq!((regulars.idlest(), regulars.slowest(), regulars.overdue(Instant::NEVER)), (None, None, None));

@@ -4,6 +4,7 @@
 //! doubtful (a body where none belongs, two hosts) is refused with the end of its connection.
 
 use crate::admission::identity::Identity;
+use crate::admission::names::User;
 use crate::admission::origins::Allowed;
 use crate::admission::token::TokenRefused;
 use crate::io::callers::Kind;
@@ -49,6 +50,12 @@ pub enum What {
         conn: ConnId,
         body: Body,
         /// The client waits for leave to send it.
+        expects: bool,
+    },
+    /// A request for a stream; the body says which.
+    Emit {
+        user: Option<User>,
+        body: Body,
         expects: bool,
     },
 }
@@ -103,8 +110,10 @@ pub fn judge(
     };
     let what = what.unwrap_or_else(|refusal| {
         edge.refuse(refusal.reason());
-        // Where a body may follow, the next request might be found in it; and of two hosts one is a proxy's mistake.
-        match manner.keeps && !has_body(head) && head.headers_named("host").count() == 1 {
+        // Where a body may follow, the next request might be found in it, or in what follows an upgrade that fails; and
+        // of two hosts one is a proxy's mistake.
+        let is_clear = !has_body(head) && head.header("upgrade").is_none() && head.headers_named("host").count() == 1;
+        match manner.keeps && is_clear {
             true => What::Answered(manner.refused_for_now(refusal)),
             false => What::Refused(manner.refused(refusal)),
         }
@@ -113,12 +122,12 @@ pub fn judge(
     Asked { what, manner, rest }
 }
 
-fn has_body(head: &Head<'_>) -> bool {
+pub fn has_body(head: &Head<'_>) -> bool {
     head.header("transfer-encoding").is_some() || head.headers_named("content-length").any(|length| length != "0")
 }
 
 /// Whether the query has this name, with a value that can be read or without.
-fn names(head: &Head<'_>, name: &str) -> bool {
+pub fn names(head: &Head<'_>, name: &str) -> bool {
     let mut pairs = head.query.unwrap_or_default().split('&');
     pairs.any(|pair| pair.split('=').next() == Some(name))
 }

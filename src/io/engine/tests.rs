@@ -3,8 +3,10 @@ use crate::base::limits::POSTED_PER_TURN;
 use crate::io::edge::sample::{ENGINE, counters, edge};
 use crate::io::egress::Direct;
 use crate::io::runtime::Driver;
+use crate::io::socket;
 use std::io::Read;
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 fn come(edge: &Edge) -> UnixStream {

@@ -270,6 +270,7 @@ impl Hall {
         match self.answers.get(&poll)? {
             PollAnswer::Packets(packets) => Some(std::str::from_utf8(packets).expect("text")),
             PollAnswer::Refused => Some("refused"),
+            PollAnswer::Reply { .. } => panic!("a poll has no reply"),
         }
     }
 
