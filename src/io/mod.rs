@@ -31,6 +31,7 @@ pub mod pulse;
 pub mod reader;
 pub mod readiness;
 pub mod ring;
+pub mod routes;
 pub mod rows;
 pub mod runtime;
 pub mod signal;

@@ -13,9 +13,8 @@ use crate::io::engine;
 use crate::io::engine::answers::Manner;
 use crate::io::engine::regulars::{self, Answer, Emit, Parked, Stage};
 use crate::io::engine::requests::{Asked, What, has_body, names};
-use crate::io::handshake::{
-    self, Admit, Arrival, Denied, FOREIGN_COOKIE, Page, TOO_MANY, TOO_OFTEN, Verdict, Visit, page_of,
-};
+use crate::io::handshake::{self, Admit, Arrival, Verdict};
+use crate::io::routes::{self, Denied, FOREIGN_COOKIE, Page, TOO_MANY, TOO_OFTEN, Visit, page_of};
 use crate::kernel::ids::ConnId;
 use crate::shard::Input;
 use crate::wire::body::{Body, BodyRefused};
@@ -68,7 +67,7 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
         edge.refuse("draining");
         return Verdict::Answer(beginning(&manner));
     }
-    let let_in = match handshake::let_in(edge, visit, head, token.as_ref()) {
+    let let_in = match routes::let_in(edge, visit, head, token.as_ref()) {
         Ok(let_in) => let_in,
         Err(denied) => return Verdict::Answer(deny(edge, &manner, denied)),
     };
@@ -210,7 +209,7 @@ fn deny(edge: &Edge, manner: &Manner, denied: Denied) -> Vec<u8> {
         }
         Denied::Conns => {
             edge.refuse("conns_per_user");
-            manner.limited_for("limits.conns_per_user", TOO_MANY, handshake::CONNS_RETRY)
+            manner.limited_for("limits.conns_per_user", TOO_MANY, routes::CONNS_RETRY)
         }
     }
 }

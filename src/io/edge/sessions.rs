@@ -426,7 +426,7 @@ impl Edge {
                 if user.is_none() {
                     let message =
                         "this user has as many connections as it may (limits.conns_per_user); close one first";
-                    return refuse("conns_per_user", message, crate::io::handshake::CONNS_RETRY);
+                    return refuse("conns_per_user", message, crate::io::routes::CONNS_RETRY);
                 }
                 state.rows.hold(conn, Held { user, ..Held::default() });
             }

@@ -16,6 +16,7 @@ use crate::base::table::Key;
 use crate::io::control::{Asking, Control};
 use crate::io::edge::{Edge, Heard as Taken};
 use crate::io::handshake::{self, Arrival, FULL, Verdict};
+use crate::io::routes;
 use crate::io::streams;
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::shard::Input;
@@ -257,7 +258,7 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
     let peer = regular.peer;
     let Stage::Asks { bytes, scan } = &mut regular.stage else { return Heard::Waits };
     // What came with an earlier request, or from another shard.
-    if let Some(verdict) = handshake::judge(edge, peer, bytes, scan, false) {
+    if let Some(verdict) = routes::judge(edge, peer, bytes, scan, false) {
         bytes.clear();
         return Heard::Said(verdict);
     }
@@ -277,13 +278,13 @@ fn hear_head(edge: &Edge, regular: &mut Regular, input: &mut [u8]) -> Heard {
         let Stage::Asks { bytes, scan } = &mut regular.stage else { return Heard::Waits };
         // Nearly every head comes whole, and is read where it lies.
         if bytes.is_empty() {
-            match handshake::judge(edge, peer, got, scan, false) {
+            match routes::judge(edge, peer, got, scan, false) {
                 Some(verdict) => return Heard::Said(verdict),
                 None => bytes.extend_from_slice(got),
             }
         } else {
             bytes.extend_from_slice(got);
-            if let Some(verdict) = handshake::judge(edge, peer, bytes, scan, false) {
+            if let Some(verdict) = routes::judge(edge, peer, bytes, scan, false) {
                 *bytes = Vec::new();
                 return Heard::Said(verdict);
             }

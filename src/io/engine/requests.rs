@@ -11,7 +11,7 @@ use crate::io::callers::Kind;
 use crate::io::control::Held;
 use crate::io::edge::Edge;
 use crate::io::engine::answers::{Manner, Refusal};
-use crate::io::handshake::{CONNS_RETRY, GOING_AWAY, LABEL_QUERY, Page, Visit, page_of};
+use crate::io::routes::{CONNS_RETRY, FOREIGN_COOKIE, GOING_AWAY, LABEL_QUERY, Page, Visit, page_of};
 use crate::kernel::ids::{ConnId, ShardId};
 use crate::shard::Spoken;
 use crate::wire::body::{Body, BodyRefused};
@@ -248,7 +248,7 @@ impl Request<'_> {
         let token = Token::of(head);
         if allowed == Allowed::Any && token.as_ref().is_some_and(|token| token.source == TokenSource::Cookie) {
             edge.refuse("origin");
-            return Err(manner.denied(403, ErrorCode::Forbidden, crate::io::handshake::FOREIGN_COOKIE));
+            return Err(manner.denied(403, ErrorCode::Forbidden, FOREIGN_COOKIE));
         }
         let mut held = Held::default();
         let now = edge.clock.now().at;
