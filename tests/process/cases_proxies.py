@@ -182,6 +182,18 @@ def check(members, each, messages):
     assert len(said) == 3 * each and len(set(map(str, said.values()))) == 1, said
 
 
+async def two_talk(door):
+    """Native clients at this door."""
+    alice, bob = [await Client.open(door, fresh("native")) for _ in range(2)]
+    room = fresh("chat:native")
+    await alice.join(room)
+    await bob.join(room)
+    await bob.publish(room, "said", {"text": "größe"})
+    assert (await alice.push("said", room))["data"] == {"text": "größe"}
+    await alice.close()
+    await bob.close()
+
+
 @case(both_ios=True, own=True)
 async def socket_io_comes_through_proxies_by_every_transport(start):
     async for name, gateway in each(start):
@@ -204,14 +216,7 @@ async def large_binary_comes_through_proxies_by_every_transport(start):
 async def native_clients_come_through_proxies(start):
     async for name, gateway in each(start):
         async with Proxy.before(gateway, name) as proxy:
-            alice, bob = [await Client.open(proxy, fresh("native")) for _ in range(2)]
-            room = fresh("chat:native")
-            await alice.join(room)
-            await bob.join(room)
-            await bob.publish(room, "said", {"text": "größe"})
-            assert (await alice.push("said", room))["data"] == {"text": "größe"}
-            await alice.close()
-            await bob.close()
+            await two_talk(proxy)
 
 
 @case(own=True)
@@ -365,15 +370,7 @@ async def tls_passes_through_proxies_to_ringroom(start):
     async with secured(start, RINGROOM_NETWORK__DENY="127.9.0.1", **NAMED) as door:
         for name in OF_BYTES:
             async with Proxy.before(door, name) as proxy:
-                through = Secured(proxy, door.authority)
-                alice, bob = [await Client.open(through, fresh("secured")) for _ in range(2)]
-                room = fresh("chat:secured")
-                await alice.join(room)
-                await bob.join(room)
-                await bob.publish(room, "said", {"text": "größe"})
-                assert (await alice.push("said", room))["data"] == {"text": "größe"}
-                await alice.close()
-                await bob.close()
+                await two_talk(Secured(proxy, door.authority))
                 async with counted(door, "refused.network"):
                     reader, writer = await asyncio.open_connection(proxy.host, proxy.port, local_addr=("127.9.0.1", 0))
                     try:

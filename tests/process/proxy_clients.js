@@ -15,12 +15,20 @@ const WAYS = {
   websocket: { transports: ['websocket'] },
 };
 
+// What the library knows of an end: of a poll that failed its status, its answer and what became of its socket.
+function why(details) {
+  if (!details) return '';
+  const { message = '', description = '', context } = details;
+  const answer = context ? `${context.status} ${context.statusText} ${context.responseText}`.slice(0, 500) : '';
+  return ` (${[message, description, answer].filter((part) => part !== '').join('; ')})`;
+}
+
 class Member {
   constructor({ way, token }) {
     Object.assign(this, { way, heard: [], ended: null });
     this.socket = io(url, { ...WAYS[way], auth: { token }, forceNew: true, reconnection: false });
-    this.socket.on('disconnect', (reason) => { this.ended = reason; });
-    this.socket.on('connect_error', (error) => { this.ended = `refused: ${error.message}`; });
+    this.socket.on('disconnect', (reason, details) => { this.ended = `${reason}${why(details)}`; });
+    this.socket.on('connect_error', (error) => { this.ended = `refused: ${error.message}${why(error)}`; });
     this.socket.on('said', (data, meta) => this.heard.push([meta.seq, meta.from, data.number, data.bytes ? data.bytes.length : 0]));
   }
 

@@ -12,7 +12,7 @@ import socket
 import urllib.parse
 
 from engine_client import Answer, Http
-from support import PATIENCE_S, Client, fresh, token, until
+from support import PATIENCE_S, Client, Hearer, fresh, token, until
 
 PATH = "/sse"
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
@@ -134,7 +134,7 @@ class Refused(Exception):
         self.answer = answer
 
 
-class Stream:
+class Stream(Hearer):
     """One stream. Events are sorted as they come: `connected`, replies by room, the rest as pushes."""
 
     def __init__(self):
@@ -298,23 +298,6 @@ class Stream:
                 await asyncio.wait_for(changed.wait(), end - loop.time())
             except asyncio.TimeoutError:
                 raise AssertionError(f"{self.user} waited in vain for {what}; {self.events[-5:]}") from None
-
-    async def push(self, event, room=None, where=None):
-        """Takes the first push of this event (and room) that is there or comes."""
-
-        def look():
-            for at, push in enumerate(self.pushes):
-                if push["event"] == event and room in (None, push.get("room")) and (not where or where(push)):
-                    return self.pushes.pop(at)
-            return None
-
-        return await self._wait(look, f"the push {event} {room or ''}")
-
-    async def several(self, event, number, room=None):
-        return [await self.push(event, room) for _ in range(number)]
-
-    def waiting(self, event):
-        return [push for push in self.pushes if push["event"] == event]
 
     async def reply(self, room):
         return await self._wait(lambda: self.replies.get(room), f"the reply of {room}")

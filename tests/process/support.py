@@ -207,7 +207,28 @@ async def counted(gateway, what, times=1):
     await until(grown, f"{what} to grow by {times} from {before}")
 
 
-class Client:
+class Hearer:
+    """Whoever is told something: `pushes` came and were not taken yet, `_wait` waits until there is something."""
+
+    async def push(self, event, room=None, where=None):
+        """Takes the first push of this event (and room) that is there or comes."""
+
+        def look():
+            for at, push in enumerate(self.pushes):
+                if push["event"] == event and room in (None, push.get("room")) and (not where or where(push)):
+                    return self.pushes.pop(at)
+            return None
+
+        return await self._wait(look, f"the push {event} {room or ''}")
+
+    async def several(self, event, number, room=None):
+        return [await self.push(event, room) for _ in range(number)]
+
+    def waiting(self, event):
+        return [push for push in self.pushes if push["event"] == event]
+
+
+class Client(Hearer):
     """A native client on Python's `websockets`."""
 
     protocols = ["ringroom.v1.json"]
@@ -315,23 +336,6 @@ class Client:
         assert reply["ok"] is False, (event, data, reply)
         assert set(reply["error"]) >= {"code", "message"} and reply["error"]["message"], reply
         return reply["error"]
-
-    async def push(self, event, room=None, where=None):
-        """Takes the first push of this event (and room) that is there or comes."""
-
-        def look():
-            for at, push in enumerate(self.pushes):
-                if push["event"] == event and room in (None, push.get("room")) and (not where or where(push)):
-                    return self.pushes.pop(at)
-            return None
-
-        return await self._wait(look, f"the push {event} {room or ''}")
-
-    async def several(self, event, number, room=None):
-        return [await self.push(event, room) for _ in range(number)]
-
-    def waiting(self, event):
-        return [push for push in self.pushes if push["event"] == event]
 
     async def settled(self):
         """After this, whatever the gateway had for us before is here: replies keep the order."""
