@@ -170,7 +170,7 @@ impl TlsKeeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::tls::tests::Authority;
+    use crate::io::tls::sample::Authority;
     use std::os::unix::fs::symlink;
 
     struct Folder(PathBuf);

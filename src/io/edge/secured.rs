@@ -11,8 +11,8 @@ use crate::io::ring::Ring;
 use crate::io::runtime::Driver;
 use crate::io::stream::Stream;
 use crate::io::tls::Served;
+use crate::io::tls::sample::{Authority, Client, served};
 use crate::io::tls::settings::{Pair, Settings, Tickets};
-use crate::io::tls::tests::{Authority, Client, served};
 use crate::io::tuning::Tuning;
 use crate::kernel::ids::ConnId;
 use crate::shard::Input;
@@ -129,6 +129,16 @@ fn open(edge: &Edge, egress: &mut Either, user: &str) -> Guest {
     guest
 }
 
+/// A member of a room, and somebody at another socket who speaks there.
+fn joined(edge: &Edge, egress: &mut Either) -> (Guest, ConnId, UnixStream) {
+    let mut guest = open(edge, egress, "alice");
+    guest.say(frame(r#"{"id":7,"event":"room:join","data":{"room":"chat:1"}}"#));
+    until(edge, egress, &mut guest, |guest| guest.heard().contains(r#"{"id":7,"ok":true"#));
+    let (publisher, peer) = super::sample::open(edge, "bob");
+    super::sample::join(edge, publisher, "chat:1");
+    (guest, publisher, peer)
+}
+
 #[test]
 fn a_client_comes_is_heard_and_parts() {
     with_each(|egress| {
@@ -162,11 +172,7 @@ fn who_does_not_read_gets_all_later_and_in_order_and_its_goodbye_last() {
     const PUBLISHES: usize = 2_000;
     with_each(|egress| {
         let edge = edge(Driver::Epoll);
-        let mut guest = open(&edge, egress, "alice");
-        guest.say(frame(r#"{"id":7,"event":"room:join","data":{"room":"chat:1"}}"#));
-        until(&edge, egress, &mut guest, |guest| guest.heard().contains(r#"{"id":7,"ok":true"#));
-        let (publisher, _peer) = super::sample::open(&edge, "bob");
-        super::sample::join(&edge, publisher, "chat:1");
+        let (mut guest, publisher, _peer) = joined(&edge, egress);
         for nth in 0..PUBLISHES {
             publish(&edge, publisher, "chat:1");
             if nth % 3 == 0 {
@@ -196,11 +202,7 @@ fn who_does_not_read_gets_all_later_and_in_order_and_its_goodbye_last() {
 fn the_core_is_told_when_a_socket_is_full_and_when_it_takes_bytes_again() {
     with_each(|egress| {
         let edge = edge(Driver::Epoll);
-        let mut guest = open(&edge, egress, "alice");
-        guest.say(frame(r#"{"id":7,"event":"room:join","data":{"room":"chat:1"}}"#));
-        until(&edge, egress, &mut guest, |guest| guest.heard().contains(r#"{"id":7,"ok":true"#));
-        let (publisher, _peer) = super::sample::open(&edge, "bob");
-        super::sample::join(&edge, publisher, "chat:1");
+        let (mut guest, publisher, _peer) = joined(&edge, egress);
         while edge.report().core.blocked == 0 {
             publish(&edge, publisher, "chat:1");
             turn(&edge, egress);

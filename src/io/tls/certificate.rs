@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::tls::tests::Authority;
+    use crate::io::tls::sample::Authority;
     use proptest::prelude::*;
 
     fn seconds(time: SystemTime) -> u64 {

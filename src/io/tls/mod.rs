@@ -3,10 +3,12 @@
 //! Invariant: nothing here touches a socket; `stream` brings the bytes and takes them away.
 
 pub mod certificate;
+#[cfg(test)]
+pub mod sample;
 pub mod session;
 pub mod settings;
 #[cfg(test)]
-pub mod tests;
+mod tests;
 
 pub use session::{News, Session};
 pub use settings::Served;

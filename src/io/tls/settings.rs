@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What an operator gives.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// At least one. The first is for everybody who names no host, or one that no other is for.
     pub certificates: Vec<Pair>,
@@ -23,8 +23,8 @@ pub struct Settings {
     pub clients: Clients,
 }
 
-/// A certificate and its key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A certificate and its key, which nothing shows.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Pair {
     /// How it is called where something is said of it.
     pub name: Box<str>,
