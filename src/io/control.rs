@@ -72,6 +72,8 @@ pub struct Emitting {
 
 /// What a stream of server-sent events is to begin with.
 pub struct Wanted {
+    /// Random: who knows it may speak for the stream, if it is of the same user.
+    pub secret: [u8; 12],
     /// It came without a token.
     pub is_anonymous: bool,
     pub rooms: Vec<Box<str>>,

@@ -8,12 +8,12 @@ use crate::admission::names::User;
 use crate::admission::origins::Allowed;
 use crate::base::table::Key;
 use crate::io::control::{Control, Emitting, Wanted};
-use crate::io::edge::Edge;
+use crate::io::edge::{Edge, secret};
 use crate::io::engine;
 use crate::io::engine::answers::Manner;
 use crate::io::engine::regulars::{self, Answer, Emit, Parked, Stage};
-use crate::io::engine::requests::{Asked, What, has_body, names};
-use crate::io::handshake::{self, Admit, Arrival, Verdict};
+use crate::io::engine::requests::{Asked, What, has_body, is_of_unclear_host, names};
+use crate::io::handshake::{self, Admit, Arrival, FULL, Verdict};
 use crate::io::routes::{self, Denied, FOREIGN_COOKIE, Page, TOO_MANY, TOO_OFTEN, Visit, page_of};
 use crate::kernel::ids::ConnId;
 use crate::shard::Input;
@@ -83,7 +83,11 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
     let header = head.values(LAST_EVENT_HEADER).next().map(|value| String::from_utf8_lossy(value.trim_ascii()));
     let query = || head.query_value(LAST_EVENT_QUERY);
     let last = header.or_else(query).filter(|last| !last.is_empty());
+    let Some(secret) = secret() else {
+        return refuse("full", 503, ErrorCode::Unavailable, FULL);
+    };
     let wanted = Wanted {
+        secret,
         is_anonymous: token.is_none(),
         rooms: rooms.into_iter().map(Box::from).collect(),
         last_event: last.map(|last| last.into_owned().into()),
@@ -185,12 +189,6 @@ fn page<'a>(edge: &Edge, visit: &Visit<'_>, head: &Head<'a>) -> Result<(Manner, 
 /// Whether the next request might be found in this one, or a proxy has mistaken it.
 fn is_doubtful(head: &Head<'_>) -> bool {
     has_body(head) || is_of_unclear_host(head)
-}
-
-/// `RFC 9112` section 3.2.
-fn is_of_unclear_host(head: &Head<'_>) -> bool {
-    let hosts = head.headers_named("host").count();
-    hosts > 1 || hosts == 0 && head.minor_version > 0
 }
 
 fn deny(edge: &Edge, manner: &Manner, denied: Denied) -> Vec<u8> {

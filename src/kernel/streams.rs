@@ -4,7 +4,7 @@
 //! misses nothing and gets nothing twice; a request is answered once, by its reply or by the stream's end.
 
 use crate::base::hash;
-use crate::base::limits::{EMITS_MAX, FULL_RETRY};
+use crate::base::limits::{EMITS_HELD_BYTES_MAX, EMITS_MAX, FULL_RETRY};
 use crate::base::pages::Pages;
 use crate::kernel::Kernel;
 use crate::kernel::budget::Account;
@@ -92,6 +92,8 @@ impl Stream {
 pub struct Streams {
     streams: Pages<Option<Box<Stream>>>,
     line: String,
+    /// Of all requests that are held.
+    held_bytes: usize,
     /// Whose held requests may go on.
     pub due: Vec<ConnId>,
 }
@@ -161,14 +163,14 @@ impl Kernel {
     ) -> Option<&'a [u8]> {
         let is_paused = self.conns.row(conn).is_some_and(|row| row.flags.has(Flags::PAUSED));
         let is_open = self.conns.is_open(conn);
+        let held_bytes = self.streams.held_bytes;
         let Some(stream) = self.streams.get_mut(conn).filter(|_| is_open) else {
             refuse(poll, &sse::unknown(), effects);
             return None;
         };
-        let held: usize = stream.held.iter().map(|(_, message)| message.len()).sum();
         let waits = is_paused || !stream.held.is_empty();
-        if stream.emits.len() >= EMITS_MAX || waits && held + message.len() > 2 * self.limits.message_bytes {
-            let message = "too many requests of this connection wait; send on when they are answered";
+        if stream.emits.len() >= EMITS_MAX || waits && held_bytes + message.len() > EMITS_HELD_BYTES_MAX {
+            let message = "too many requests wait; send on when those of this connection are answered";
             let retry_after_ms = Some(FULL_RETRY.as_millis() as u64);
             let error = WireError { retry_after_ms, ..WireError::new(ErrorCode::RateLimited, message) };
             self.counters.error(&error);
@@ -179,6 +181,7 @@ impl Kernel {
         self.counters.emits += 1;
         if waits {
             stream.held.push_back((poll, message.into()));
+            self.streams.held_bytes += message.len();
             return None;
         }
         Some(message)
@@ -187,7 +190,9 @@ impl Kernel {
     /// The next request that was held, once the connection is no longer paused.
     pub fn next_held(&mut self, conn: ConnId) -> Option<(PollId, Box<[u8]>)> {
         let is_going = self.conns.row(conn).is_some_and(|row| row.is_open() && !row.flags.has(Flags::PAUSED));
-        self.streams.get_mut(conn).filter(|_| is_going)?.held.pop_front()
+        let held = self.streams.get_mut(conn).filter(|_| is_going)?.held.pop_front()?;
+        self.streams.held_bytes -= held.1.len();
+        Some(held)
     }
 
     /// Answers a request of a stream's client, unless that was done.
@@ -210,13 +215,17 @@ impl Kernel {
     pub fn forget_emit(&mut self, conn: ConnId, poll: PollId) {
         let Some(stream) = self.streams.get_mut(conn) else { return };
         stream.emits.retain(|emit| *emit != poll);
-        stream.held.retain(|(emit, _)| *emit != poll);
+        let nth = stream.held.iter().position(|(emit, _)| *emit == poll);
+        if let Some((_, message)) = nth.and_then(|nth| stream.held.remove(nth)) {
+            self.streams.held_bytes -= message.len();
+        }
     }
 
     /// The stream has ended: nothing that its client asked has a reply any more.
     pub(super) fn end_stream(&mut self, conn: ConnId, effects: &mut Effects) {
         let Some(stream) = self.streams.remove(conn) else { return };
         self.counters.streams_gone += 1;
+        self.streams.held_bytes -= stream.held.iter().map(|(_, message)| message.len()).sum::<usize>();
         stream.emits.into_iter().for_each(|poll| refuse(poll, &sse::unknown(), effects));
     }
 }

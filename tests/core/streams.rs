@@ -2,6 +2,8 @@
 //! what they ask.
 
 use ringroom::admission::identity::Identity;
+use ringroom::admission::revocations::{Revocation, Target};
+use ringroom::base::limits::EMITS_HELD_BYTES_MAX;
 use ringroom::base::time::{Instant, Now};
 use ringroom::features;
 use ringroom::kernel::Limits;
@@ -455,4 +457,51 @@ fn whoever_is_sent_back_is_told_when_to_come() {
     assert!(
         before.rsplit_once("retry: ").is_some_and(|(_, wait)| wait.trim().parse::<u64>().is_ok_and(|ms| ms >= 1_000))
     );
+}
+
+#[test]
+fn whoever_has_no_right_any_more_is_told_so_and_gone() {
+    let mut street = Street::new(1, 256, Limits::default());
+    let [alice, bob] = ["alice", "bob"].map(|user| street.open(0, user, &["chat:1"], ""));
+    street.settle();
+    let target = Target::User { tenant: "default".into(), user: "alice".into() };
+    let unix_s = street.now.unix_ms / 1_000;
+    let order = Revocation { target, issued_upto_unix_s: unix_s, until_unix_s: unix_s + 60 };
+    street.step(0, Input::Revoke { revocations: &[order] });
+    street.settle();
+    let told = street.events(0, alice).pop().unwrap();
+    assert_eq!((&*told.name, &told.data["code"]), ("connection:closed", &4409.into()));
+    street.pass(Duration::from_secs(10));
+    assert!(street.gone.contains(&(0, alice)) && !street.gone.contains(&(0, bob)));
+    let late = street.emit(0, alice, r#"{"event":"room:list"}"#);
+    assert_eq!(body(&street.answers[&late]).0, Some(ErrorCode::NotFound));
+}
+
+#[test]
+fn what_waits_is_bounded_for_all_streams_of_a_shard_together() {
+    let mut street = Street::new(2, 2, Limits::default());
+    let mut streams: Vec<ConnId> = ["alice", "bob", "carol"].map(|user| street.open(0, user, &[], "")).into();
+    street.settle();
+    let large = format!(r#"{{"event":"dance","data":"{}"}}"#, "x".repeat(1_000_000));
+    for round in 0..3 {
+        // The lanes are full with the rooms of the first: all of them wait.
+        for conn in &streams {
+            for n in 0..8 {
+                street.emit(0, *conn, &format!(r#"{{"event":"room:join","data":{{"room":"chat:{round}-{n}"}}}}"#));
+            }
+        }
+        let asked: Vec<PollId> =
+            (0..10).flat_map(|_| streams.clone()).map(|conn| street.emit(0, conn, &large)).collect();
+        let (refused, held): (Vec<&PollId>, Vec<&PollId>) =
+            asked.iter().partition(|poll| street.answers.contains_key(poll));
+        assert_eq!(held.len(), EMITS_HELD_BYTES_MAX / large.len(), "round {round}");
+        assert!(refused.iter().all(|poll| body(&street.answers[poll]).0 == Some(ErrorCode::RateLimited)));
+        // What is let go of is counted no longer: answered, not waited for, or of a stream that has ended.
+        street.step(0, Input::EmitGone { conn: streams[0], poll: asked[0] });
+        if round == 1 {
+            street.cut(0, streams.pop().expect("one of three"));
+        }
+        street.pass(Duration::from_secs(60));
+        assert!(asked[1..].iter().all(|poll| street.answers.contains_key(poll)));
+    }
 }

@@ -16,7 +16,7 @@ pub mod sample;
 mod secured;
 mod sessions;
 
-pub use sessions::Heard;
+pub use sessions::{Heard, secret};
 
 use crate::admission::policy::Policy;
 use crate::admission::token::Verifier;

@@ -1,7 +1,6 @@
 //! How a socket becomes a connection of the core, and how it ends.
 //! Invariant: the core, the rows and the readiness know a connection together or not at all.
 
-use super::sessions::random;
 use super::{Edge, State};
 use crate::admission::identity::Identity;
 use crate::admission::token::TokenRefused;
@@ -50,11 +49,6 @@ impl Edge {
     pub fn open(&self, socket: Stream, is_watched: bool, welcome: Welcome) -> Result<ConnId, Stream> {
         self.within(|state, now| {
             let Welcome { answer, rest, identity, dialect, client, counted, held, stream } = welcome;
-            let secret = match stream.is_some() {
-                true => random(),
-                false => Some([0; 12]),
-            };
-            let Some(secret) = secret else { return Err(socket) };
             let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
             self.audit.connected(now, conn, &identity, client);
             if stream.is_some() {
@@ -65,15 +59,17 @@ impl Edge {
             let greeting = answer.into();
             let input = match stream.map(|wanted| *wanted) {
                 None => Input::Open(Box::new(Opening { conn, identity, dialect, greeting })),
-                Some(Wanted { is_anonymous, rooms, last_event }) => Input::OpenStream(Box::new(StreamOpening {
-                    conn,
-                    identity,
-                    is_anonymous,
-                    secret,
-                    rooms,
-                    last_event,
-                    greeting,
-                })),
+                Some(Wanted { secret, is_anonymous, rooms, last_event }) => {
+                    Input::OpenStream(Box::new(StreamOpening {
+                        conn,
+                        identity,
+                        is_anonymous,
+                        secret,
+                        rooms,
+                        last_event,
+                        greeting,
+                    }))
+                }
             };
             state.timing.step(&mut state.shard, now, input, &mut state.effects);
             Ok(conn)

@@ -127,7 +127,7 @@ impl Edge {
     pub fn open_polled(&self, candidate: Candidate) -> Option<ConnId> {
         self.within(|state, now| {
             let Candidate { mount, identity, refused, client, held } = candidate;
-            let secret = random()?;
+            let secret = secret()?;
             let conn = state.shard.reserve()?;
             let session = Session { client, is_polled: true, post: None, told: None };
             state.sessions.0.insert(conn, session);
@@ -160,7 +160,7 @@ impl Edge {
     ) -> Result<(), Stream> {
         self.within(|state, now| {
             let WebSocket { mut answer, dialect, of } = websocket;
-            let Some(secret) = random() else { return Err(socket) };
+            let Some(secret) = secret() else { return Err(socket) };
             let Some(conn) = self.reserve(state, now, &socket, is_watched) else { return Err(socket) };
             let (transport, identity, refused, held) = match of {
                 Of::Session(Candidate { identity, refused, client, held, .. }) => {
@@ -453,7 +453,7 @@ fn two_at_a_time(conn: ConnId) -> Input<'static> {
 }
 
 /// What nobody can guess; `None`: the system has none.
-pub(super) fn random() -> Option<[u8; 12]> {
+pub fn secret() -> Option<[u8; 12]> {
     let mut random = [0; 12];
     aws_lc_rs::rand::fill(&mut random).ok()?;
     Some(random)

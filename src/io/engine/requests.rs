@@ -112,7 +112,7 @@ pub fn judge(
         edge.refuse(refusal.reason());
         // Where a body may follow, the next request might be found in it, or in what follows an upgrade that fails; and
         // of two hosts one is a proxy's mistake.
-        let is_clear = !has_body(head) && head.header("upgrade").is_none() && head.headers_named("host").count() == 1;
+        let is_clear = !has_body(head) && head.header("upgrade").is_none() && !is_of_unclear_host(head);
         match manner.keeps && is_clear {
             true => What::Answered(manner.refused_for_now(refusal)),
             false => What::Refused(manner.refused(refusal)),
@@ -124,6 +124,12 @@ pub fn judge(
 
 pub fn has_body(head: &Head<'_>) -> bool {
     head.header("transfer-encoding").is_some() || head.headers_named("content-length").any(|length| length != "0")
+}
+
+/// Whether nobody can say which host is asked (`RFC 9112` section 3.2).
+pub fn is_of_unclear_host(head: &Head<'_>) -> bool {
+    let hosts = head.headers_named("host").count();
+    hosts > 1 || hosts == 0 && head.minor_version > 0
 }
 
 /// Whether the query has this name, with a value that can be read or without.
@@ -146,7 +152,7 @@ struct Request<'a> {
 impl Request<'_> {
     fn what(&self) -> Result<What, Refusal> {
         let Request { head, edge, .. } = *self;
-        if head.headers_named("host").count() > 1 || has_body(head) && head.method != "POST" {
+        if is_of_unclear_host(head) || has_body(head) && head.method != "POST" {
             return Err(Refusal::Request);
         }
         if head.method == "OPTIONS" {

@@ -47,11 +47,11 @@ fn path(sid: &str) -> String {
 }
 
 fn get(sid: &str) -> String {
-    format!("GET {} HTTP/1.1\r\n\r\n", path(sid))
+    format!("GET {} HTTP/1.1\r\nHost: h\r\n\r\n", path(sid))
 }
 
 fn post(sid: &str, body: &str) -> String {
-    format!("POST {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", path(sid), body.len())
+    format!("POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", path(sid), body.len())
 }
 
 fn session(edge: &Edge) -> (String, UnixStream) {
@@ -210,7 +210,7 @@ fn a_request_for_another_shard_goes_there_whole_or_is_told_that_there_is_too_muc
     let doors = std::sync::Arc::new([edge.doors[0].clone(), other]);
     std::rc::Rc::get_mut(&mut edge).expect("nobody else has it").doors = doors;
     let sid = crate::wire::engine::Sid { shard: 1, slot: 0, generation: 0, secret: [0; 12] }.text();
-    let request = post(&sid, "4whole").replace("\r\n\r\n", "\r\nOrigin: http://h\r\nHost: h\r\n\r\n");
+    let request = post(&sid, "4whole").replace("\r\n\r\n", "\r\nOrigin: http://h\r\n\r\n");
     let both = request.clone() + &get(&sid);
     let mut first = come(&edge);
     say(&edge, &first, &both);
@@ -247,5 +247,21 @@ fn sessions_are_no_way_around_the_attempts_of_an_address() {
         say(&edge, &peer, get(""));
         let answer = heard(&mut peer);
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{expected}: {answer}");
+    }
+}
+
+#[test]
+fn whoever_names_no_host_or_two_is_refused() {
+    let edge = edge(Driver::Epoll);
+    for (request, status) in [
+        (get(""), 200),
+        (get("").replace("Host: h\r\n", "Host: h\r\nHost: h\r\n"), 400),
+        (get("").replace("Host: h\r\n", ""), 400),
+        (get("").replace("1.1\r\nHost: h\r\n", "1.0\r\n"), 200),
+    ] {
+        let mut peer = come(&edge);
+        say(&edge, &peer, request.clone());
+        let answer = heard(&mut peer);
+        assert!(answer.split(' ').nth(1) == Some(&status.to_string()), "{request}: {answer}");
     }
 }
