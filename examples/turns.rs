@@ -1,9 +1,10 @@
 //! Whole turns of one shard without sockets: four publishes into a room, then what the flusher
 //! would do for each member. `benches/instructions` counts what a delivery costs with it.
 //!
-//!     cargo run --release --example turns -- MEMBERS TURNS [RULES]
+//!     cargo run --release --example turns -- MEMBERS TURNS [RULES|streams]
 //!
-//! RULES: rules of the policy, of which the last is the room's.
+//! RULES: rules of the policy, of which the last is the room's. `streams`: all but one member are streams of
+//! server-sent events, and that one says everything.
 
 use ringroom::admission::identity::Identity;
 use ringroom::admission::pattern::RulePattern;
@@ -15,8 +16,8 @@ use ringroom::base::time::{Instant, Now};
 use ringroom::features;
 use ringroom::kernel::Limits;
 use ringroom::kernel::effects::Effects;
-use ringroom::kernel::ids::ShardId;
-use ringroom::shard::{Input, Opening, Shard, ShardConfig};
+use ringroom::kernel::ids::{ConnId, ShardId};
+use ringroom::shard::{Input, Opening, Shard, ShardConfig, StreamOpening};
 use ringroom::wire::dialect::NATIVE_JSON;
 use std::hint::black_box;
 use std::mem::take;
@@ -32,7 +33,7 @@ const JOINED: usize = 4;
 fn main() {
     let number = |nth| std::env::args().nth(nth).and_then(|text| text.parse::<usize>().ok());
     let (Some(members), Some(turns)) = (number(1), number(2)) else {
-        eprintln!("usage: turns MEMBERS TURNS [RULES]");
+        eprintln!("usage: turns MEMBERS TURNS [RULES|streams]");
         std::process::exit(2);
     };
     // As in production each request is paid for; the buckets are so large that all of them are.
@@ -44,18 +45,20 @@ fn main() {
     if let Some(rules) = number(3) {
         shard.step(NOW, Input::Policy(Arc::new(policy_of(rules))), &mut effects);
     }
+    let are_streams = std::env::args().nth(3).is_some_and(|what| what == "streams");
     let mut conns = Vec::new();
     for user in 0..members {
         let conn = shard.reserve().expect("a shard holds a million");
         let identity = Identity::of("default", &format!("user{user}"));
-        shard.step(
-            NOW,
-            Input::Open(Box::new(Opening { conn, identity, dialect: NATIVE_JSON, greeting: Box::default() })),
-            &mut effects,
-        );
-        let join = br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"#;
-        shard.step(NOW, Input::Text { conn, message: join }, &mut effects);
-        conns.push(conn);
+        if are_streams && user > 0 {
+            shard.step(NOW, Input::OpenStream(Box::new(stream_of(conn, identity))), &mut effects);
+        } else {
+            let opening = Opening { conn, identity, dialect: NATIVE_JSON, greeting: Box::default() };
+            shard.step(NOW, Input::Open(Box::new(opening)), &mut effects);
+            let join = br#"{"id":1,"event":"room:join","data":{"room":"r0"}}"#;
+            shard.step(NOW, Input::Text { conn, message: join }, &mut effects);
+            conns.push(conn);
+        }
         flush(&mut shard, &mut effects);
     }
     let payload = format!(r#"{{"@":"{}"}}"#, "x".repeat(248));
@@ -63,13 +66,25 @@ fn main() {
     let mut deliveries = 0;
     for turn in 0..turns {
         for nth in 0..JOINED {
-            let conn = conns[(turn * JOINED + nth) % members];
+            let conn = conns[(turn * JOINED + nth) % conns.len()];
             shard.step(NOW, Input::Text { conn, message: publish.as_bytes() }, &mut effects);
         }
         deliveries += JOINED * flush(&mut shard, &mut effects);
     }
     assert_eq!(deliveries, turns * JOINED * members, "everybody got everything");
     println!("{deliveries} deliveries");
+}
+
+fn stream_of(conn: ConnId, identity: Identity) -> StreamOpening {
+    StreamOpening {
+        conn,
+        identity,
+        is_anonymous: false,
+        secret: [0; 12],
+        rooms: [Box::from("r0")].into(),
+        last_event: None,
+        greeting: Box::default(),
+    }
 }
 
 fn policy_of(rules: usize) -> Policy {
