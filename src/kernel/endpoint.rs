@@ -144,7 +144,7 @@ impl<'a> Client<'a> {
 
     /// Sends a message, compressed where the client reads that and it pays. While more than an eighth of
     /// `limits.outbox_bytes` waits for a client, no more is read of it; one for whom an application has
-    /// more than all of it is closed with 4410.
+    /// more than all of it, in more than four messages, is closed with 4410.
     pub fn send(&mut self, message: Message<'_>) {
         let (opcode, payload) = match message {
             Message::Text(text) => (frame::TEXT, text.as_bytes()),

@@ -1,6 +1,6 @@
 //! Outboxes: bytes accepted for a connection and not yet written.
 //! Invariants: `bytes` is the sum of what is queued; it exceeds the bound in force by one message at
-//! most, and only where it was below [`OutboxBounds::resume`] before, so one slow phone
+//! most, and only where there was little before ([`Outbox::has_little`]), so one slow phone
 //! never costs more, nor delays a room; the front frame, once partly written, is never dropped nor
 //! replaced; the places of what spills are charged to the shard's account (see `budget`).
 
@@ -10,13 +10,14 @@ use crate::kernel::entry::{Class, Frame, Shared};
 use crate::kernel::reasons::Dropped;
 use std::sync::Arc;
 
+/// So many messages may always wait, too: a few large ones that come at once close nobody who reads.
 const INLINE: usize = 4;
 
 /// How much may wait for one connection, bytes: an operator's number and its parts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutboxBounds {
-    /// An outbox below `resume` takes one message of any size, so what is held is at most this and one
-    /// message.
+    /// An outbox with little in it takes one message of any size, so what is held is at most this and one
+    /// message, or [`INLINE`] of the largest.
     pub max: usize,
     /// Above this, a connection whose socket takes bytes is behind all the same: no replay alone brings as
     /// much.
@@ -119,10 +120,14 @@ impl Outbox {
         Pushed::Shed(shed)
     }
 
-    /// With little queued there is room for one message of any size: the largest ones must get past
-    /// a reply that waits, and through a replay, which goes on from here.
     fn has_room(&self, frame: &Shared, bounds: &OutboxBounds) -> bool {
-        self.bytes() + frame.len() <= bounds.max || self.bytes() <= bounds.resume
+        self.bytes() + frame.len() <= bounds.max || self.has_little(bounds)
+    }
+
+    /// Then there is room for one message of any size: the largest ones must get past a reply that waits,
+    /// through a replay, which goes on from here, and to whoever is still at the one before.
+    fn has_little(&self, bounds: &OutboxBounds) -> bool {
+        self.bytes() <= bounds.resume || self.inline[INLINE - 1].is_none()
     }
 
     /// Queues `frame` whatever the bound says: the close frame, one a connection.
@@ -353,7 +358,10 @@ mod tests {
             outbox.push(&frame(Class::Transient, 1_000, b't'), false, &BOUNDS),
             Pushed::Dropped(Dropped::TransientFull)
         );
-        assert_eq!(outbox.push(&frame(Class::Logged, BOUNDS.max - 10, b'l'), false, &BOUNDS), Pushed::Shed(262));
+        assert_eq!(outbox.push(&frame(Class::Logged, BOUNDS.max - 13, b'l'), false, &BOUNDS), Pushed::Shed(262));
+        for _ in 1..INLINE {
+            assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false, &BOUNDS), Pushed::Queued);
+        }
         assert_eq!(outbox.bytes(), BOUNDS.max - 10);
         assert_eq!(outbox.push(&frame(Class::Logged, 11, b'l'), false, &BOUNDS), Pushed::Overflow(0));
         assert_eq!(outbox.bytes(), BOUNDS.max - 10);
@@ -362,9 +370,23 @@ mod tests {
     #[test]
     fn an_outbox_with_little_in_it_takes_one_message_of_any_size() {
         let mut outbox = Outbox::default();
-        outbox.push(&frame(Class::Logged, BOUNDS.resume, b'l'), false, &BOUNDS);
-        assert_eq!(outbox.push(&frame(Class::Logged, BOUNDS.max + 100, b'l'), false, &BOUNDS), Pushed::Queued);
+        let largest = frame(Class::Logged, BOUNDS.max + 100, b'l');
+        for _ in 0..8 {
+            outbox.push(&frame(Class::Logged, BOUNDS.resume / 8, b'l'), false, &BOUNDS);
+        }
+        assert_eq!(outbox.push(&largest, false, &BOUNDS), Pushed::Queued);
         assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false, &BOUNDS), Pushed::Overflow(0));
+        // Few are little, too, and what one of them leaves is a place again.
+        let mut outbox = Outbox::default();
+        for _ in 0..INLINE {
+            assert_eq!(outbox.push(&largest, false, &BOUNDS), Pushed::Queued);
+        }
+        assert_eq!(outbox.push(&frame(Class::Logged, 1, b'l'), false, &BOUNDS), Pushed::Overflow(0));
+        outbox.wrote(largest.len() - 1);
+        assert_eq!(outbox.push(&largest, false, &BOUNDS), Pushed::Overflow(0));
+        outbox.wrote(1);
+        assert_eq!(outbox.push(&largest, false, &BOUNDS), Pushed::Queued);
+        assert_eq!(outbox.bytes(), INLINE * largest.len());
     }
 
     #[test]

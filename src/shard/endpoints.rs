@@ -128,7 +128,7 @@ mod tests {
         fn on_message(&mut self, client: &mut Client<'_>, message: Message<'_>) {
             match message {
                 Message::Text("go") => client.close(CloseCode::Policy, "as you wish"),
-                Message::Text(text) if text.starts_with("thrice") => (0..3).for_each(|_| client.send(message)),
+                Message::Text(text) if text.starts_with("often") => (0..5).for_each(|_| client.send(message)),
                 message => client.send(message),
             }
         }
@@ -222,15 +222,17 @@ mod tests {
         world.text(conn, "grüezi 🦀");
         world.text(conn, "");
         world.step(Input::Binary { conn, message: &[0xC0, 0, 0xFF] });
-        world.text(conn, "thrice");
-        let thrice = || (TEXT, b"thrice".to_vec());
+        world.text(conn, "often");
+        let often = || (TEXT, b"often".to_vec());
         let expected = [
             (TEXT, "grüezi 🦀".as_bytes().to_vec()),
             (TEXT, Vec::new()),
             (BINARY, vec![0xC0, 0, 0xFF]),
-            thrice(),
-            thrice(),
-            thrice(),
+            often(),
+            often(),
+            often(),
+            often(),
+            often(),
         ];
         assert_eq!(world.written(conn), expected);
         for _ in 0..8 {
@@ -303,8 +305,8 @@ mod tests {
     fn an_application_that_says_more_than_its_client_takes_loses_the_client() {
         let mut world = World::new(None);
         let conn = world.open();
-        // Three at once, where two have room.
-        let most = format!("thrice{}", "x".repeat(OUTBOX / 2 - 20));
+        // Five at once, where four have room.
+        let most = format!("often{}", "x".repeat(OUTBOX / 4 - 20));
         world.text(conn, &most);
         assert_eq!(world.effects.closing, [conn]);
         assert_eq!(world.closed(conn), Some(4410));

@@ -75,6 +75,28 @@ fn an_outbox_and_a_stall_are_bounded_as_they_are_configured() {
 }
 
 #[test]
+fn a_few_messages_that_come_at_once_close_nobody_however_large_they_are() {
+    let mut house = House::of(WorldShape { window: 1_000, ..WorldShape::default() });
+    let (busy, bob) = (house.enter(0, "busy"), house.enter(1, "bob"));
+    house.join(busy, "a");
+    house.guests[busy].reads = false;
+    let large = json!("x".repeat(1_000_000));
+    for _ in 0..4 {
+        house.publish(bob, "a", large.clone());
+    }
+    house.guests[busy].reads = true;
+    house.settle();
+    assert_eq!((house.pushes(busy, "said").len(), house.closed(busy)), (4, None));
+    house.guests[busy].reads = false;
+    for _ in 0..5 {
+        house.publish(bob, "a", large.clone());
+    }
+    house.guests[busy].reads = true;
+    house.settle();
+    assert_eq!((house.pushes(busy, "said").len(), house.closed(busy)), (1, Some(4410)), "the one that was begun");
+}
+
+#[test]
 fn heartbeats_come_as_a_ping_and_as_a_push_within_the_interval() {
     let mut house = House::new();
     let alice = house.enter(0, "alice");

@@ -248,7 +248,8 @@ sections! {
         rooms_per_shard: u64 =
             number("rooms", 1, limits::ROOMS_PER_SHARD_MAX as u64, limits::ROOMS_PER_SHARD_MAX as u64).live();
         /// What may wait for one connection that reads too slowly, before it is closed with 4410; at most an
-        /// eighth of `memory.budget_bytes`. Transient pushes are dropped from a quarter of it on.
+        /// eighth of `memory.budget_bytes`. Four messages may wait whatever their sizes. Transient pushes are
+        /// dropped from a quarter of it on.
         outbox_bytes: u64 = number(
             "bytes",
             limits::OUTBOX_BYTES_LEAST as u64,

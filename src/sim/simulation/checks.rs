@@ -124,7 +124,9 @@ impl Simulation<'_> {
     }
 
     pub(super) fn check_bounds(&mut self) -> Kept {
-        let bound = OUTBOX_BYTES_MAX + self.world.frame_bytes_max();
+        // One of the largest may go over it, and a few may wait whatever their sizes.
+        let longest = self.world.frame_bytes_max();
+        let bound = (OUTBOX_BYTES_MAX + longest).max(4 * longest);
         for (nth, client) in self.clients.iter().enumerate() {
             let Some(link) = client.link else { continue };
             let queued = self.world.queued(link);
@@ -135,7 +137,6 @@ impl Simulation<'_> {
         }
         // A step adds a page at most, or one message to a connection, and each may be one of the
         // largest. What was given up and has not gone is a close frame for each connection.
-        let longest = self.world.frame_bytes_max();
         let page = PAGE_BYTES_MAX.min(longest * PAGE_ENTRIES_MAX) + longest + PAGE_ENTRIES_MAX * 100;
         let bound = self.shape.world.memory_bytes + page + self.world.links_now() * 1_000;
         for shard in self.world.shards() {
