@@ -60,8 +60,13 @@ fn positions_are_read(id: &str, list: u64, rooms: usize) {
     let written = |part: &str| part.chars().all(|char| char.is_ascii_graphic());
     let ours: Vec<Option<&str>> =
         id.split('.').map(|part| Some(part).filter(|part| !part.is_empty() && written(part))).collect();
-    let mut line = String::new();
-    sse::id(&mut line, list, ours.iter().copied());
+    let mut line = Vec::new();
+    let put = |place: &str| {
+        let place = place.to_owned();
+        move |out: &mut Vec<u8>| out.extend_from_slice(place.as_bytes())
+    };
+    sse::id(&mut line, list, ours.iter().map(|place| place.map(put)));
+    let line = String::from_utf8(line).expect("ASCII");
     let value = line.strip_prefix("id: ").and_then(|line| line.strip_suffix('\n')).expect("one field");
     assert!(!value.contains(['\n', '\r', '\0']));
     assert_eq!(sse::positions(value, list, ours.len()), Some(ours.clone()));

@@ -106,6 +106,15 @@ pub struct Pos {
     pub seq: Seq,
 }
 
+impl Pos {
+    /// Appends what `Display` writes, without the formatting machinery: streams are told with each message.
+    pub fn put(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.epoch.text());
+        out.push(b'-');
+        out.extend_from_slice(itoa::Buffer::new().format(self.seq.0).as_bytes());
+    }
+}
+
 impl fmt::Display for Pos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.seq.0)
@@ -144,6 +153,9 @@ mod tests {
         fn cursors_are_read_back_as_written(epoch: u64, seq: u64, mid: u128) {
             let pos = Pos { epoch: Epoch(epoch), seq: Seq(seq) };
             prop_assert_eq!(Cursor::parse(&pos.to_string()), Some(Cursor::Pos(pos)));
+            let mut put = Vec::new();
+            pos.put(&mut put);
+            prop_assert_eq!(String::from_utf8(put), Ok(pos.to_string()));
             prop_assert_eq!(Cursor::parse(&Mid(mid).to_string()), Some(Cursor::Mid(Mid(mid))));
         }
 

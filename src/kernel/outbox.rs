@@ -103,25 +103,26 @@ impl Outbox {
                 }
             }
         }
-        if !self.has_room(frame, bounds) {
-            return self.push_after_shedding(frame, bounds);
+        if self.bytes() + frame.len() > bounds.max {
+            return self.push_beyond(frame, bounds);
         }
         self.append(frame.clone());
         Pushed::Queued
     }
 
+    /// Queues what passes the bound, if there is little, or what does no longer after others gave way.
     #[cold]
-    fn push_after_shedding(&mut self, frame: &Shared, bounds: &OutboxBounds) -> Pushed {
+    fn push_beyond(&mut self, frame: &Shared, bounds: &OutboxBounds) -> Pushed {
+        if self.has_little(bounds) {
+            self.append(frame.clone());
+            return Pushed::Queued;
+        }
         let shed = self.shed();
-        if !self.has_room(frame, bounds) {
+        if self.bytes() + frame.len() > bounds.max && !self.has_little(bounds) {
             return Pushed::Overflow(shed);
         }
         self.append(frame.clone());
         Pushed::Shed(shed)
-    }
-
-    fn has_room(&self, frame: &Shared, bounds: &OutboxBounds) -> bool {
-        self.bytes() + frame.len() <= bounds.max || self.has_little(bounds)
     }
 
     /// Then there is room for one message of any size: the largest ones must get past a reply that waits,

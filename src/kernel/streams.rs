@@ -91,7 +91,7 @@ impl Stream {
 #[derive(Default)]
 pub struct Streams {
     streams: Pages<Option<Box<Stream>>>,
-    line: String,
+    line: Vec<u8>,
     /// Of all requests that are held.
     held_bytes: usize,
     /// Whose held requests may go on.
@@ -139,8 +139,10 @@ impl Streams {
     pub fn id(&mut self, conn: ConnId, account: &Rc<Account>) -> Option<Shared> {
         let stream = self.streams.get(conn.0.slot as usize)?.as_deref()?;
         self.line.clear();
-        sse::id(&mut self.line, stream.list, stream.followed.iter().map(|followed| followed.pos));
-        Some(Frame::logged(account, self.line.as_bytes()))
+        let positions =
+            stream.followed.iter().map(|followed| followed.pos.map(|pos| move |out: &mut Vec<u8>| pos.put(out)));
+        sse::id(&mut self.line, stream.list, positions);
+        Some(Frame::logged(account, &self.line))
     }
 
     /// A client is in the room `name`, from `pos` on.

@@ -8,7 +8,6 @@ use super::engine::Sid;
 use super::frame;
 use super::json;
 use crate::base::base32;
-use std::fmt::Write;
 use std::time::Duration;
 
 /// The reply to a join of the query. Nobody can publish an event of this name, nor of the next.
@@ -72,18 +71,17 @@ const LIST_CHARS: usize = 7;
 const LIST_BITS: u32 = 5 * LIST_CHARS as u32;
 
 /// Appends the line that says how far a client is in each of its rooms; its event comes behind it. `list`: a hash
-/// of the rooms' names; `positions`: of each room in their order, `None` where it is not known.
-pub fn id(out: &mut String, list: u64, positions: impl Iterator<Item = Option<impl std::fmt::Display>>) {
-    out.push_str("id: ");
-    let text: [u8; LIST_CHARS] = base32::encode(u128::from(list & ((1 << LIST_BITS) - 1)));
-    out.push_str(std::str::from_utf8(&text).expect("base32 is ASCII"));
+/// of the rooms' names; `positions`: what appends that of each room, in their order, `None` where it is not known.
+pub fn id(out: &mut Vec<u8>, list: u64, positions: impl Iterator<Item = Option<impl FnOnce(&mut Vec<u8>)>>) {
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(&base32::encode::<LIST_CHARS>(u128::from(list & ((1 << LIST_BITS) - 1))));
     for position in positions {
-        out.push('.');
-        if let Some(position) = position {
-            write!(out, "{position}").expect("a string takes everything");
+        out.push(b'.');
+        if let Some(put) = position {
+            put(out);
         }
     }
-    out.push('\n');
+    out.push(b'\n');
 }
 
 /// The positions of an id, as texts, if it is one of `rooms` rooms that this list names.
@@ -236,8 +234,10 @@ mod tests {
         fn an_id_is_read_back_by_those_who_have_the_same_rooms(
             list: u64, other: u64, places in proptest::collection::vec(proptest::option::of("[0-9a-z]{13}-[0-9]{1,20}"), 0..40),
         ) {
-            let mut line = String::new();
-            id(&mut line, list, places.iter().map(Option::as_ref));
+            let mut line = Vec::new();
+            let put = |place: &String| { let place = place.clone(); |out: &mut Vec<u8>| out.extend(place.into_bytes()) };
+            id(&mut line, list, places.iter().map(|place| place.as_ref().map(put)));
+            let line = String::from_utf8(line).unwrap();
             let text = line.strip_prefix("id: ").and_then(|line| line.strip_suffix('\n')).unwrap();
             prop_assert!(!text.contains(['\n', '\r', '\0']));
             let read = positions(text, list, places.len());

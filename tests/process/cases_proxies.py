@@ -168,7 +168,7 @@ class Members:
 
 def check(members, each, messages):
     """All are there, each by the transport it wanted, and heard the same in the same order, nothing twice."""
-    assert [member["ended"] for member in members] == [None] * 3 * each, [(m["way"], m["ended"]) for m in members]
+    assert [member["ended"] for member in members] == [None] * 3 * each, [(m["way"], m["ended"], m["why"]) for m in members]
     transports = [(member["way"], member["transport"]) for member in members]
     wanted = {"polling": "polling", "upgrade": "websocket", "websocket": "websocket"}
     assert all(wanted[way] == transport for way, transport in transports), transports

@@ -17,18 +17,16 @@ const WAYS = {
 
 // What the library knows of an end: of a poll that failed its status, its answer and what became of its socket.
 function why(details) {
-  if (!details) return '';
-  const { message = '', description = '', context } = details;
-  const answer = context ? `${context.status} ${context.statusText} ${context.responseText}`.slice(0, 500) : '';
-  return ` (${[message, description, answer].filter((part) => part !== '').join('; ')})`;
+  const { message, description, context = {} } = details || {};
+  return { message, description: String(description), status: context.status, answer: context.responseText };
 }
 
 class Member {
   constructor({ way, token }) {
-    Object.assign(this, { way, heard: [], ended: null });
+    Object.assign(this, { way, heard: [], ended: null, why: null });
     this.socket = io(url, { ...WAYS[way], auth: { token }, forceNew: true, reconnection: false });
-    this.socket.on('disconnect', (reason, details) => { this.ended = `${reason}${why(details)}`; });
-    this.socket.on('connect_error', (error) => { this.ended = `refused: ${error.message}${why(error)}`; });
+    this.socket.on('disconnect', (reason, details) => { this.ended = reason; this.why = why(details); });
+    this.socket.on('connect_error', (error) => { this.ended = `refused: ${error.message}`; this.why = why(error); });
     this.socket.on('said', (data, meta) => this.heard.push([meta.seq, meta.from, data.number, data.bytes ? data.bytes.length : 0]));
   }
 
@@ -61,7 +59,7 @@ async function main() {
     expected += number;
     await until(() => members.every((member) => member.ended || member.heard.length >= expected), `${expected} messages`);
   };
-  const state = () => members.map(({ way, transport, ended, heard }) => ({ way, transport, ended, heard }));
+  const state = () => members.map(({ way, transport, ended, why, heard }) => ({ way, transport, ended, why, heard }));
 
   await until(() => members.every((member) => member.socket.connected || member.ended), 'all to connect');
   if (members.some((member) => member.ended)) return say(state());
