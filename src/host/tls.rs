@@ -40,6 +40,11 @@ pub enum ClientFiles {
 }
 
 impl TlsFiles {
+    /// Whether somebody could be served with what they hold now.
+    pub fn judge(&self) -> Result<(), Refused> {
+        self.read()?.served(&mut Tickets::default()).map(drop)
+    }
+
     fn read(&self) -> Result<Settings, Refused> {
         let certificates = self.pairs.iter().map(|PairFiles { certificate, key }| {
             Ok(Pair {

@@ -71,7 +71,7 @@ fn complaint(silent: &Silent, has_watchdog: bool) -> String {
 
 /// What the manager shows of a gateway that serves.
 async fn connections(gateway: &Gateway) -> String {
-    let reports = collector::answers(gateway).await;
+    let reports = collector::answers(gateway, collector::PATIENCE).await;
     let open: u64 = reports.iter().map(|report| report.edge.clients_now()).sum();
     match gateway.shards() - reports.len() {
         0 => format!("serving {open} connections"),
@@ -88,7 +88,7 @@ pub struct Left {
 
 /// `None`: a shard is silent.
 pub async fn left(gateway: &Gateway) -> Option<Left> {
-    let reports = collector::answers(gateway).await;
+    let reports = collector::answers(gateway, collector::PATIENCE).await;
     let left = Left {
         connections: reports.iter().map(|report| report.edge.clients_now()).sum(),
         handshakes: reports.iter().map(|report| report.edge.handshakes_now).sum(),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long one question waits for answers.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Somebody asks at least this often, so that probes are answered from what is known.
 const PULSE: Duration = Duration::from_secs(1);
 /// So many questions without an answer, each a second at least, are more than a long turn.
@@ -20,6 +20,7 @@ pub struct Collector {
     seen: Mutex<Arc<Seen>>,
     /// Held while a question is under way.
     asking: tokio::sync::Mutex<()>,
+    patience: Duration,
 }
 
 /// All shards, as of the last question.
@@ -88,7 +89,7 @@ impl Voice {
 impl Collector {
     pub fn new(gateway: Arc<Gateway>) -> Collector {
         let seen = Mutex::new(Arc::new(Seen::nothing(gateway.shards())));
-        Collector { gateway, seen, asking: tokio::sync::Mutex::default() }
+        Collector { gateway, seen, asking: tokio::sync::Mutex::default(), patience: PATIENCE }
     }
 
     pub fn gateway(&self) -> &Gateway {
@@ -108,7 +109,7 @@ impl Collector {
         if seen.number != before {
             return seen;
         }
-        let next = Arc::new(seen.after(answers(&self.gateway).await));
+        let next = Arc::new(seen.after(answers(&self.gateway, self.patience).await));
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&next);
         next
     }
@@ -122,8 +123,8 @@ impl Collector {
     }
 }
 
-/// What each shard says of itself; those that are silent are left out.
-pub async fn answers(gateway: &Gateway) -> Vec<Report> {
+/// What each shard says of itself; those that are silent for so long are left out.
+pub async fn answers(gateway: &Gateway, patience: Duration) -> Vec<Report> {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     gateway.report(move |report| drop(sender.send(report)));
     let mut reports = Vec::with_capacity(gateway.shards());
@@ -133,7 +134,7 @@ pub async fn answers(gateway: &Gateway) -> Vec<Report> {
         }
     };
     // Silence shows in the result.
-    let _ = tokio::time::timeout(PATIENCE, collect).await;
+    let _ = tokio::time::timeout(patience, collect).await;
     reports
 }
 
@@ -198,7 +199,9 @@ mod tests {
             keys_wanted: Arc::new(|| {}),
         };
         let gateway = Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));
-        let collector = Collector::new(Arc::new(gateway));
+        let mut collector = Collector::new(Arc::new(gateway));
+        // On a busy machine too each answers.
+        collector.patience = Duration::from_secs(60);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (one, two, three) = tokio::join!(collector.ask(), collector.ask(), collector.ask());

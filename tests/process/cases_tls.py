@@ -767,6 +767,10 @@ async def what_cannot_serve_is_refused_at_the_start_and_says_which_file(start):
                 assert status not in (0, 101) and not out, (words, status, out)
                 assert said in errors and "panicked" not in errors, (words, errors)
                 assert "PRIVATE KEY" not in errors, errors
+                status, out, errors = await command("config", "check", file.path)
+                assert said in errors and "PRIVATE KEY" not in errors, (words, errors)
+                # What is written there is wrong, or only what the files hold here.
+                assert (status, "note: serve would not start here" in errors) in ((78, False), (0, True)), (words, status, errors)
 
 
 @case(own=True)

@@ -18,6 +18,7 @@ pub use origin::Refused;
 pub use settle::{Config, SocketIo};
 pub use sources::{Effective, Reloaded, Sources};
 
+use crate::host::tls::TlsFiles;
 use settle::{Settled, settle};
 use sources::Gathered;
 
@@ -46,14 +47,17 @@ pub fn judge(effective: &Effective, dev: bool) -> Result<Config, Refused> {
     config.filter(|_| problems.is_empty()).ok_or(Refused(problems))
 }
 
-/// Whether a gateway would serve this, on a machine that may lack the secret. Returns notes.
+/// Whether a gateway would serve this, on a machine that may lack the secret and the files of TLS. Returns notes.
 pub fn check(sources: &Sources) -> Result<Vec<String>, Refused> {
-    judged(sources).map(|(_, notes)| notes)
+    let Judged { mut notes, tls, .. } = judged(sources)?;
+    let unserved = tls.and_then(|files| files.judge().err());
+    notes.extend(unserved.map(|refused| format!("serve would not start here: {refused}")));
+    Ok(notes)
 }
 
 /// What a gateway would run with.
 pub fn show(sources: &Sources) -> Result<String, Refused> {
-    judged(sources).map(|(effective, _)| effective.to_string())
+    judged(sources).map(|judged| judged.effective.to_string())
 }
 
 /// What the configuration asks of the system it runs on.
@@ -85,12 +89,19 @@ pub fn asked(sources: &Sources) -> Result<Asked, Refused> {
     }
 }
 
-fn judged(sources: &Sources) -> Result<(Effective, Vec<String>), Refused> {
+struct Judged {
+    effective: Effective,
+    notes: Vec<String>,
+    tls: Option<TlsFiles>,
+}
+
+fn judged(sources: &Sources) -> Result<Judged, Refused> {
     let Gathered { effective, mut problems, mut notes } = sources.gather();
     let settled = settle(&effective, sources.options.dev);
     problems.extend(settled.problems);
     notes.extend(settled.secret_missing.map(|problem| problem.to_string()));
-    if problems.is_empty() { Ok((effective, notes)) } else { Err(Refused(problems)) }
+    let tls = settled.config.and_then(|config| config.tls);
+    if problems.is_empty() { Ok(Judged { effective, notes, tls }) } else { Err(Refused(problems)) }
 }
 
 #[cfg(test)]
@@ -106,7 +117,7 @@ mod tests {
     use crate::admission::rights::Right;
     use crate::base::limits::{CLAIMS_MAX, POLICIES_MAX, SHARDS_MAX};
     use crate::host::Options;
-    use crate::host::tls::{ClientFiles, PairFiles, TlsFiles};
+    use crate::host::tls::{ClientFiles, PairFiles};
     use crate::io::runtime::Choice;
     use crate::io::tls::settings::Oldest;
     use crate::kernel::mounts::EngineSettings;
