@@ -36,6 +36,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -112,6 +113,7 @@ pub struct Gateway {
     secured: Vec<SocketAddr>,
     driver: Driver,
     doors: Arc<[Door]>,
+    draining: Arc<AtomicBool>,
     pulses: Arc<Pulses>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -158,6 +160,7 @@ impl Gateway {
             sharers: sharers(shards, cpus),
             settings,
             doors: doors.into(),
+            draining: Arc::default(),
             crowd: Crowd::default(),
             pulses: Arc::new(Pulses::new(clock.clone(), shards)),
             callers: Arc::new(Callers::new([random_u64()?, random_u64()?])),
@@ -168,8 +171,8 @@ impl Gateway {
             map_key: [random_u64()?, random_u64()?],
         };
         let doors = Arc::clone(&common.doors);
-        let pulses = Arc::clone(&common.pulses);
-        let gateway = Gateway { address, secured, driver, doors, pulses, threads: Mutex::default() };
+        let (draining, pulses) = (Arc::clone(&common.draining), Arc::clone(&common.pulses));
+        let gateway = Gateway { address, secured, driver, doors, draining, pulses, threads: Mutex::default() };
         let common = Arc::new(common);
         let lanes = weave(shards, common.settings.limits.lane_entries as usize);
         let (started, starting) = mpsc::channel();
@@ -222,6 +225,9 @@ impl Gateway {
 
     /// Takes no new connections and has the core send the old ones back.
     pub fn drain(&self, pace: DrainPace) {
+        // Before the first is sent back: who comes again at once must not be taken in by a shard that was not
+        // told yet, only to be sent back by it as well.
+        self.draining.store(true, Ordering::Release);
         self.tell_all(|| Control::Drain(pace));
     }
 
@@ -319,6 +325,7 @@ struct Common {
     sharers: usize,
     settings: Settings,
     doors: Arc<[Door]>,
+    draining: Arc<AtomicBool>,
     crowd: Crowd,
     pulses: Arc<Pulses>,
     callers: Arc<Callers>,
@@ -393,6 +400,7 @@ async fn serve(common: &Common, own: Own) -> io::Result<()> {
         clock,
         placement: Placement::new(settings.shards as u8),
         doors: Arc::clone(&common.doors),
+        draining: Arc::clone(&common.draining),
         crowd: common.crowd.clone(),
         callers: Arc::clone(&common.callers),
         users: Arc::clone(&common.users),
@@ -520,8 +528,15 @@ mod tests {
         let threads = Mutex::new(vec![thread::spawn(|| {}), hanging]);
         let address = "127.0.0.1:1".parse().unwrap();
         let pulses = Arc::new(Pulses::new(Origin::now(), 1));
-        let gateway =
-            Gateway { address, secured: Vec::new(), driver: Driver::Epoll, doors: Arc::new([door]), pulses, threads };
+        let gateway = Gateway {
+            address,
+            secured: Vec::new(),
+            driver: Driver::Epoll,
+            doors: Arc::new([door]),
+            draining: Arc::default(),
+            pulses,
+            threads,
+        };
         assert_eq!(gateway.stop(), 1);
         assert_eq!(gateway.stop(), 0, "nobody is waited for twice");
         release.send(()).unwrap();

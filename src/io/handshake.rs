@@ -469,7 +469,7 @@ fn admit_home(edge: &Edge, arrival: Arrival, admit: Admit) {
 /// Answers the upgrade and lets the core have the connection.
 fn open(edge: &Edge, socket: Stream, is_watched: bool, welcome: Welcome) {
     let peer = welcome.client;
-    let (socket, verdict) = match edge.draining.get() {
+    let (socket, verdict) = match edge.is_draining() {
         // Whoever follows a stream comes back by itself, unless it is refused.
         true if welcome.stream.is_some() => (socket, Verdict::Answer(welcome.answer)),
         true => (socket, going_away(edge)),

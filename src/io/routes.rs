@@ -153,7 +153,7 @@ fn upgrade(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Verd
             return Verdict::Answer(refused.response());
         }
     };
-    if edge.draining.get() {
+    if edge.is_draining() {
         return going_away(edge);
     }
     if let Some(refused) = foreign(edge, visit, head, upgrade.token.as_ref()) {

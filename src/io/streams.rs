@@ -62,7 +62,7 @@ pub fn judge(edge: &Edge, visit: &Visit<'_>, head: &Head<'_>, rest: &[u8]) -> Ve
     if is_unreadable(ROOMS_QUERY) || is_unreadable(LAST_EVENT_QUERY) {
         return refuse("head", 400, ErrorCode::BadRequest, "the query cannot be decoded");
     }
-    if edge.draining.get() {
+    if edge.is_draining() {
         // Any other answer would end the client's attempts for good.
         edge.refuse("draining");
         return Verdict::Answer(beginning(&manner));
@@ -178,7 +178,7 @@ fn page<'a>(edge: &Edge, visit: &Visit<'_>, head: &Head<'a>) -> Result<(Manner, 
     };
     let Page { allowed, message } = page_of(visit, head);
     let Some(allowed) = allowed else { return refuse(Manner::of(head, Allowed::NoPage, false), message) };
-    let manner = Manner::of(head, allowed, !edge.draining.get());
+    let manner = Manner::of(head, allowed, !edge.is_draining());
     let token = Token::of(head);
     if allowed == Allowed::Any && token.as_ref().is_some_and(|token| token.source == TokenSource::Cookie) {
         return refuse(manner, FOREIGN_COOKIE);

@@ -211,6 +211,7 @@ mod tests {
         });
         // A shard that has ended answers nobody; what it said stays.
         collector.gateway().stop();
+        collector.patience = PATIENCE;
         let after = runtime.block_on(collector.ask());
         assert_eq!((after.silent(), after.last().count()), (vec![0, 1], 2));
     }

@@ -57,6 +57,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::Duration;
@@ -106,7 +107,7 @@ pub struct Edge {
     pub stop: Signal,
     /// The tick is to come sooner than it was to.
     pub sooner: Signal,
-    pub draining: Cell<bool>,
+    draining: Arc<AtomicBool>,
     /// One for each listener: it is to listen no more.
     pub leaving: RefCell<Vec<Rc<Signal>>>,
     pub waiting: RefCell<Waiting>,
@@ -131,6 +132,8 @@ pub struct Parts {
     pub clock: Clock,
     pub placement: Placement,
     pub doors: Arc<[Door]>,
+    /// Whether nobody is to be taken in any more: one for all shards.
+    pub draining: Arc<AtomicBool>,
     pub crowd: Crowd,
     pub callers: Arc<Callers>,
     pub users: Arc<Users>,
@@ -220,7 +223,7 @@ impl Edge {
             turn: Turn::default(),
             stop: Signal::default(),
             sooner: Signal::default(),
-            draining: Cell::new(false),
+            draining: parts.draining,
             leaving: RefCell::default(),
             waiting: RefCell::default(),
             regulars: RefCell::new(Regulars::new(parts.handshake_time)),
@@ -406,9 +409,13 @@ impl Edge {
         until.clamp(TICK_MIN, longest)
     }
 
-    /// No new connections; the core sends the old ones back.
+    /// Whether nobody is taken in any more: some shard sends its connections back.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Listens no more; the core sends its connections back.
     pub fn drain(&self, pace: DrainPace) {
-        self.draining.set(true);
         self.leaving.borrow().iter().for_each(|leaving| leaving.raise());
         self.step(Input::Drain(pace));
     }
@@ -417,7 +424,7 @@ impl Edge {
         let mut edge = self.counters.borrow().clone();
         edge.handshakes_now = self.waiting.borrow().len() as u64;
         edge.requesters_now = self.regulars.borrow().len() as u64;
-        edge.listening = (!self.draining.get() && !self.leaving.borrow().is_empty()).into();
+        edge.listening = (!self.is_draining() && !self.leaving.borrow().is_empty()).into();
         let state = &mut *self.state.borrow_mut();
         Report { shard: self.id.0, edge, core: state.shard.snapshot(), times: state.timing.report() }
     }

@@ -33,6 +33,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub const SECRET: &[u8] = b"a secret of at least 32 bytes, for tests only";
@@ -68,6 +69,11 @@ fn paths() -> Paths {
     paths
 }
 
+/// Another shard sends its connections back already; this one is still to be told.
+pub fn begin_to_drain(edge: &Edge) {
+    edge.draining.store(true, Ordering::Release);
+}
+
 /// A shard of its own, as the gateway makes it.
 pub fn edge(driver: Driver) -> Rc<Edge> {
     edge_tuned(driver, Tuning::default())
@@ -85,6 +91,7 @@ pub fn edge_tuned(driver: Driver, tuning: Tuning) -> Rc<Edge> {
         clock,
         placement: Placement::new(1),
         doors: Arc::new([door]),
+        draining: Arc::default(),
         crowd: Crowd::default(),
         callers: Arc::new(Callers::new([1, 2])),
         users: Arc::new(Users::new([1, 2])),

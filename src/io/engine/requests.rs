@@ -102,7 +102,7 @@ pub fn judge(
             (manner, Ok(What::Refused(http::response(403, &[("Content-Type", "application/json")], &body, false))))
         }
         Page { allowed: Some(allowed), .. } => {
-            let manner = Manner::of(head, allowed, !edge.draining.get());
+            let manner = Manner::of(head, allowed, !edge.is_draining());
             let request = Request { edge, visit, mount, head, bytes, is_counted, allowed, manner: &manner };
             let what = request.what();
             (manner, what)
@@ -247,7 +247,7 @@ impl Request<'_> {
             edge.refuse(reason);
             Err(manner.limited(limit, retry))
         };
-        if edge.draining.get() {
+        if edge.is_draining() {
             edge.refuse("draining");
             return Err(manner.denied(503, ErrorCode::Unavailable, GOING_AWAY));
         }

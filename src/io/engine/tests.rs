@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::limits::POSTED_PER_TURN;
-use crate::io::edge::sample::{ENGINE, counters, edge};
+use crate::io::edge::sample::{ENGINE, begin_to_drain, counters, edge};
 use crate::io::egress::Direct;
 use crate::io::runtime::Driver;
 use crate::io::socket;
@@ -264,4 +264,27 @@ fn whoever_names_no_host_or_two_is_refused() {
         let answer = heard(&mut peer);
         assert!(answer.split(' ').nth(1) == Some(&status.to_string()), "{request}: {answer}");
     }
+}
+
+#[test]
+fn whoever_was_sent_back_is_not_taken_in_by_a_shard_that_is_still_to_be_told() {
+    let edge = edge(Driver::Epoll);
+    let (sid, mut peer) = session(&edge);
+    begin_to_drain(&edge);
+    let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for request in [
+        get(""),
+        get("").replace("polling", "websocket").replace("\r\n\r\n", &format!("\r\n{websocket}")),
+        format!("GET /ws HTTP/1.1\r\nHost: h\r\n{websocket}"),
+    ] {
+        let mut newcomer = come(&edge);
+        say(&edge, &newcomer, &request);
+        let answer = heard(&mut newcomer);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{request}: {answer}");
+    }
+    assert_eq!(counters(&edge).refused["draining"], 3);
+    // Who is not yet asked to go is served as before.
+    say(&edge, &peer, post(&sid, "4hello"));
+    assert!(heard(&mut peer).ends_with("ok"));
 }
