@@ -508,6 +508,8 @@ fn random_u64() -> Result<u64, StartFailed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
 
     #[test]
     fn shards_share_a_processor_only_where_there_are_too_few() {
@@ -515,6 +517,48 @@ mod tests {
         assert_eq!(sharers(2, vec![3]), 2);
         assert_eq!(sharers(3, vec![4, 5, 4]), 2, "a processor named twice is one");
         assert_eq!(sharers(1, vec![0, 1, 2]), 1);
+    }
+
+    #[test]
+    fn a_drain_is_known_to_all_shards_before_the_first_is_told() {
+        const COME: u64 = 8;
+        let settings = Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            inherited: Vec::new(),
+            tls: None,
+            cpus: Vec::new(),
+            shards: 2,
+            io: Choice::Epoll,
+            tuning: Tuning::default(),
+            handshake_time: Duration::from_secs(60),
+            entrance: Arc::default(),
+            limits: Limits::default(),
+            verifier: Arc::default(),
+            policy: Arc::default(),
+            paths: Paths::default(),
+            keys_wanted: Arc::new(|| {}),
+        };
+        let gateway = Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));
+        let come: Vec<_> = (0..COME).map(|_| TcpStream::connect(gateway.address()).unwrap()).collect();
+        let taken = || {
+            let (sender, reports) = mpsc::channel();
+            gateway.report(move |report| sender.send(report.edge.handshakes_now).expect("somebody listens"));
+            reports.iter().sum::<u64>()
+        };
+        let all_are_in = (0..60_000).any(|_| {
+            thread::sleep(Duration::from_millis(1));
+            taken() == COME
+        });
+        assert!(all_are_in, "{} of {COME}", taken());
+        gateway.drain(DrainPace { conns_per_s: 1_000, over: Duration::ZERO, retry: Duration::ZERO });
+        for mut socket in come {
+            let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
+            let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+            write!(socket, "GET /ws HTTP/1.1\r\nHost: h\r\n{upgrade}\r\n{key}\r\n\r\n").unwrap();
+            let mut answer = [0; 12];
+            socket.read_exact(&mut answer).unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 503");
+        }
     }
 
     #[test]
