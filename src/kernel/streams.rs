@@ -171,7 +171,10 @@ impl Kernel {
             return None;
         };
         let waits = is_paused || !stream.held.is_empty();
-        if stream.emits.len() >= EMITS_MAX || waits && held_bytes + message.len() > EMITS_HELD_BYTES_MAX {
+        // No more than would be left to the others: however much one sends, who comes next finds room.
+        let own: usize = stream.held.iter().map(|(_, held)| held.len()).sum();
+        let left = EMITS_HELD_BYTES_MAX.saturating_sub(held_bytes + message.len());
+        if stream.emits.len() >= EMITS_MAX || waits && own + message.len() > left {
             let message = "too many requests wait; send on when those of this connection are answered";
             let retry_after_ms = Some(FULL_RETRY.as_millis() as u64);
             let error = WireError { retry_after_ms, ..WireError::new(ErrorCode::RateLimited, message) };
