@@ -19,11 +19,21 @@ use std::time::Duration;
 /// When the process has no descriptor left: others must close theirs first.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// `is_secured`: whoever comes speaks TLS.
-pub async fn run(edge: Rc<Edge>, listener: std::net::TcpListener, is_secured: bool) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+/// Listens from the call on: a drain, or a question whether anybody listens, may come before the first turn of
+/// what is given back. `is_secured`: whoever comes speaks TLS.
+pub fn run(edge: Rc<Edge>, listener: std::net::TcpListener, is_secured: bool) -> impl Future<Output = io::Result<()>> {
     let leaving = Rc::new(Signal::default());
     edge.leaving.borrow_mut().push(Rc::clone(&leaving));
+    take_until(edge, listener, is_secured, leaving)
+}
+
+async fn take_until(
+    edge: Rc<Edge>,
+    listener: std::net::TcpListener,
+    is_secured: bool,
+    leaving: Rc<Signal>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
     // Waiting and taking apart: the socket of an accept in the ring would come without
     // close-on-exec, and one that was given up could have taken a connection with it.
     while is_waited_for(&listener, &leaving).await? {
@@ -96,4 +106,24 @@ fn is_of_one_socket(error: &io::Error) -> bool {
                 | libc::ENETUNREACH
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::edge::sample::{edge, on_each_driver};
+    use crate::shard::DrainPace;
+
+    #[test]
+    fn a_listener_listens_and_can_be_told_to_go_before_its_first_turn() {
+        on_each_driver(async |driver| {
+            let edge = edge(driver);
+            assert_eq!(edge.report().edge.listening, 0);
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let running = run(Rc::clone(&edge), listener, false);
+            assert_eq!(edge.report().edge.listening, 1);
+            edge.drain(DrainPace { conns_per_s: 1, over: Duration::ZERO, retry: Duration::ZERO });
+            running.await.unwrap();
+        });
+    }
 }

@@ -91,7 +91,7 @@ async def oversized_request_heads_are_refused(gateway):
 
 @case(both_ios=True, own=True)
 async def a_head_that_takes_too_long_is_cut_off(start):
-    gateway = await start(RINGROOM_LIMITS__HANDSHAKE_MS="400")
+    gateway = await start(RINGROOM_LIMITS__HANDSHAKE_MS="1500")
     async with Neighbour.beside(gateway):
         silent = await Raw.open(gateway)
         trickling = await Raw.open(gateway)

@@ -47,7 +47,7 @@ async def ping_answers_with_the_time(gateway):
 
 @case(both_ios=True, own=True)
 async def heartbeats_come_and_a_peer_without_a_sign_of_life_is_closed(start):
-    gateway = await start(RINGROOM_LIMITS__HEARTBEAT_MS="200", RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS="1000")
+    gateway = await start(RINGROOM_LIMITS__HEARTBEAT_MS="200", RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS="3000")
     alive = await Client.open(gateway, fresh("alive"))
     # Reads, and answers no ping.
     silent = await Raw.upgraded(gateway, token(fresh("silent")))
@@ -219,14 +219,14 @@ async def sigterm_asks_clients_to_come_back_at_spread_times_and_exits_with_0(sta
 async def sigterm_ends_a_gateway_without_clients_and_with_deaf_ones(start):
     gateway = await start()
     assert await gateway.terminate() == 0
-    gateway = await start()
+    gateway = await start(RINGROOM_LIMITS__HANDSHAKE_MS="60000")
     deaf = await Raw.upgraded(gateway, token(fresh("deaf")))
     half_open = await Raw.open(gateway)
     half_open.write("GET /ws HT")
     began = time.monotonic()
     assert await gateway.terminate() == 0
     # The deaf one is given five seconds; who has not even asked is not waited for as long as it may ask.
-    assert time.monotonic() - began < 9
+    assert time.monotonic() - began < 30
     deaf.drop()
     half_open.drop()
 

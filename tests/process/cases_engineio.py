@@ -375,7 +375,11 @@ async def who_answers_no_engine_heartbeat_is_gone_after_interval_and_timeout(sta
     for path in PATHS:
         session = await Polling.open(gateway, path)
         await asyncio.sleep(sum(BRISK_S))
-        assert (await session.get()).status == 400
+
+        async def gone():
+            return (await session.get()).status == 400
+
+        await until(gone, "the session to be gone")
         # With a poll that waits for it.
         session = await Polling.open(gateway, path)
         assert await session.ended() in (["2"], ["2", "1"])

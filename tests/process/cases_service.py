@@ -276,8 +276,8 @@ async def a_drain_ends_at_its_time_out_whatever_clients_do(start):
     deaf = [await Raw.upgraded(gateway, token(fresh("deaf"))) for _ in range(20)]
     began = time.monotonic()
     assert await gateway.terminate() == 0, gateway.tail()
-    # A client that does not answer is otherwise given five seconds.
-    assert time.monotonic() - began < 4.5
+    # One a second, they would take twenty.
+    assert time.monotonic() - began < 15
     assert "20 connections did not go in time" in gateway.tail(), gateway.tail()
     turns = []
     for raw in deaf:

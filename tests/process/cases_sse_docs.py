@@ -120,7 +120,7 @@ async def the_page_that_wants_to_go_on_goes_on_with_a_new_token(start):
         async def run(expression):
             return await browser.ask("evaluate", page=page.number, expression=expression)
 
-        tokens = [token(user, exp=int(time.time()) + 4), "a bad one", token(user)]
+        tokens = [token(user, exp=int(time.time()) + 10), "a bad one", token(user)]
         await browser.ask("script", page=page.number, content=snippet("js", "function listen"))
         await browser.ask("script", page=page.number, content=(
             f"const tokens = {json.dumps(tokens)}, said = [], replies = [];"
