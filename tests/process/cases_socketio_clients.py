@@ -140,7 +140,8 @@ async def reconnects(library, start, shards):
 
 
 async def everything(library_type, start, shards):
-    gateway = await app(start, shards=shards)
+    # python-socketio may stop writing before it has said that it goes; then its last poll lasts until a heartbeat.
+    gateway = await app(start, (3, 20), shards=shards)
     async with library_type.started() as library:
         for transports in TRANSPORTS:
             if Gateway.reference and library_type is not Npm and transports != ["websocket"]:

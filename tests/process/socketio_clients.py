@@ -8,12 +8,14 @@ Every library answers a question of the server with `"answer"` and its arguments
 
 import asyncio
 import base64
+import concurrent.futures
 import contextlib
 import itertools
 import json
 import os
 import shutil
 
+import engineio
 import socketio
 import socketio.exceptions
 
@@ -243,6 +245,25 @@ class PythonConnection(Connection):
 OPTIONS = {"reconnection_delay": 0.05, "reconnection_delay_max": 0.2, "handle_sigint": False}
 
 
+class InOrder(engineio.Client):
+    """Of python-engineio's own threads each has one message, so a later one may be faster. Here one has them all."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.messages = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+
+    def _trigger_event(self, event, *arguments, run_async=False, **options):
+        handle = super()._trigger_event
+        if event == "message":
+            return self.messages.submit(handle, event, *arguments, **options)
+        return handle(event, *arguments, run_async=run_async, **options)
+
+
+class Threaded(socketio.Client):
+    def _engineio_client_class(self):
+        return InOrder
+
+
 class PythonThreads:
     """python-socketio's `Client`, with threads of its own."""
 
@@ -254,7 +275,7 @@ class PythonThreads:
         yield cls()
 
     async def open(self, url, transports, namespaces, auth=None, path="/socket.io/"):
-        connection = PythonConnection(socketio.Client(**OPTIONS), asyncio.to_thread)
+        connection = PythonConnection(Threaded(**OPTIONS), asyncio.to_thread)
         await connection.connect(url, transports, path, namespaces, auth)
         return connection
 
