@@ -518,7 +518,7 @@ class Returning:
 
 
 # Comments come between, and what is written is cut into many pieces.
-IN_PIECES = {**NARROW, "RINGROOM_LIMITS__HEARTBEAT_MS": "50", "RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS": "1000"}
+IN_PIECES = {**NARROW, "RINGROOM_LIMITS__HEARTBEAT_MS": "50", "RINGROOM_LIMITS__HEARTBEAT_TIME_OUT_MS": "20000"}
 
 
 @case(both_ios=True, own=True)
