@@ -1,6 +1,10 @@
 //! What the service thread may ask of the shards about tokens, with real sockets: take back what was
 //! given, and change the keys. Waits are bounded by patience that only a failure exhausts.
 
+#[path = "edge/patient.rs"]
+mod patient;
+
+use patient::Patient;
 use ringroom::admission::keys::{Algorithm, Key, KeySet};
 use ringroom::admission::revocations::{Revocation, Target};
 use ringroom::admission::token::{Claims, TokenSettings, Verifier, sign_hs256};
@@ -10,7 +14,6 @@ use ringroom::io::tuning::Tuning;
 use ringroom::kernel::Limits;
 use ringroom::kernel::placement::Placement;
 use std::collections::BTreeSet;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -51,9 +54,8 @@ fn token(user: &str, issued_s: u64) -> String {
 }
 
 /// Opens a connection. `Err`: what it is closed with instead.
-fn enter(gateway: &Gateway, token: &str) -> Result<WebSocket<TcpStream>, u16> {
-    let stream = TcpStream::connect(gateway.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+fn enter(gateway: &Gateway, token: &str) -> Result<WebSocket<Patient>, u16> {
+    let stream = Patient::connect(gateway.address(), PATIENCE);
     let url = format!("ws://{}/ws?token={token}", gateway.address());
     let (mut socket, _) = tungstenite::client(url, stream).unwrap();
     match socket.read().unwrap() {
@@ -64,7 +66,7 @@ fn enter(gateway: &Gateway, token: &str) -> Result<WebSocket<TcpStream>, u16> {
 }
 
 /// Reads to the close.
-fn closed(mut socket: WebSocket<TcpStream>) -> u16 {
+fn closed(mut socket: WebSocket<Patient>) -> u16 {
     loop {
         if let Message::Close(Some(frame)) = socket.read().unwrap() {
             return frame.code.into();

@@ -9,7 +9,7 @@ const PAGE: &str = "Origin: https://app.example\r\n";
 
 /// A connection for requests.
 struct Http {
-    stream: TcpStream,
+    stream: Patient,
     /// Read, and not yet an answer.
     ahead: Vec<u8>,
     /// GETs that were answered, of those who open and collect.
@@ -492,8 +492,7 @@ fn an_answer_that_its_socket_does_not_take_at_once_comes_whole() {
         let narrow = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         narrow.set_recv_buffer_size(4_096).unwrap();
         narrow.connect(&server.data.into()).unwrap();
-        let mut narrow = Http { stream: narrow.into(), ahead: Vec::new(), polls: 0 };
-        narrow.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut narrow = Http { stream: Patient::of(narrow.into(), PATIENCE), ahead: Vec::new(), polls: 0 };
         let text = "x".repeat(900_000);
         bob.publish("chat:1", "chat", json!(text));
         narrow.send([sid.get(), sid.post("3")].concat());
@@ -513,12 +512,12 @@ fn an_answer_that_its_socket_does_not_take_at_once_comes_whole() {
 }
 
 /// A WebSocket by hand: it says what it likes when it likes.
-fn websocket(http: Http) -> WebSocket<TcpStream> {
+fn websocket(http: Http) -> WebSocket<Patient> {
     let Http { stream, ahead, .. } = http;
     WebSocket::from_partially_read(stream, ahead, tungstenite::protocol::Role::Client, None)
 }
 
-fn text(socket: &mut WebSocket<TcpStream>) -> String {
+fn text(socket: &mut WebSocket<Patient>) -> String {
     loop {
         match socket.read().unwrap() {
             Message::Text(text) => return text.to_string(),
@@ -529,7 +528,7 @@ fn text(socket: &mut WebSocket<TcpStream>) -> String {
 }
 
 /// The code of the close frame that comes.
-fn closed(mut socket: WebSocket<TcpStream>) -> u16 {
+fn closed(mut socket: WebSocket<Patient>) -> u16 {
     loop {
         match socket.read() {
             Ok(Message::Close(frame)) => return u16::from(frame.unwrap().code),
@@ -691,7 +690,7 @@ fn limits_of_users_and_addresses_hold_for_sessions() {
 
 /// The session with a connection of its own.
 fn server_of(session: &(Sid, Http)) -> (Sid, Http) {
-    let stream = session.1.stream.try_clone().unwrap();
+    let stream = Patient::of(session.1.stream.try_clone().unwrap(), PATIENCE);
     (session.0.clone(), Http { stream, ahead: Vec::new(), polls: 0 })
 }
 
