@@ -30,7 +30,7 @@ pub const NAMESPACES_MAX: usize = 10;
 pub const POLL_PACKETS_MAX: usize = 16;
 /// Requests of one stream of server-sent events that wait for their replies.
 pub const EMITS_MAX: usize = 64;
-/// Bytes of those, of all streams of a shard, that cannot go on yet; one may hold what is left besides: half.
+/// Bytes of those, of all streams of a shard, that cannot go on yet. One stream holds no more than it leaves free.
 pub const EMITS_HELD_BYTES_MAX: usize = 16 << 20;
 /// Name of a namespace, bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 64;

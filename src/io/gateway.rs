@@ -69,6 +69,29 @@ pub struct Settings {
     pub keys_wanted: KeysWanted,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Two shards with the native protocol and no key.
+    pub fn sample() -> Settings {
+        Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            inherited: Vec::new(),
+            tls: None,
+            cpus: Vec::new(),
+            shards: 2,
+            io: Choice::Epoll,
+            tuning: Tuning::default(),
+            handshake_time: Duration::from_secs(60),
+            entrance: Arc::default(),
+            limits: Limits::default(),
+            verifier: Arc::default(),
+            policy: Arc::default(),
+            paths: Paths::default(),
+            keys_wanted: Arc::new(|| {}),
+        }
+    }
+}
+
 /// Ports for TLS.
 pub struct Secured {
     /// Not looked at where listeners are `inherited`.
@@ -522,23 +545,7 @@ mod tests {
     #[test]
     fn a_drain_is_known_to_all_shards_before_the_first_is_told() {
         const COME: u64 = 8;
-        let settings = Settings {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            inherited: Vec::new(),
-            tls: None,
-            cpus: Vec::new(),
-            shards: 2,
-            io: Choice::Epoll,
-            tuning: Tuning::default(),
-            handshake_time: Duration::from_secs(60),
-            entrance: Arc::default(),
-            limits: Limits::default(),
-            verifier: Arc::default(),
-            policy: Arc::default(),
-            paths: Paths::default(),
-            keys_wanted: Arc::new(|| {}),
-        };
-        let gateway = Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));
+        let gateway = Gateway::start(Settings::sample(), Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));
         let come: Vec<_> = (0..COME).map(|_| TcpStream::connect(gateway.address()).unwrap()).collect();
         let taken = || {
             let (sender, reports) = mpsc::channel();

@@ -24,33 +24,26 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn run(edge: Rc<Edge>, listener: std::net::TcpListener, is_secured: bool) -> impl Future<Output = io::Result<()>> {
     let leaving = Rc::new(Signal::default());
     edge.leaving.borrow_mut().push(Rc::clone(&leaving));
-    take_until(edge, listener, is_secured, leaving)
-}
-
-async fn take_until(
-    edge: Rc<Edge>,
-    listener: std::net::TcpListener,
-    is_secured: bool,
-    leaving: Rc<Signal>,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    // Waiting and taking apart: the socket of an accept in the ring would come without
-    // close-on-exec, and one that was given up could have taken a connection with it.
-    while is_waited_for(&listener, &leaving).await? {
-        match take(&edge, &listener, is_secured) {
-            Ok(()) => edge.turn.next().await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if is_want_of_descriptors(&error) && handshake::spare_a_descriptor(&edge) => {
-                edge.turn.next().await;
-            }
-            Err(error) => {
-                edge.count(|counters| counters.accept_failures += 1);
-                log::warn!("shard {}: cannot accept: {error}; trying again in {PAUSE:?}", edge.id.0);
-                monoio::time::sleep(PAUSE).await;
+    async move {
+        let listener = TcpListener::from_std(listener)?;
+        // Waiting and taking apart: the socket of an accept in the ring would come without
+        // close-on-exec, and one that was given up could have taken a connection with it.
+        while is_waited_for(&listener, &leaving).await? {
+            match take(&edge, &listener, is_secured) {
+                Ok(()) => edge.turn.next().await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_want_of_descriptors(&error) && handshake::spare_a_descriptor(&edge) => {
+                    edge.turn.next().await;
+                }
+                Err(error) => {
+                    edge.count(|counters| counters.accept_failures += 1);
+                    log::warn!("shard {}: cannot accept: {error}; trying again in {PAUSE:?}", edge.id.0);
+                    monoio::time::sleep(PAUSE).await;
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Waits for a connection; false: none is to be taken any more.

@@ -142,9 +142,6 @@ pub async fn answers(gateway: &Gateway, patience: Duration) -> Vec<Report> {
 mod tests {
     use super::*;
     use crate::io::gateway::Settings;
-    use crate::io::runtime::Choice;
-    use crate::io::tuning::Tuning;
-    use crate::kernel::Limits;
 
     fn report(shard: u8, reads: u64) -> Report {
         let mut report =
@@ -182,23 +179,7 @@ mod tests {
 
     #[test]
     fn those_who_ask_together_share_one_question() {
-        let settings = Settings {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            inherited: Vec::new(),
-            tls: None,
-            cpus: Vec::new(),
-            shards: 2,
-            io: Choice::Epoll,
-            tuning: Tuning::default(),
-            handshake_time: PATIENCE,
-            entrance: Arc::default(),
-            limits: Limits::default(),
-            verifier: Arc::default(),
-            policy: Arc::default(),
-            paths: Default::default(),
-            keys_wanted: Arc::new(|| {}),
-        };
-        let gateway = Gateway::start(settings, Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));
+        let gateway = Gateway::start(Settings::sample(), Vec::new()).unwrap_or_else(|failed| panic!("{failed}"));
         let mut collector = Collector::new(Arc::new(gateway));
         // On a busy machine too each answers.
         collector.patience = Duration::from_secs(60);
